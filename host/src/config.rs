@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What an operator writes: the TOML of the policy files, as types. An unknown key is an error, every limit has a name and
+//! a default here, and these doc comments are the configuration reference (docs/configuration.md is made from them).
+//!
+//! Nothing here is checked beyond its type; [`crate::snapshot`] turns a `Config` into what is in force or refuses it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+/// All policy files together.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Sockets that callers connect to.
+    pub listeners: Vec<Listener>,
+    /// Ceilings of the data path.
+    pub limits: Limits,
+    /// Time-outs towards callers and upstreams.
+    pub timeouts: Timeouts,
+    /// Ceilings of the plugins.
+    pub sandbox: Sandbox,
+    /// Secrets by name, for grants to plugins: `"env:NAME"` or `"file:PATH"`.
+    pub secrets: BTreeMap<String, Spanned<String>>,
+    /// Configured policy plugins (auth, limits, routing, filters) by name; routes refer to these names.
+    pub plugins: BTreeMap<String, Plugin>,
+    /// Vendors by name.
+    pub vendors: BTreeMap<String, Vendor>,
+    /// Names that a caller may use for a model, beside `vendor/model` and the models that vendors list.
+    pub models: BTreeMap<String, Model>,
+    /// Plain HTTP upstreams by name.
+    pub services: BTreeMap<String, Service>,
+    /// What is served where. The longest matching path prefix wins, a route with a host before one without.
+    pub routes: Vec<Route>,
+}
+
+/// A socket that callers connect to.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port, `"127.0.0.1:8080"`; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// TLS; none for clear text. HTTP/1.1 and HTTP/2 are served on both.
+    #[serde(default)]
+    pub tls: Option<Tls>,
+}
+
+/// Certificate of a listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// PEM file with the certificate chain, leaf first.
+    pub certificate: Spanned<String>,
+    /// PEM file with the private key.
+    pub key: Spanned<String>,
+}
+
+/// Ceilings of the data path.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body of an AI route, in bytes. Bodies of plain HTTP routes are streamed and have no ceiling.
+    pub body_bytes_max: usize,
+    /// Largest whole answer that is translated or kept for a retry decision, in bytes.
+    pub answer_bytes_max: usize,
+    /// Largest single frame of a streamed answer, in bytes.
+    pub frame_bytes_max: usize,
+    /// Largest head of a request, in bytes.
+    pub head_bytes_max: usize,
+    /// Connections at a time, over all listeners.
+    pub connections_max: usize,
+    /// HTTP/2 streams at a time on one connection.
+    pub streams_max: u32,
+    /// Idle upstream connections kept for each host.
+    pub idle_upstream_max: usize,
+    /// Targets tried for one request.
+    pub attempts_max: u32,
+    /// Round trips that an adapter may ask for within one attempt.
+    pub round_trips_max: u32,
+    /// Base64 strings from this length on are kept out of adapters.
+    pub blob_bytes_min: usize,
+    /// Counters kept in memory for limits; the least recently used one goes first.
+    pub counters_max: usize,
+    /// Generations kept for a roll-back.
+    pub generations_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 32 << 20,
+            answer_bytes_max: 64 << 20,
+            frame_bytes_max: 16 << 20,
+            head_bytes_max: 64 << 10,
+            connections_max: 16_384,
+            streams_max: 200,
+            idle_upstream_max: 256,
+            attempts_max: 4,
+            round_trips_max: 200,
+            blob_bytes_min: 4096,
+            counters_max: 1_000_000,
+            generations_max: 16,
+        }
+    }
+}
+
+/// Time-outs, in milliseconds.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Timeouts {
+    /// A caller sends the head of a request.
+    pub head_ms: u64,
+    /// A caller sends the next piece of a body.
+    pub body_idle_ms: u64,
+    /// A caller's connection without a request.
+    pub keep_alive_ms: u64,
+    /// Connect to an upstream, TLS included.
+    pub connect_ms: u64,
+    /// An upstream sends the head of its answer.
+    pub first_byte_ms: u64,
+    /// An upstream sends the next piece of its answer.
+    pub idle_ms: u64,
+    /// A whole exchange, from the first byte of the request to the last one of the answer.
+    pub total_ms: u64,
+    /// Streams that run when the gateway is told to stop.
+    pub drain_ms: u64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            head_ms: 10_000,
+            body_idle_ms: 30_000,
+            keep_alive_ms: 75_000,
+            connect_ms: 5_000,
+            first_byte_ms: 300_000,
+            idle_ms: 120_000,
+            total_ms: 1_800_000,
+            drain_ms: 30_000,
+        }
+    }
+}
+
+/// Ceilings of the plugins.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Sandbox {
+    /// Sum of the memories of one instance, in bytes.
+    pub memory_bytes_max: usize,
+    /// Instances of one plugin.
+    pub instances_max: u32,
+    /// Live exchanges of one instance.
+    pub exchanges_max: u32,
+    /// An instance is replaced, once it is idle, after this many calls.
+    pub calls_max: u64,
+    /// One call into an adapter, in milliseconds.
+    pub adapter_ms: u64,
+    /// One call into a plugin of another kind, in milliseconds.
+    pub policy_ms: u64,
+    /// `configure` and the self-test, in milliseconds.
+    pub configure_ms: u64,
+    /// Largest component file, in bytes.
+    pub component_bytes_max: usize,
+    /// CPU time for compiling one component, in seconds. It is done in a child process.
+    pub compile_s: u64,
+    /// Memory for compiling one component, in bytes.
+    pub compile_bytes_max: u64,
+}
+
+impl Default for Sandbox {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 64 << 20,
+            instances_max: 64,
+            exchanges_max: 256,
+            calls_max: 1_000_000,
+            adapter_ms: 50,
+            policy_ms: 5,
+            configure_ms: 2_000,
+            component_bytes_max: 16 << 20,
+            compile_s: 20,
+            compile_bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// Whether exchanges share instances of a plugin.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Many exchanges share an instance.
+    #[default]
+    Shared,
+    /// A fresh instance for each exchange, for a plugin that is not trusted.
+    Request,
+}
+
+/// A configured policy plugin.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plugin {
+    /// Name of the component: `"token-bucket"`.
+    pub plugin: Spanned<String>,
+    /// Names from `[secrets]` that the plugin may use.
+    #[serde(default)]
+    pub secrets: Vec<Spanned<String>>,
+    /// Sharing of instances.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// The plugin's own configuration; its README says what there is.
+    #[serde(default)]
+    pub config: Option<Spanned<toml::Table>>,
+}
+
+/// A company behind an API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vendor {
+    /// Name of the adapter component: `"openai-compatible"`.
+    pub adapter: Spanned<String>,
+    /// Where the API is; adapters give only paths below it. Not needed by an adapter that answers by itself.
+    #[serde(default)]
+    pub base_url: Option<Spanned<String>>,
+    /// The vendor's key, `"env:NAME"` or `"file:PATH"`; granted to the adapter as the secret `key`.
+    #[serde(default)]
+    pub key: Option<Spanned<String>>,
+    /// Leave the vendor out, instead of refusing the policy, when its key is not set.
+    #[serde(default)]
+    pub optional: bool,
+    /// Further grants: the adapter's name for a secret, and a name from `[secrets]`.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, Spanned<String>>,
+    /// Models by the vendor's own names; callers may use them as they are. A trailing `*` matches any rest.
+    #[serde(default)]
+    pub models: Vec<String>,
+    /// PEM file with further roots of trust for this vendor.
+    #[serde(default)]
+    pub ca: Option<Spanned<String>>,
+    /// Speak HTTP/2 without negotiation (h2c) to a clear-text upstream.
+    #[serde(default)]
+    pub http2: bool,
+    /// Sharing of instances.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// The adapter's own configuration; its README says what there is.
+    #[serde(default)]
+    pub config: Option<Spanned<toml::Table>>,
+}
+
+/// A name for a model, and where it is served.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// Where it may be served.
+    pub targets: Vec<Target>,
+    /// Configured routing plugin; none for the route's own.
+    #[serde(default)]
+    pub routing: Option<Spanned<String>>,
+}
+
+/// One place where a model is served.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// Vendor.
+    pub vendor: Spanned<String>,
+    /// The vendor's name of the model; none for the name that the caller used.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Share of the calls, for routing plugins that weigh.
+    #[serde(default = "one")]
+    pub weight: u32,
+    /// Order, for routing plugins that fall back; lower is tried first.
+    #[serde(default)]
+    pub priority: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A plain HTTP upstream.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Base URLs of its endpoints.
+    pub endpoints: Vec<Spanned<String>>,
+    /// PEM file with further roots of trust.
+    #[serde(default)]
+    pub ca: Option<Spanned<String>>,
+    /// Speak HTTP/2 without negotiation (h2c), as gRPC does in clear text.
+    #[serde(default)]
+    pub http2: bool,
+}
+
+/// What is served at a path.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Name, for logs and metrics.
+    pub name: Spanned<String>,
+    /// Path prefix, in whole segments: `"/v1"` matches `/v1` and `/v1/models`, not `/v10`.
+    pub path: Spanned<String>,
+    /// Host name; none for any.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Plain HTTP: the service that is asked. Without it the route is an AI route.
+    #[serde(default)]
+    pub service: Option<Spanned<String>>,
+    /// Plain HTTP: whether the prefix is taken off the path before the service is asked.
+    #[serde(default)]
+    pub strip_prefix: bool,
+    /// Configured filters, in order.
+    #[serde(default)]
+    pub filters: Vec<Spanned<String>>,
+    /// Configured auth plugin; none leaves the route open.
+    #[serde(default)]
+    pub auth: Option<Spanned<String>>,
+    /// Configured limits; all of them must admit a call.
+    #[serde(default)]
+    pub limits: Vec<Spanned<String>>,
+    /// Configured routing plugin; none tries the targets in the order of the file.
+    #[serde(default)]
+    pub routing: Option<Spanned<String>>,
+    /// Refuse a call when a translation cannot carry a part of it, instead of telling so in `penstock-dropped`.
+    #[serde(default)]
+    pub strict: bool,
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The Penstock host: a lean HTTP proxy that hot-loads WebAssembly components.
+//!
+//! The modules are listed in the order in which a request meets them; ARCHITECTURE.md has the picture, the layers and the
+//! invariants. Start with [`gateway`]: the life of a request is one function there.
+
+// -- control plane and foundations
+pub mod config;
+
+// -- plugin runtime
+pub mod plugin;

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The contract in the host's own words: what goes into a plugin and what comes out, whatever version of the contract the
+//! plugin was built for. Nothing here knows wasmtime.
+
+use penstock_dialects::ir::{Event, Fault};
+
+/// A name with a value.
+pub type Pair<'a> = (&'a str, &'a str);
+
+/// What a plugin is told of one request (`types.wit`, `call`).
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Call<'a> {
+    /// Id of the request.
+    pub id: &'a str,
+    /// Name of the operation.
+    pub operation: &'a str,
+    /// Name of the caller's dialect.
+    pub dialect: &'a str,
+    /// Model.
+    pub model: &'a str,
+    /// Whether the caller asked for a stream.
+    pub streaming: bool,
+    /// Number of the attempt, from 0.
+    pub attempt: u32,
+    /// Milliseconds left.
+    pub deadline_ms: u32,
+    /// Who asks.
+    pub subject: Option<&'a str>,
+    /// Group of the subject.
+    pub tenant: Option<&'a str>,
+    /// Further facts.
+    pub facts: &'a [Pair<'a>],
+}
+
+/// What a plugin wants to see of each call, sorted by kind; names in lower case for headers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Request headers.
+    pub headers: Vec<String>,
+    /// Response headers.
+    pub response_headers: Vec<String>,
+    /// Top-level members of the request body.
+    pub members: Vec<String>,
+}
+
+/// The value of a header or query parameter of an upstream request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// As is.
+    Text(String),
+    /// A prefix and the granted name of a secret.
+    Secret {
+        /// What stands before the secret.
+        prefix: String,
+        /// Under which name it was granted.
+        name: String,
+    },
+}
+
+/// A header or query parameter of an upstream request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Name.
+    pub name: String,
+    /// Value.
+    pub value: Value,
+}
+
+/// A base64 string that was lifted out of the canonical request.
+#[derive(Debug, Clone, Copy)]
+pub struct Blob<'a> {
+    /// What stands in its place.
+    pub marker: &'a str,
+    /// Media type.
+    pub media_type: &'a str,
+    /// Length of the base64 text.
+    pub length: u64,
+}
+
+/// How an answer is cut into frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// One frame.
+    Whole,
+    /// Server-sent events.
+    Sse,
+    /// One JSON value a line.
+    JsonLines,
+    /// AWS event stream.
+    AwsEventStream,
+    /// Elements of a JSON array.
+    JsonArray,
+}
+
+/// Body of an upstream request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// None.
+    None,
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The caller's bytes with these members set, or removed where the value is empty.
+    Splice(Vec<(String, String)>),
+}
+
+/// A request to a vendor, as an adapter states it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamRequest {
+    /// Method.
+    pub method: http::Method,
+    /// Path below the base URL, beginning with a slash.
+    pub path: String,
+    /// Query parameters, not yet encoded.
+    pub query: Vec<Placed>,
+    /// Headers; names are valid and in lower case, texts hold no control characters.
+    pub headers: Vec<Placed>,
+    /// Body.
+    pub body: Body,
+    /// Framing of a 2xx answer.
+    pub framing: Framing,
+    /// Wait before sending, in milliseconds.
+    pub after_ms: u32,
+    /// What the vendor's API has no place for.
+    pub dropped: Vec<String>,
+}
+
+/// How an adapter goes about a call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// Ask the vendor.
+    Ask(UpstreamRequest),
+    /// Answer at once.
+    Answer(Vec<Event>),
+}
+
+/// What a piece of the answer means.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Step {
+    /// Events, in order.
+    pub events: Vec<Event>,
+    /// Another round trip.
+    pub next: Option<UpstreamRequest>,
+}
+
+/// Who asks, as auth says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    /// Name of the caller.
+    pub subject: String,
+    /// Group.
+    pub tenant: Option<String>,
+    /// Further attributes.
+    pub attributes: Vec<(String, String)>,
+    /// How long the host may answer by itself, in milliseconds.
+    pub cache_ms: u32,
+}
+
+/// A counter that a call is charged to (`limits.wit`, `check`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// Name of the counter.
+    pub key: String,
+    /// "token-bucket", "fixed-window", "concurrency".
+    pub algorithm: String,
+    /// "requests", "tokens", "input-tokens", "output-tokens".
+    pub counted: String,
+    /// So many in a window.
+    pub limit: u64,
+    /// Window in milliseconds.
+    pub window_ms: u64,
+    /// Which limit it is, in words.
+    pub label: String,
+}
+
+/// A target as a routing plugin sees it (`routing.wit`, `target`).
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Unique in the route.
+    pub id: &'a str,
+    /// Vendor or service.
+    pub vendor: &'a str,
+    /// The vendor's name of the model.
+    pub model: &'a str,
+    /// Weight.
+    pub weight: u32,
+    /// Priority; lower first.
+    pub priority: u32,
+    /// Whether the breaker lets calls through.
+    pub healthy: bool,
+    /// Smoothed time to the first byte.
+    pub latency_ms: u32,
+    /// Calls under way.
+    pub inflight: u32,
+}
+
+/// A change to a head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Edit {
+    /// Replace.
+    Set(http::HeaderName, http::HeaderValue),
+    /// Add.
+    Add(http::HeaderName, http::HeaderValue),
+    /// Remove.
+    Remove(http::HeaderName),
+}
+
+/// An answer that a filter gives itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// Status.
+    pub status: http::StatusCode,
+    /// Headers.
+    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+/// What a filter made of a head.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// Changes to the request.
+    pub request: Vec<Edit>,
+    /// Changes to the answer.
+    pub response: Vec<Edit>,
+    /// Answer at once.
+    pub answer: Option<Reply>,
+}
+
+/// Why a call into a plugin gave no result.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum CallError {
+    /// The plugin understood and refused.
+    #[error("{}: {}", .0.class.name(), .0.message)]
+    Fault(Fault),
+    /// The plugin broke; its instance is gone.
+    #[error("plugin {plugin} {reason}")]
+    Broken {
+        /// Name of the configured plugin.
+        plugin: String,
+        /// What happened.
+        reason: Broken,
+    },
+}
+
+/// How a plugin broke.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// It ran into a trap: where, and the trap's own text.
+    #[error("trapped: {0}")]
+    Trap(String),
+    /// It did not come back in time.
+    #[error("did not answer within {0} ms")]
+    Deadline(u64),
+    /// It wanted more memory than it may have.
+    #[error("wanted more memory than sandbox.memory_bytes_max")]
+    Memory,
+    /// Its output is not acceptable: CR or LF in a header, a body over the limit …
+    #[error("gave an invalid answer: {0}")]
+    Output(String),
+    /// Every instance is at its limit.
+    #[error("has no free instance (sandbox.instances_max x sandbox.exchanges_max)")]
+    Exhausted,
+}
