@@ -6,6 +6,10 @@
 
 // -- control plane and foundations
 pub mod config;
+pub mod state;
+
+// -- secrets
+pub mod keys;
 
 // -- plugin runtime
 pub mod plugin;
