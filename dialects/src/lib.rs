@@ -13,7 +13,6 @@ pub mod splice;
 pub mod anthropic_messages;
 pub mod openai_chat;
 
-
 use codec::{Codec, Operation};
 
 /// Every dialect that a caller may speak.
