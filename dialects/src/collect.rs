@@ -68,7 +68,7 @@ impl Collector {
     }
 
     fn begin(&mut self, content: Content) {
-        self.response.blocks.push(Block { content, cache: None });
+        self.response.blocks.push(Block::new(content));
         self.ended = false;
     }
 

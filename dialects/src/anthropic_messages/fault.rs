@@ -185,9 +185,14 @@ fn base_resp(body: &Value) -> Option<Fault> {
 
 /// `retry-after-ms`, or `retry-after` in seconds. A date is not read: there is no clock here.
 fn retry_after_ms<'h>(header: &dyn Fn(&str) -> Option<&'h str>) -> Option<u64> {
-    let number = |name: &str| header(name)?.trim().parse::<f64>().ok().filter(|value| (0.0..=86_400_000.0).contains(value));
+    let number =
+        |name: &str| header(name)?.trim().parse::<f64>().ok().filter(|value| (0.0..=86_400_000.0).contains(value));
     let ms = number("retry-after-ms").or_else(|| number("retry-after").map(|seconds| seconds * 1000.0))?;
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded and not negative, checked above")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "bounded and not negative, checked above"
+    )]
     Some(ms as u64)
 }
 

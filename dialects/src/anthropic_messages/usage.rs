@@ -48,7 +48,8 @@ pub(super) fn to_wire(usage: &Usage) -> Map<String, Value> {
 /// The vendor's own usage object, if it is one of this dialect and says what the buckets say.
 fn own_statement(usage: &Usage) -> Option<Map<String, Value>> {
     let Ok(Value::Object(stated)) = serde_json::from_str(&usage.stated) else { return None };
-    let foreign = ["total_tokens", "prompt_tokens", "input_tokens_details"].iter().any(|name| stated.contains_key(*name));
+    let foreign =
+        ["total_tokens", "prompt_tokens", "input_tokens_details"].iter().any(|name| stated.contains_key(*name));
     let same = !foreign && stated.contains_key("input_tokens") && from_wire(&stated).total() == usage.total();
     same.then_some(stated)
 }
