@@ -187,7 +187,7 @@ macro_rules! __plugin {
                 name: env!("CARGO_PKG_NAME"),
                 version: env!("CARGO_PKG_VERSION"),
                 description: env!("CARGO_PKG_DESCRIPTION"),
-                license: env!("CARGO_PKG_LICENSE"),
+                licence: env!("CARGO_PKG_LICENSE"),
                 dialects: $dialects,
                 operations: $operations,
                 secrets: $secrets,

@@ -19,7 +19,7 @@ pub struct Manifest {
     /// What it is, in a sentence.
     pub description: &'static str,
     /// SPDX expression.
-    pub license: &'static str,
+    pub licence: &'static str,
     /// Wire languages for which an adapter can relay the caller's bytes.
     pub dialects: &'static [&'static str],
     /// What an adapter can be asked for.
@@ -45,8 +45,8 @@ impl Manifest {
         text.string(self.version);
         text.raw(",\"description\":");
         text.string(self.description);
-        text.raw(",\"license\":");
-        text.string(self.license);
+        text.raw(",\"licence\":");
+        text.string(self.licence);
         text.raw(",\"dialects\":");
         text.strings(self.dialects);
         text.raw(",\"operations\":");
