@@ -12,6 +12,7 @@ pub mod upstream;
 
 // -- control plane and foundations
 pub mod config;
+pub mod library;
 pub mod metrics;
 
 // -- plugin runtime
