@@ -6,6 +6,7 @@
 
 // -- control plane and foundations
 pub mod config;
+pub mod metrics;
 
 // -- plugin runtime
 pub mod plugin;
