@@ -7,7 +7,7 @@ use penstock_dialects::codec::ModelEntry;
 use crate::attempt::{Answer, Content};
 use crate::failure::{Failure, Kind};
 use crate::inbound::Asked;
-use crate::ledger::{Ending, Entry};
+use crate::ledger::Entry;
 use crate::plugin::types::Reply;
 use crate::proxy::Tunnel;
 use crate::relay::{Body, Piped, Stream};

@@ -24,6 +24,12 @@ struct Lifted {
     data: String,
 }
 
+impl Lifted {
+    fn blob(&self) -> types::Blob<'_> {
+        types::Blob { marker: &self.marker, media_type: &self.media_type, length: self.data.len() as u64 }
+    }
+}
+
 impl Canonical {
     /// Reads a caller's body. Base64 strings of at least `blob_bytes_min` bytes are lifted.
     ///
@@ -65,14 +71,7 @@ impl Canonical {
     /// The lifted strings, for an adapter.
     #[must_use]
     pub fn blobs(&self) -> Vec<types::Blob<'_>> {
-        let blob = |lifted: &'_ Lifted| -> types::Blob<'_> {
-            types::Blob {
-                marker: &lifted.marker,
-                media_type: &lifted.media_type,
-                length: lifted.data.len() as u64,
-            }
-        };
-        self.blobs.iter().map(blob).collect()
+        self.blobs.iter().map(Lifted::blob).collect()
     }
 
     /// Puts the lifted strings back into what an adapter wrote.

@@ -9,27 +9,25 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
 use crate::attempt::{Answer, Asking};
 use crate::failure::{Failure, Kind};
-use crate::head;
+use crate::head::{self, HeadError};
 use crate::inbound::{Asked, Inbound, read_body};
 use crate::ledger::Entry;
 use crate::listener::Peer;
 use crate::metrics::Metrics;
-use crate::plugin::types::{Call, Pair};
 use crate::proxy;
 use crate::random;
 use crate::relay::Body;
-use crate::routes::{Route, Serves, Target};
+use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
-use crate::stages::{self, Filtered, Principal, ResponseEdits};
+use crate::stages::{self, Principal, ResponseEdits};
 use crate::state::Memory;
 use crate::underway::Underway;
-use crate::upstream::Client;
+use crate::upstream::{Client, InBody};
 
 /// Serves callers with whatever snapshot is in force.
 pub struct Gateway {
@@ -46,10 +44,11 @@ pub struct Gateway {
 impl Gateway {
     /// Answers a request; every failure is an answer, too. Dropping the future abandons the request and cancels whatever
     /// was asked of an upstream.
-    pub async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    pub async fn handle(&self, request: Request<InBody>, peer: Peer) -> Response<Body> {
         let id: Arc<str> = format!("req_{:016x}{:08x}", random::u64(), random::u64() >> 32).into();
-        let mut response = match self.find(&request, &id, peer) {
-            Ok(underway) => self.exchange(&underway, request).await,
+        let (head, body) = request.into_parts();
+        let mut response = match self.find(&head, &id, peer) {
+            Ok(underway) => self.exchange(&underway, Request::from_parts(head, body)).await,
             Err(failure) => answer::refusal(&failure, None, &id, None),
         };
         if let Ok(id) = HeaderValue::from_str(&id) {
@@ -60,14 +59,18 @@ impl Gateway {
         response
     }
 
-    fn find(&self, request: &Request<Incoming>, id: &Arc<str>, peer: Peer) -> Result<Underway, Failure> {
-        let place = head::check(request).map_err(|error| Failure::new(Kind::BadHead, error.to_string()))?;
+    fn find(&self, head: &Parts, id: &Arc<str>, peer: Peer) -> Result<Underway, Failure> {
+        let bad = |error: HeadError| Failure::new(Kind::BadHead, error.to_string());
+        let place = head::check(head).map_err(bad)?;
         let snapshot = self.snapshot.load_full();
         let route = snapshot.routes.find(&place.host, place.path).cloned().ok_or_else(|| {
             Failure::new(Kind::NoRoute, format!("no route serves {} on host {}", place.path, place.host))
         })?;
         let asked = match route.serves {
-            Serves::Models => Asked::recognise(request, &route.prefix),
+            Serves::Models => {
+                place.check_unambiguous().map_err(bad)?;
+                Asked::recognise(head, &route.prefix)
+            }
             Serves::Service { .. } => None,
         };
         let deadline = Instant::now() + Duration::from_millis(snapshot.timeouts.total_ms);
@@ -75,7 +78,7 @@ impl Gateway {
         Ok(Underway { snapshot, route, asked, id: Arc::clone(id), peer, client_ip, deadline })
     }
 
-    async fn exchange(&self, underway: &Underway, request: Request<Incoming>) -> Response<Body> {
+    async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
         let operation = underway.asked.map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
         let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics));
@@ -92,7 +95,7 @@ impl Gateway {
     async fn stages(
         &self,
         underway: &Underway,
-        request: Request<Incoming>,
+        request: Request<InBody>,
         entry: &mut Entry,
         edits: &mut ResponseEdits,
     ) -> Result<Outcome, Failure> {
@@ -119,7 +122,7 @@ impl Gateway {
         if asked.operation == Operation::Models {
             return Ok(Outcome::Local(answer::models(&underway.snapshot, asked)));
         }
-        let body = read_body(&head.headers, body, &underway.snapshot.limits, &underway.snapshot.timeouts).await?;
+        let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
         let inbound = Inbound::parse(asked, &body)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);

@@ -3,17 +3,16 @@
 //!
 //! The head is judged before the body is read, so that nobody who may not ask can make the gateway hold a body.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Request};
+use http::HeaderMap;
+use http::request::Parts;
+use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use penstock_dialects::codec::{Codec, Operation};
 use penstock_dialects::splice::Members;
 
-use crate::config::{Limits, Timeouts};
 use crate::failure::{Failure, Kind};
+use crate::upstream::{BodyError, InBody};
 
 /// What the head of an AI request says.
 #[derive(Clone, Copy)]
@@ -26,10 +25,10 @@ pub struct Asked {
 
 impl Asked {
     /// Recognises a request below a route's prefix; none if no dialect has such a request.
-    pub fn recognise<B>(request: &Request<B>, prefix: &str) -> Option<Self> {
-        let path = request.uri().path().strip_prefix(prefix).unwrap_or_default();
-        let header = |name: &str| text(request.headers(), name);
-        let (dialect, operation) = penstock_dialects::recognise(request.method().as_str(), path, &header)?;
+    pub fn recognise(head: &Parts, prefix: &str) -> Option<Self> {
+        let path = head.uri.path().strip_prefix(prefix).unwrap_or_default();
+        let header = |name: &str| text(&head.headers, name);
+        let (dialect, operation) = penstock_dialects::recognise(head.method.as_str(), path, &header)?;
         Some(Self { dialect, operation })
     }
 }
@@ -65,43 +64,27 @@ impl<'b> Inbound<'b> {
     }
 }
 
-/// Reads a body, not more than `limits.body_bytes_max` of it.
+/// Reads a body, not more than `body_bytes_max` of it.
 ///
 /// # Errors
 /// `body-too-large`, `body-timeout`, `body-unsupported`, or `bad-body` if the caller hangs up.
-pub async fn read_body(
-    headers: &HeaderMap,
-    body: Incoming,
-    limits: &Limits,
-    timeouts: &Timeouts,
-) -> Result<Bytes, Failure> {
+pub async fn read_body(headers: &HeaderMap, mut body: InBody, body_bytes_max: usize) -> Result<Bytes, Failure> {
     if let Some(coding) = text(headers, "content-encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity")) {
         let message = format!("content-encoding {coding} is not accepted here; send the body uncompressed");
         return Err(Failure::new(Kind::BodyUnsupported, message));
     }
     let too_large = || {
-        let message = format!("the body is over the limit of {} bytes (limits.body_bytes_max)", limits.body_bytes_max);
+        let message = format!("the body is over the limit of {body_bytes_max} bytes (limits.body_bytes_max)");
         Failure::new(Kind::BodyTooLarge, message)
     };
-    if announced(headers).is_some_and(|bytes| bytes > limits.body_bytes_max as u64) {
+    if body.size_hint().lower() > body_bytes_max as u64 {
         return Err(too_large());
     }
-    let idle = Duration::from_millis(timeouts.body_idle_ms);
-    let mut body = body;
     let mut first = Bytes::new();
     let mut rest = BytesMut::new();
-    loop {
-        let frame = match tokio::time::timeout(idle, body.frame()).await {
-            Err(_) => {
-                let message = format!("no more of the body came within {} ms", timeouts.body_idle_ms);
-                return Err(Failure::new(Kind::BodyTimeout, message));
-            }
-            Ok(None) => break,
-            Ok(Some(Err(_))) => return Err(Failure::new(Kind::BadBody, "the body ended before it was complete")),
-            Ok(Some(Ok(frame))) => frame,
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limits.body_bytes_max {
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > body_bytes_max {
             return Err(too_large());
         }
         // Most bodies come in one piece, which is then used as it is.
@@ -115,6 +98,16 @@ pub async fn read_body(
         }
     }
     Ok(if rest.is_empty() { first } else { rest.freeze() })
+}
+
+fn broken(error: &BodyError) -> Failure {
+    match error {
+        BodyError::Idle(limit) => {
+            let message = format!("no more of the body came within {} ms", limit.as_millis());
+            Failure::new(Kind::BodyTimeout, message)
+        }
+        BodyError::Cut(_) => Failure::new(Kind::BadBody, "the body ended before it was complete").because(error),
+    }
 }
 
 /// A header as text; none if it is absent or not UTF-8.
@@ -135,8 +128,4 @@ pub fn wanted<'h>(wants: &'h [String], headers: &'h HeaderMap) -> Vec<(&'h str, 
         }
     }
     pairs
-}
-
-fn announced(headers: &HeaderMap) -> Option<u64> {
-    text(headers, "content-length")?.parse().ok()
 }

@@ -96,7 +96,7 @@ impl Entry {
 
     /// Notes a target that gave no answer.
     pub fn missed(&mut self, failure: &Failure) {
-        self.metrics.missed(&self.vendor, failure.kind.code());
+        self.metrics.attempted(&self.vendor, failure.kind.code());
         tracing::warn!(request = %self.id, route = %self.route, vendor = %self.vendor, model = %self.model, %failure, "attempt failed");
     }
 

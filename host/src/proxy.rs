@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 
 use crate::answer::Outcome;
@@ -15,6 +15,7 @@ use crate::attempt::of_upstream;
 use crate::failure::{Failure, Kind};
 use crate::head;
 use crate::ledger::{Ending, Entry};
+use crate::listener::Peer;
 use crate::plugin::Routing;
 use crate::plugin::types::{Call, Candidate};
 use crate::random;
@@ -28,13 +29,15 @@ pub struct Tunnel {
     caller: OnUpgrade,
     upstream: OnUpgrade,
     idle: Duration,
+    /// Keeps the connection counted, and knows when the gateway stops.
+    peer: Peer,
 }
 
 impl Tunnel {
     /// Carries the connection until it ends; the ledger's entry settles then.
     pub fn spawn(self, mut entry: Entry) {
         tokio::spawn(async move {
-            let (carried, end) = tunnel::relay(self.caller, self.upstream, self.idle, std::future::pending()).await;
+            let (carried, end) = tunnel::relay(self.caller, self.upstream, self.idle, self.peer.stopped()).await;
             entry.sent(usize::try_from(carried.down).unwrap_or(usize::MAX));
             entry.ending = if end == tunnel::End::Closed { Ending::Complete } else { Ending::Broken };
         });
@@ -50,7 +53,7 @@ pub async fn ask(
     underway: &Underway,
     service: &Service,
     call: &Call<'_>,
-    mut request: Request<Incoming>,
+    mut request: Request<InBody>,
     entry: &mut Entry,
 ) -> Result<Outcome, Failure> {
     let upgrade = head::upgrade_of(request.headers()).map(str::to_owned);
@@ -59,9 +62,8 @@ pub async fn ask(
     entry.vendor = Arc::clone(&service.name);
     let (parts, body) = request.into_parts();
     let path = underway.service_path(&parts.uri);
-    let headers = outgoing(&parts.headers, underway, upgrade.as_deref());
-    let idle = Duration::from_millis(underway.snapshot.timeouts.body_idle_ms);
-    let mut body = (!body.is_end_stream()).then(|| InBody::new(body, idle));
+    let headers = outgoing(&parts, underway, upgrade.as_deref())?;
+    let mut body = (!body.is_end_stream()).then_some(body);
     let repeatable = body.is_none();
     let mut failure = Failure::new(Kind::NoTarget, format!("service {} has no endpoint to ask", service.name));
     for endpoint in endpoints {
@@ -94,7 +96,7 @@ fn answered(
             let upstream = hyper::upgrade::on(&mut answer);
             let idle = Duration::from_millis(underway.snapshot.timeouts.idle_ms);
             let headers = std::mem::take(answer.headers_mut());
-            Outcome::Upgraded(headers, Box::new(Tunnel { caller, upstream, idle }))
+            Outcome::Upgraded(headers, Box::new(Tunnel { caller, upstream, idle, peer: underway.peer.clone() }))
         }
         _ => Outcome::Piped(answer),
     }
@@ -105,16 +107,16 @@ fn uri(endpoint: &Endpoint, path: &str) -> Result<Uri, Failure> {
 }
 
 /// The caller's headers without those of its connection, with where it came from.
-fn outgoing(headers: &HeaderMap, underway: &Underway, upgrade: Option<&str>) -> HeaderMap {
-    let mut outgoing = headers.clone();
-    let host = headers.get(header::HOST).cloned();
+fn outgoing(parts: &Parts, underway: &Underway, upgrade: Option<&str>) -> Result<HeaderMap, Failure> {
+    let address = head::check(parts).map_err(|error| Failure::new(Kind::BadHead, error.to_string()))?;
+    let mut outgoing = parts.headers.clone();
     head::strip_hop_by_hop(&mut outgoing);
-    head::forwarded(&mut outgoing, &underway.peer, host.as_ref());
-    if let Some(protocol) = upgrade.and_then(|protocol| http::HeaderValue::from_str(protocol).ok()) {
-        outgoing.insert(header::CONNECTION, http::HeaderValue::from_static("upgrade"));
+    head::forwarded(&mut outgoing, underway.peer.addr.ip(), underway.peer.tls, &address);
+    if let Some(protocol) = upgrade.and_then(|protocol| HeaderValue::from_str(protocol).ok()) {
+        outgoing.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         outgoing.insert(header::UPGRADE, protocol);
     }
-    outgoing
+    Ok(outgoing)
 }
 
 /// The endpoints of a service in the order in which to try them: as the routing plugin says, else from a random one on,

@@ -14,7 +14,8 @@ use crate::inbound::wanted;
 use crate::plugin::types::{Call, Candidate, Edit, Pair, Reply};
 use crate::plugin::{Filter, Routing};
 use crate::routes::{Route, Target};
-use crate::state::{Algorithm, Charge, Memory};
+use crate::state::Memory;
+use crate::state::limits::{Algorithm, Charge};
 use crate::upstream::Health;
 
 /// Who asks. On a route without auth everybody is the same empty subject.

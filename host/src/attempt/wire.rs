@@ -44,7 +44,7 @@ pub(super) fn build(
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     for placed in &request.headers {
-        let name = http::HeaderName::from_bytes(placed.name.as_bytes()).map_err(|_| wrong("gave a bad header name"))?;
+        let name = HeaderName::from_bytes(placed.name.as_bytes()).map_err(|_| wrong("gave a bad header name"))?;
         let mut bytes = HeaderValue::from_bytes(&value(placed)?).map_err(|_| wrong("gave a bad header value"))?;
         bytes.set_sensitive(matches!(placed.value, Value::Secret { .. }));
         headers.insert(name, bytes);
@@ -97,7 +97,7 @@ pub(super) fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// Why an upstream gave no answer. The caller reads what kind of thing happened; where, is the operator's business.
-pub(crate) fn of_upstream(error: &SendError, upstream: &str) -> Failure {
+pub fn of_upstream(error: &SendError, upstream: &str) -> Failure {
     let (kind, text) = match error {
         SendError::RequestBody(_) => (Kind::BadBody, "the body of the request broke off".to_owned()),
         SendError::ConnectTimeout(limit) => {
@@ -113,7 +113,7 @@ pub(crate) fn of_upstream(error: &SendError, upstream: &str) -> Failure {
 }
 
 /// An answer that broke off.
-pub(crate) fn cut(error: &BodyError) -> Failure {
+pub fn cut(error: &BodyError) -> Failure {
     let (kind, text) = match error {
         BodyError::Idle(limit) => {
             (Kind::UpstreamTimeout, format!("the upstream fell silent for {} ms in its answer", limit.as_millis()))
