@@ -13,11 +13,10 @@ pub mod splice;
 pub mod anthropic_messages;
 pub mod openai_chat;
 
-
 use codec::{Codec, Operation};
 
 /// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[];
+pub static ALL: &[&dyn Codec] = &[&anthropic_messages::AnthropicMessages];
 
 /// The dialect of this name.
 #[must_use]

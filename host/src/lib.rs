@@ -4,8 +4,16 @@
 //! The modules are listed in the order in which a request meets them; ARCHITECTURE.md has the picture, the layers and the
 //! invariants. Start with [`gateway`]: the life of a request is one function there.
 
+// -- the edges of the data path
+pub mod head;
+pub mod listener;
+pub mod tunnel;
+pub mod upstream;
+
 // -- control plane and foundations
 pub mod config;
+pub mod library;
+pub mod metrics;
 
 // -- plugin runtime
 pub mod plugin;

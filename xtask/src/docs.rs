@@ -94,7 +94,7 @@ impl Types {
 
     /// Takes the values out of `impl Default for X { fn default() -> Self { Self { a: 1, … } } }`.
     fn read_defaults(&mut self, item: &syn::ItemImpl) {
-        let is_default = item.trait_.as_ref().is_some_and(|(_, path, _)| path.is_ident("Default"));
+        let is_default = item.trait_.as_ref().is_some_and(|(path, _)| path.is_ident("Default"));
         let syn::Type::Path(of) = &*item.self_ty else { return };
         let (true, Some(name)) = (is_default, of.path.get_ident()) else { return };
         for member in &item.items {
