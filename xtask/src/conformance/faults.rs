@@ -13,12 +13,24 @@ use super::case::Case;
 /// Words in an error, and what it then is.
 const WORDS: &[(&[&str], &[FaultClass])] = &[
     (
-        &["maximum context", "prompt is too long", "too_many_prompt_tokens", "context_length_exceeded", "too many tokens"],
+        &[
+            "maximum context",
+            "prompt is too long",
+            "too_many_prompt_tokens",
+            "context_length_exceeded",
+            "too many tokens",
+        ],
         &[ContextTooLong],
     ),
     (&["content_filter", "content management policy"], &[ContentFilter]),
-    (&["insufficient_quota", "exceeded your current quota", "insufficient balance", "credit balance"], &[Billing, Quota]),
-    (&["model_not_found", "invalid_model", "does not exist", "invalid model", "model names are", "model:"], &[ModelNotFound]),
+    (
+        &["insufficient_quota", "exceeded your current quota", "insufficient balance", "credit balance"],
+        &[Billing, Quota],
+    ),
+    (
+        &["model_not_found", "invalid_model", "does not exist", "invalid model", "model names are", "model:"],
+        &[ModelNotFound],
+    ),
     (&["overloaded"], &[Overloaded]),
 ];
 
@@ -30,7 +42,8 @@ pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
     let possible = possible(case.status, &expected.to_string());
     if !possible.contains(&fault.class) {
         let names = possible.iter().map(|class| class.name()).collect::<Vec<_>>().join(" or ");
-        let reason = format!("status {}: expected {names}, found {}: {}", case.status, fault.class.name(), fault.message);
+        let reason =
+            format!("status {}: expected {names}, found {}: {}", case.status, fault.class.name(), fault.message);
         failures.push(Failure::new("error class", reason));
     }
     if let Some(message) = expected["message"].as_str().filter(|message| !fault.message.contains(message.trim())) {
@@ -44,8 +57,9 @@ fn possible(status: u16, error: &str) -> Vec<FaultClass> {
     let by_status = of_status(status);
     let error = error.to_lowercase();
     let by_words = WORDS.iter().find(|(words, _)| words.iter().any(|word| error.contains(word)));
-    let narrowed: Vec<_> =
-        by_words.map(|(_, classes)| classes.iter().copied().filter(|class| by_status.contains(class)).collect()).unwrap_or_default();
+    let narrowed: Vec<_> = by_words
+        .map(|(_, classes)| classes.iter().copied().filter(|class| by_status.contains(class)).collect())
+        .unwrap_or_default();
     if narrowed.is_empty() { by_status.to_vec() } else { narrowed }
 }
 

@@ -89,7 +89,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         count(tally, case, &failures, &mut shown, arguments.failures);
     }
     // What has no codec may be relayed all the same (embeddings, token counts).
-    let broken: Vec<_> = relayed.iter().filter_map(|(name, result)| result.as_ref().err().map(|it| (name, it))).collect();
+    let broken: Vec<_> =
+        relayed.iter().filter_map(|(name, result)| result.as_ref().err().map(|it| (name, it))).collect();
     for (name, failure) in &broken {
         println!("FAILED {name}: {}: {}", failure.check, failure.reason);
     }

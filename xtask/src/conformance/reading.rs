@@ -2,7 +2,7 @@
 //! Compares what a codec reads in an answer with what is expected of it. The expectation speaks in its own words
 //! (tools/refdec.py beside the recordings); this module translates ours into those, never the other way round.
 
-use penstock_dialects::codec::{Codec, StreamDecoder};
+use penstock_dialects::codec::Codec;
 use penstock_dialects::collect::Collector;
 use penstock_dialects::framing::Frame;
 use penstock_dialects::ir::{Content, Event, Response, Usage};
@@ -36,7 +36,8 @@ pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
     }
     let response = collector.finish();
     let mut failures = compare(&response, &case.expected);
-    let tapped = if case.streamed { tap(codec, &frames, &response, &mut failures) } else { codec.whole_usage(&case.body) };
+    let tapped =
+        if case.streamed { tap(codec, &frames, &response, &mut failures) } else { codec.whole_usage(&case.body) };
     if tapped.as_ref().map(numbers) != response.usage.as_ref().map(numbers) {
         failures.push(Failure::new("tap", format!("usage {tapped:?}, decoded {:?}", response.usage)));
     }
@@ -172,7 +173,9 @@ fn usage(found: Option<&Usage>, expected: &Value) -> Vec<Failure> {
         ("reasoning", usage.reasoning),
     ];
     let wrong = rows.into_iter().filter(|(name, count)| expected[name].as_f64().unwrap_or_default() != *count as f64);
-    wrong.map(|(name, count)| Failure::new("usage", format!("{name}: expected {}, found {count}", expected[name]))).collect()
+    wrong
+        .map(|(name, count)| Failure::new("usage", format!("{name}: expected {}, found {count}", expected[name])))
+        .collect()
 }
 
 /// A value cut to what fits on a line.
@@ -191,7 +194,7 @@ mod tests {
     use penstock_dialects::ir::{Block, Finish};
 
     fn sample() -> Response {
-        let block = |content| Block { content, cache: None };
+        let block = |content| Block { content, ..Block::default() };
         Response {
             model: "m".into(),
             blocks: vec![

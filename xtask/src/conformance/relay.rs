@@ -70,7 +70,8 @@ fn relay(
 
 /// The recorded request under another model; where only the answer was recorded, a small one.
 fn request(case: &Case, model: &str) -> Value {
-    let small = || json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100, "stream": case.streamed});
+    let small =
+        || json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 100, "stream": case.streamed});
     let mut body = case.request.clone().filter(Value::is_object).unwrap_or_else(small);
     body["model"] = json!(model);
     if case.streamed {
@@ -103,7 +104,9 @@ fn compare_request(asked: &[u8], request: &Value, model: &str) -> Result<(), Str
     wanted["model"] = json!(model);
     let changed = wanted.as_object().into_iter().flatten().find(|(name, value)| asked[name.as_str()] != **value);
     match changed {
-        Some((name, value)) => Err(format!("the vendor got `{name}`: {}, the caller sent {value}", asked[name.as_str()])),
+        Some((name, value)) => {
+            Err(format!("the vendor got `{name}`: {}, the caller sent {value}", asked[name.as_str()]))
+        }
         None => Ok(()),
     }
 }
@@ -126,7 +129,8 @@ mod tests {
         let request = json!({"model": "openai/case-1", "messages": [], "temperature": 1.0});
         let good = json!({"model": "case-1", "messages": [], "temperature": 1.0, "stream_options": {}});
         assert_eq!(compare_request(good.to_string().as_bytes(), &request, "case-1"), Ok(()));
-        for (name, value) in [("model", json!("openai/case-1")), ("messages", Value::Null), ("temperature", json!(0.5))] {
+        for (name, value) in [("model", json!("openai/case-1")), ("messages", Value::Null), ("temperature", json!(0.5))]
+        {
             let mut bad = good.clone();
             bad[name] = value;
             assert!(compare_request(bad.to_string().as_bytes(), &request, "case-1").is_err(), "{name}");

@@ -29,7 +29,9 @@ pub(super) fn check(body: &[u8], codec: &'static dyn Codec) -> Option<Failure> {
     let bytes: Vec<&[u8]> = body.chunks(1).collect();
     match frames_of(&bytes) {
         Ok(frames) if frames == whole => {}
-        Ok(frames) => return fail(format!("{} frames whole, {} byte by byte, or different ones", whole.len(), frames.len())),
+        Ok(frames) => {
+            return fail(format!("{} frames whole, {} byte by byte, or different ones", whole.len(), frames.len()));
+        }
         Err(reason) => return fail(format!("byte by byte: {reason}")),
     }
     if events(codec, &whole) != events(codec, &whole) {
@@ -120,7 +122,8 @@ mod tests {
 
     #[test]
     fn every_cut_of_an_awkward_stream_is_accepted() {
-        let body = "\u{feff}event: a\r\ndata: {\"t\":\"grüße 你好 🙂\"}\r\n\r\n: ping\n\ndata:x\rdata: y\r\rdata: last".as_bytes();
+        let body = "\u{feff}event: a\r\ndata: {\"t\":\"grüße 你好 🙂\"}\r\n\r\n: ping\n\ndata:x\rdata: y\r\rdata: last"
+            .as_bytes();
         let walk = Walk::over(body).unwrap();
         assert_eq!(walk.frames.len(), 2);
         for cut in 1..body.len() {

@@ -36,9 +36,10 @@ impl Upstream {
     /// # Errors
     /// When there is no free port.
     pub(super) fn start(cases: &[&Case]) -> io::Result<Self> {
-        let answers = cases.iter().enumerate().map(|(number, case)| {
-            (model(number), Answer { streamed: case.streamed, body: case.body.clone() })
-        });
+        let answers = cases
+            .iter()
+            .enumerate()
+            .map(|(number, case)| (model(number), Answer { streamed: case.streamed, body: case.body.clone() }));
         let answers: Arc<HashMap<_, _>> = Arc::new(answers.collect());
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
@@ -85,7 +86,8 @@ fn serve(connection: TcpStream, answers: &HashMap<String, Answer>, log: &Asked) 
 
 fn whole(writer: &mut TcpStream, status: u16, body: &[u8]) -> io::Result<()> {
     let length = body.len();
-    let head = format!("HTTP/1.1 {status} Recorded\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    let head =
+        format!("HTTP/1.1 {status} Recorded\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
     writer.write_all(head.as_bytes())?;
     writer.write_all(body)
 }

@@ -101,7 +101,10 @@ mod tests {
 
     #[test]
     fn a_cut_is_an_error() {
-        for text in ["HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n"] {
+        for text in [
+            "HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nab",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n",
+        ] {
             assert!(read(&mut text.as_bytes()).is_err(), "{text}");
         }
     }
