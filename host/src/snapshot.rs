@@ -52,7 +52,7 @@ pub struct Build<'a> {
     /// The text of it, for places in errors.
     pub sources: &'a Sources,
     /// The plugins that are loaded.
-    pub library: &'a Library,
+    pub library: &'a Library<crate::plugin::Component>,
     /// Where plugins keep their values.
     pub state: &'a Arc<Memory>,
     /// Where plugins put their metrics.
