@@ -65,7 +65,7 @@ fn kept_members(members: Object) -> Content {
 }
 
 fn block(content: Content) -> Block {
-    Block { content, ..Block::default() }
+    Block::new(content)
 }
 
 fn text_block(text: String) -> Block {
