@@ -4,8 +4,14 @@
 //!
 //! Nothing here is checked beyond its type; [`crate::snapshot`] turns a `Config` into what is in force or refuses it.
 
+pub mod load;
+pub mod place;
+pub mod suggest;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -14,6 +20,8 @@ use toml::Spanned;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
+    /// The admin API.
+    pub admin: Admin,
     /// Sockets that callers connect to.
     pub listeners: Vec<Listener>,
     /// Ceilings of the data path.
@@ -36,8 +44,26 @@ pub struct Config {
     pub routes: Vec<Route>,
 }
 
+/// The admin API. It speaks clear text: give it an address that only operators reach.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Let `/metrics` be read without the token.
+    pub metrics_open: bool,
+    /// Connections at a time.
+    pub connections_max: usize,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: (Ipv4Addr::LOCALHOST, 9080).into(), metrics_open: false, connections_max: 64 }
+    }
+}
+
 /// A socket that callers connect to.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// Address and port, `"127.0.0.1:8080"`; port 0 takes a free one.
@@ -48,7 +74,7 @@ pub struct Listener {
 }
 
 /// Certificate of a listener.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {
     /// PEM file with the certificate chain, leaf first.
@@ -58,7 +84,7 @@ pub struct Tls {
 }
 
 /// Ceilings of the data path.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// Largest request body of an AI route, in bytes. Bodies of plain HTTP routes are streamed and have no ceiling.
@@ -107,7 +133,7 @@ impl Default for Limits {
 }
 
 /// Time-outs, in milliseconds.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Timeouts {
     /// A caller sends the head of a request.
@@ -218,7 +244,7 @@ pub struct Plugin {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vendor {
-    /// Name of the adapter component: `"openai-compatible"`.
+    /// Name of the adapter component: `"echo"`.
     pub adapter: Spanned<String>,
     /// Where the API is; adapters give only paths below it. Not needed by an adapter that answers by itself.
     #[serde(default)]

@@ -10,7 +10,7 @@ use super::adapter::Adapter;
 use super::bindings::exports::penstock::plugin::{adapter, auth, lifecycle, limits, routing};
 use super::chatter::Flood;
 use super::engine::Runtime;
-use super::gate::{self, Passed, Refusal};
+use super::gate::{self, Issue, Passed, Refusal};
 use super::imports::{Imports, Shared};
 use super::manifest::{Kind, Manifest};
 use super::policy::{Auth, Filter, FilterRole, Limits, Routing};
@@ -220,7 +220,7 @@ impl Component {
             return Ok(());
         }
         let help = format!("see the README of the plugin {}", self.passed.manifest.name);
-        Err(Refusal::new("config-invalid", issues.join("; "), help))
+        Err(Refusal::of_config("config-invalid", issues, help))
     }
 }
 
@@ -258,14 +258,12 @@ fn stillborn_refusal(stillborn: Stillborn) -> Refusal {
             "remove plugins that are not used, or raise sandbox.instances_max",
         ),
         Stillborn::Refused(issues) => {
-            let line = |issue: &lifecycle::Issue| match issue.path.as_str() {
-                "" => issue.message.escape_debug().to_string(),
-                path => format!("{}: {}", path.escape_debug(), issue.message.escape_debug()),
-            };
-            let text = issues.iter().take(32).map(line).collect::<Vec<_>>().join("; ");
-            let text =
-                if text.is_empty() { "the plugin refuses its configuration and does not say why".into() } else { text };
-            Refusal::new("configure-refused", text, "correct the plugin's configuration")
+            let cure = "correct the plugin's configuration";
+            if issues.is_empty() {
+                return Refusal::new("configure-refused", "the plugin refuses its configuration and does not say why", cure);
+            }
+            let issue = |issue: lifecycle::Issue| Issue { path: issue.path, message: issue.message };
+            Refusal::of_config("configure-refused", issues.into_iter().take(32).map(issue).collect(), cure)
         }
         Stillborn::Configure(reason) => {
             let cure = match reason {

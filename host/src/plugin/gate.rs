@@ -53,13 +53,40 @@ pub struct Refusal {
     pub message: String,
     /// What to do.
     pub help: String,
+    /// What is wrong in the configuration, where that is the reason; `message` has all of it in one line.
+    pub issues: Vec<Issue>,
+}
+
+/// One thing that is wrong in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issue {
+    /// Where: `keys[2].sha256`; empty for the whole.
+    pub path: String,
+    /// What.
+    pub message: String,
+}
+
+impl fmt::Display for Issue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path.escape_debug())?;
+        }
+        write!(f, "{}", self.message.escape_debug())
+    }
 }
 
 impl Refusal {
     /// A refusal.
     #[must_use]
     pub fn new(code: &'static str, message: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { code, message: message.into(), help: help.into() }
+        Self { code, message: message.into(), help: help.into(), issues: Vec::new() }
+    }
+
+    /// A refusal of a configuration.
+    #[must_use]
+    pub fn of_config(code: &'static str, issues: Vec<Issue>, help: impl Into<String>) -> Self {
+        let message = issues.iter().map(Issue::to_string).collect::<Vec<_>>().join("; ");
+        Self { issues, ..Self::new(code, message, help) }
     }
 }
 

@@ -29,6 +29,6 @@ pub use adapter::{Adapter, Exchange};
 pub use compile::Compiler;
 pub use component::{Component, Plugin, Settings};
 pub use engine::{Runtime, RuntimeOptions, SelfTest};
-pub use gate::Refusal;
+pub use gate::{Issue, Refusal};
 pub use manifest::{Kind, Manifest};
 pub use policy::{Auth, Filter, Limits, Routing};

@@ -8,6 +8,8 @@
 use regex_lite::Regex;
 use serde_json::{Map, Number, Value};
 
+use super::gate::Issue;
+
 /// Depth of a schema, references included.
 const DEPTH_MAX: usize = 64;
 /// Issues reported at once.
@@ -34,7 +36,7 @@ const ANNOTATIONS: &[&str] = &[
 ///
 /// # Errors
 /// What is wrong with the schema.
-pub(super) fn check(schema: &Value, config: &Value) -> Result<Vec<String>, String> {
+pub(super) fn check(schema: &Value, config: &Value) -> Result<Vec<Issue>, String> {
     if schema.is_null() {
         return Ok(Vec::new());
     }
@@ -49,7 +51,7 @@ struct Checker<'a> {
     root: &'a Value,
 }
 
-type Issues = Vec<String>;
+type Issues = Vec<Issue>;
 
 impl Checker<'_> {
     fn check(
@@ -132,7 +134,7 @@ impl Checker<'_> {
             "oneOf" if fitting > 1 => issues.push(at(path, "fits several of the forms that exclude each other")),
             _ if fitting == 0 => {
                 let nearest = found.into_iter().min_by_key(Vec::len).unwrap_or_default();
-                issues.push(at(path, &format!("has none of the forms it may have ({})", nearest.join("; "))));
+                issues.push(at(path, &format!("has none of the forms it may have ({})", nearest.iter().map(Issue::to_string).collect::<Vec<_>>().join("; "))));
             }
             _ => {}
         }
@@ -320,8 +322,8 @@ fn member_path(path: &str, name: &str) -> String {
     if path.is_empty() { name.to_string() } else { format!("{path}.{name}") }
 }
 
-fn at(path: &str, what: &str) -> String {
-    if path.is_empty() { format!("the configuration {what}") } else { format!("{path}: {what}") }
+fn at(path: &str, what: &str) -> Issue {
+    Issue { path: path.to_owned(), message: what.to_owned() }
 }
 
 #[cfg(test)]

@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every metric of the gateway, in one table: name, help, labels. Plugins register theirs in the same [`Registry`].
+//!
+//! A label's values are bounded: routes, vendors and plugins by the policy, models by [`SERIES_MAX`], since a caller can
+//! name any. Looking a series up takes no lock; only the first use of one copies the table.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use penstock_dialects::ir::Usage;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// Series of one metric; further ones are counted under `other`.
+pub const SERIES_MAX: usize = 2_000;
+/// Value of every label in the series that takes what is over the limit.
+const OTHER: &str = "other";
+
+/// Upper bounds of the buckets of a time within a request, in seconds: LLM calls last from milliseconds to many minutes.
+const REQUEST_SECONDS: &[f64] =
+    &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
+/// Upper bounds of the buckets of a time within a plugin, in seconds.
+const PLUGIN_SECONDS: &[f64] = &[5e-6, 2e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2];
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Name.
+    pub name: &'static str,
+    /// What it counts, and in which unit.
+    pub help: &'static str,
+    /// Names of the labels.
+    pub labels: &'static [&'static str],
+}
+
+/// One struct field, one row of [`ALL`], for each metric.
+macro_rules! metrics {
+    ($($field:ident: $vec:ty = $make:ident $name:literal, [$($label:literal),*], $help:literal;)*) => {
+        /// All metrics of one process.
+        pub struct Metrics {
+            registry: Registry,
+            $($field: $vec,)*
+        }
+
+        /// The table.
+        pub const ALL: &[Family] = &[$(Family { name: $name, help: $help, labels: &[$($label),*] },)*];
+
+        impl Metrics {
+            /// All metrics at zero, in a registry of their own; an error only if the table were wrong.
+            pub fn new() -> Result<Self, prometheus::Error> {
+                let registry = Registry::new();
+                $(
+                    let family = Family { name: $name, help: $help, labels: &[$($label),*] };
+                    let $field = Series::new($make(family)?, family, &registry)?;
+                )*
+                Ok(Self { registry, $($field,)* })
+            }
+        }
+    };
+}
+
+type Counters = Series<IntCounterVec>;
+type Gauges = Series<IntGaugeVec>;
+type Times = Series<HistogramVec>;
+
+metrics! {
+    requests: Counters = counter "penstock_requests_total", ["route", "vendor", "operation", "status"],
+        "Requests that have ended, by the status that the caller read; a plain HTTP route has no operation.";
+    duration: Times = request_time "penstock_request_duration_seconds", ["route", "vendor", "operation"],
+        "Seconds from the head of a request to the last byte of its answer.";
+    first_byte: Times = request_time "penstock_first_byte_seconds", ["route", "vendor", "operation"],
+        "Seconds from the head of a request to the first byte of the answer's body.";
+    inflight: Gauges = gauge "penstock_requests_inflight", ["route"],
+        "Requests under way.";
+    tokens: Counters = counter "penstock_tokens_total", ["vendor", "model", "kind"],
+        "Tokens by the vendor's account; the kinds do not overlap: input, cache_read, cache_write, output, reasoning.";
+    attempts: Counters = counter "penstock_attempts_total", ["vendor", "outcome"],
+        "Targets tried, by `ok` or the code of the failure.";
+    failures: Counters = counter "penstock_failures_total", ["route", "code"],
+        "Requests that failed, by the stable code of the failure.";
+    limited: Counters = counter "penstock_limit_refusals_total", ["route", "limit"],
+        "Calls that a limit refused, by the configured plugin.";
+    plugin_calls: Times = plugin_time "penstock_plugin_call_seconds", ["plugin", "call"],
+        "Seconds within one call into a plugin.";
+    plugin_breaks: Counters = counter "penstock_plugin_breaks_total", ["plugin", "how"],
+        "Calls that a plugin broke: `trap`, `deadline`, `memory`, `output` or `exhausted`.";
+    connections: Gauges = gauge "penstock_connections", ["listener"],
+        "Open connections of callers.";
+    generation: Gauges = gauge "penstock_generation", [],
+        "Number of the generation that is in force.";
+    changes: Counters = counter "penstock_changes_total", ["cause", "result"],
+        "Changes of policies and plugins, by what asked for them, and whether they were `installed`, `refused` or `unchanged`.";
+    plugins: Gauges = gauge "penstock_plugins", ["state"],
+        "Plugins in the library that are `active`, and files and uploads that were last `refused`.";
+}
+
+/// What the ledger knows of a request in its end.
+#[derive(Debug)]
+pub struct Ended<'e> {
+    /// Route.
+    pub route: &'e str,
+    /// Vendor or service that answered; empty for none.
+    pub vendor: &'e str,
+    /// The vendor's name of the model.
+    pub model: &'e str,
+    /// Operation; empty on a plain HTTP route.
+    pub operation: &'e str,
+    /// Status that the caller read.
+    pub status: u16,
+    /// Time from head to end.
+    pub took: Duration,
+    /// Time to the first byte of the answer's body.
+    pub first_byte: Option<Duration>,
+    /// What the vendor counted.
+    pub usage: Option<&'e Usage>,
+}
+
+/// How a change ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is in force.
+    Installed,
+    /// What was in force stays.
+    Refused,
+    /// There was nothing to do.
+    Unchanged,
+}
+
+impl Metrics {
+    /// Where plugins register metrics of their own.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// A request has begun; [`Metrics::ended`] must follow with the same route.
+    pub fn begun(&self, route: &str) {
+        self.inflight.with(&[route], IntGauge::inc);
+    }
+
+    /// A request has ended.
+    pub fn ended(&self, ended: &Ended<'_>) {
+        let Ended { route, vendor, operation, .. } = *ended;
+        self.inflight.with(&[route], IntGauge::dec);
+        let status = http::StatusCode::from_u16(ended.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+        self.requests.with(&[route, vendor, operation, status.as_str()], IntCounter::inc);
+        self.duration.with(&[route, vendor, operation], |time| time.observe(ended.took.as_secs_f64()));
+        if let Some(first_byte) = ended.first_byte {
+            self.first_byte.with(&[route, vendor, operation], |time| time.observe(first_byte.as_secs_f64()));
+        }
+        if let Some(usage) = ended.usage {
+            self.used(vendor, ended.model, usage);
+        }
+    }
+
+    /// Only a vendor that knows a model counts tokens for it, so that no caller can invent series.
+    fn used(&self, vendor: &str, model: &str, usage: &Usage) {
+        for (kind, count) in [
+            ("input", usage.input),
+            ("cache_read", usage.cache_read),
+            ("cache_write", usage.cache_write),
+            ("output", usage.output),
+            ("reasoning", usage.reasoning),
+        ] {
+            if count > 0 {
+                self.tokens.with(&[vendor, model, kind], |tokens| tokens.inc_by(count));
+            }
+        }
+    }
+
+    /// A target was tried; the outcome is `ok` or the code of a failure.
+    pub fn attempted(&self, vendor: &str, outcome: &'static str) {
+        self.attempts.with(&[vendor, outcome], IntCounter::inc);
+    }
+
+    /// A request failed; the code is that of the failure.
+    pub fn failed(&self, route: &str, code: &'static str) {
+        self.failures.with(&[route, code], IntCounter::inc);
+    }
+
+    /// A limit refused a call.
+    pub fn limited(&self, route: &str, limit: &str) {
+        self.limited.with(&[route, limit], IntCounter::inc);
+    }
+
+    /// A call into a plugin came back.
+    pub fn plugin_called(&self, plugin: &str, call: &'static str, took: Duration) {
+        self.plugin_calls.with(&[plugin, call], |time| time.observe(took.as_secs_f64()));
+    }
+
+    /// A plugin broke a call.
+    pub fn plugin_broke(&self, plugin: &str, how: &'static str) {
+        self.plugin_breaks.with(&[plugin, how], IntCounter::inc);
+    }
+
+    /// A caller has connected; [`Metrics::disconnected`] must follow.
+    pub fn connected(&self, listener: &str) {
+        self.connections.with(&[listener], IntGauge::inc);
+    }
+
+    /// A connection of that listener has closed.
+    pub fn disconnected(&self, listener: &str) {
+        self.connections.with(&[listener], IntGauge::dec);
+    }
+
+    /// A change of policies or plugins has ended.
+    pub fn changed(&self, cause: &'static str, result: Change) {
+        let result = match result {
+            Change::Installed => "installed",
+            Change::Refused => "refused",
+            Change::Unchanged => "unchanged",
+        };
+        self.changes.with(&[cause, result], IntCounter::inc);
+    }
+
+    /// What is in force since now.
+    pub fn in_force(&self, generation: u64, active: usize, refused: usize) {
+        let number = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        self.generation.with(&[], |gauge| gauge.set(i64::try_from(generation).unwrap_or(i64::MAX)));
+        self.plugins.with(&["active"], |gauge| gauge.set(number(active)));
+        self.plugins.with(&["refused"], |gauge| gauge.set(number(refused)));
+    }
+
+    /// The text exposition format of Prometheus, version 0.0.4.
+    pub fn exposition(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// The crate's metrics with labels, whose builders have no public names.
+trait Labelled: Collector + Clone + 'static {
+    type Metric: Clone;
+
+    fn metric(&self, values: &[&str]) -> Option<Self::Metric>;
+}
+
+impl<B: MetricVecBuilder + 'static> Labelled for MetricVec<B> {
+    type Metric = B::M;
+
+    fn metric(&self, values: &[&str]) -> Option<B::M> {
+        self.get_metric_with_label_values(values).ok()
+    }
+}
+
+/// One metric: its series by the values of its labels.
+struct Series<V: Labelled> {
+    all: V,
+    labels: usize,
+    /// Those used so far, by the hash of their labels; replaced whole, so that looking one up takes no lock.
+    used: ArcSwap<HashMap<u64, Vec<Used<V::Metric>>>>,
+    hash: RandomState,
+}
+
+#[derive(Clone)]
+struct Used<M> {
+    values: Vec<Box<str>>,
+    metric: M,
+}
+
+impl<V: Labelled> Series<V> {
+    fn new(all: V, family: Family, registry: &Registry) -> Result<Self, prometheus::Error> {
+        registry.register(Box::new(all.clone()))?;
+        Ok(Self { all, labels: family.labels.len(), used: ArcSwap::default(), hash: RandomState::new() })
+    }
+
+    /// Does something with the series that has these values; nothing when their number is wrong.
+    fn with(&self, values: &[&str], act: impl FnOnce(&V::Metric)) {
+        let key = self.hash.hash_one(values);
+        if let Some(used) = find(&self.used.load(), key, values) {
+            act(&used.metric);
+        } else if let Some(metric) = self.add(key, values) {
+            act(&metric);
+        }
+    }
+
+    #[cold]
+    fn add(&self, key: u64, values: &[&str]) -> Option<V::Metric> {
+        let others = [OTHER; 8];
+        let full = self.used.load().values().map(Vec::len).sum::<usize>() >= SERIES_MAX;
+        if full {
+            return self.all.metric(others.get(..self.labels)?);
+        }
+        let metric = self.all.metric(values)?;
+        let values: Vec<Box<str>> = values.iter().map(|value| Box::from(*value)).collect();
+        self.used.rcu(|used| {
+            let mut used = HashMap::clone(used);
+            used.entry(key).or_default().push(Used { values: values.clone(), metric: metric.clone() });
+            used
+        });
+        Some(metric)
+    }
+}
+
+fn find<'u, M>(used: &'u HashMap<u64, Vec<Used<M>>>, key: u64, values: &[&str]) -> Option<&'u Used<M>> {
+    let same = |used: &&Used<M>| used.values.iter().map(|value| &**value).eq(values.iter().copied());
+    used.get(&key)?.iter().find(same)
+}
+
+fn counter(family: Family) -> Result<IntCounterVec, prometheus::Error> {
+    IntCounterVec::new(Opts::new(family.name, family.help), family.labels)
+}
+
+fn gauge(family: Family) -> Result<IntGaugeVec, prometheus::Error> {
+    IntGaugeVec::new(Opts::new(family.name, family.help), family.labels)
+}
+
+fn request_time(family: Family) -> Result<HistogramVec, prometheus::Error> {
+    let opts = HistogramOpts::new(family.name, family.help).buckets(REQUEST_SECONDS.to_vec());
+    HistogramVec::new(opts, family.labels)
+}
+
+fn plugin_time(family: Family) -> Result<HistogramVec, prometheus::Error> {
+    let opts = HistogramOpts::new(family.name, family.help).buckets(PLUGIN_SECONDS.to_vec());
+    HistogramVec::new(opts, family.labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended<'e>(route: &'e str, model: &'e str, usage: Option<&'e Usage>) -> Ended<'e> {
+        let took = Duration::from_millis(20);
+        Ended { route, vendor: "v", model, operation: "chat", status: 200, took, first_byte: Some(took), usage }
+    }
+
+    #[test]
+    fn a_request_is_seen_in_every_metric_that_concerns_it() {
+        let metrics = Metrics::new().unwrap();
+        let usage = Usage { input: 7, output: 3, ..Usage::default() };
+        metrics.begun("ai");
+        metrics.begun("ai");
+        metrics.ended(&ended("ai", "m", Some(&usage)));
+        metrics.attempted("v", "ok");
+        let text = metrics.exposition().unwrap();
+        for line in [
+            "penstock_requests_inflight{route=\"ai\"} 1",
+            "penstock_requests_total{operation=\"chat\",route=\"ai\",status=\"200\",vendor=\"v\"} 1",
+            "penstock_tokens_total{kind=\"input\",model=\"m\",vendor=\"v\"} 7",
+            "penstock_tokens_total{kind=\"output\",model=\"m\",vendor=\"v\"} 3",
+            "penstock_attempts_total{outcome=\"ok\",vendor=\"v\"} 1",
+            "penstock_first_byte_seconds_count{operation=\"chat\",route=\"ai\",vendor=\"v\"} 1",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!text.contains("reasoning\""), "{text}");
+    }
+
+    #[test]
+    fn names_that_callers_invent_make_no_series_without_end() {
+        let metrics = Metrics::new().unwrap();
+        let usage = Usage { input: 1, ..Usage::default() };
+        for number in 0..SERIES_MAX + 500 {
+            metrics.ended(&ended("ai", &format!("invented-{number}"), None));
+        }
+        assert!(!metrics.exposition().unwrap().contains("invented"), "a model without usage makes no series");
+        for number in 0..SERIES_MAX + 500 {
+            metrics.ended(&ended("ai", &format!("m{number}"), Some(&usage)));
+        }
+        let text = metrics.exposition().unwrap();
+        assert_eq!(text.matches("penstock_tokens_total{").count(), SERIES_MAX + 1);
+        assert!(text.contains("penstock_tokens_total{kind=\"other\",model=\"other\",vendor=\"other\"} 500"));
+    }
+
+    #[test]
+    fn a_metric_without_labels_and_a_value_with_quotes_are_well_formed() {
+        let metrics = Metrics::new().unwrap();
+        metrics.in_force(7, 3, 1);
+        metrics.failed("a\"b\n", "limited");
+        let text = metrics.exposition().unwrap();
+        assert!(text.contains("\npenstock_generation 7\n"), "{text}");
+        assert!(text.contains(r#"route="a\"b\n""#), "{text}");
+    }
+
+    #[test]
+    fn the_table_is_documented_and_its_names_end_in_their_unit() {
+        for family in ALL {
+            assert!(family.name.starts_with("penstock_") && family.help.ends_with('.'), "{family:?}");
+        }
+    }
+}
