@@ -6,6 +6,8 @@
 
 pub mod codec;
 pub mod collect;
+pub mod conformance;
+pub mod estimate;
 pub mod framing;
 pub mod ir;
 pub mod splice;
@@ -16,7 +18,7 @@ pub mod openai_chat;
 use codec::{Codec, Operation};
 
 /// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[&anthropic_messages::AnthropicMessages];
+pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages];
 
 /// The dialect of this name.
 #[must_use]

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! One test binary; a file per topic.
+//! Promises of the dialects, kept against recorded traffic that lies outside this repository.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -9,3 +9,7 @@
 )]
 
 mod anthropic;
+mod framing;
+mod openai_chat;
+mod recordings;
+mod splice;

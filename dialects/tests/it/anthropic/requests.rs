@@ -7,7 +7,8 @@ use penstock_dialects::anthropic_messages::{NAME, encode_count_request};
 use penstock_dialects::codec::Codec;
 use penstock_dialects::ir::{Block, Content, Format, Message, Reasoning, Request, Role, Source, Tool, ToolChoice};
 
-use super::{CODEC, recorded};
+use super::CODEC;
+use crate::recordings::exchanges;
 
 fn written(request: &Request) -> (Value, Vec<String>) {
     let (body, dropped) = CODEC.encode_request(request);
@@ -79,8 +80,11 @@ fn in_one_spelling(mut body: Value) -> Value {
 
 #[test]
 fn every_recorded_request_survives_being_read_and_written_again() {
-    for recorded in recorded::of("anthropic-messages") {
-        let Some(mut body) = recorded.request else { continue };
+    for mut recorded in exchanges("anthropic-messages") {
+        let mut body = recorded.request["body"].take();
+        if !body.is_object() {
+            continue;
+        }
         if body["model"].is_null() {
             body["model"] = json!("claude-sonnet-4-5"); // Vertex states it in the path
         }
