@@ -47,8 +47,7 @@ pub trait Adapter: Sized + 'static {
     ///
     /// # Errors
     /// A fault for the caller; `unsupported` sends the call to the next target.
-    fn open(&self, call: &Call, headers: &Pairs, body: &[u8], blobs: &[Blob])
-    -> Result<(Self::Exchange, Plan), Fault>;
+    fn open(&self, call: &Call, headers: &Pairs, body: &[u8], blobs: &[Blob]) -> Result<(Self::Exchange, Plan), Fault>;
 
     /// Classifies an answer of the vendor that is not 2xx. `headers` holds the wanted response headers.
     fn reject(&self, status: u16, headers: &Pairs, body: &[u8]) -> Fault;

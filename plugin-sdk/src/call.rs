@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What every kind of plugin is told of a request, and how it says what more it wants to see.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 /// What is known of one request (`types.wit`, `call`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Call {
     /// Unique to the request.
     pub id: String,

@@ -180,11 +180,11 @@ impl Reader {
     fn check_bounds<T: Config>(&mut self, value: &T, min: &str, max: &str) {
         let (Some(measure), min, max) = (value.measure(), min.parse::<f64>(), max.parse::<f64>()) else { return };
         if min.as_ref().is_ok_and(|min| measure < *min) || max.as_ref().is_ok_and(|max| measure > *max) {
-            let what = if matches!(T::SCHEMA, Schema::Integer { .. } | Schema::Number) { "" } else { "a length " };
+            let what = if matches!(T::SCHEMA, Schema::Integer { .. } | Schema::Number) { "" } else { "a length of " };
             let range = match (min, max) {
-                (Ok(min), Ok(max)) => format!("from {min} to {max}"),
-                (Ok(min), Err(_)) => format!("of at least {min}"),
-                (_, max) => format!("of at most {}", max.unwrap_or_default()),
+                (Ok(min), Ok(max)) => format!("{min} to {max}"),
+                (Ok(min), Err(_)) => format!("at least {min}"),
+                (_, max) => format!("at most {}", max.unwrap_or_default()),
             };
             self.refuse(format!("expected {what}{range}, found {measure}"));
         }
@@ -247,7 +247,12 @@ macro_rules! integers {
 
             fn read(value: &Value, reader: &mut Reader) -> Option<Self> {
                 let number = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
-                leaf(number.and_then(|number| Self::try_from(number).ok()), $words, value, reader)
+                let found = number.and_then(|number| Self::try_from(number).ok());
+                if found.is_none() && value.is_number() {
+                    reader.refuse(concat!("expected ", $words));
+                    return None;
+                }
+                leaf(found, $words, value, reader)
             }
 
             fn measure(&self) -> Option<f64> {
@@ -337,7 +342,7 @@ fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "true or false",
-        Value::Number(_) => "a number that does not fit",
+        Value::Number(_) => "a number",
         Value::String(_) => "a text",
         Value::Array(_) => "a list",
         Value::Object(_) => "a table",

@@ -52,6 +52,8 @@ pub mod state;
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]
 pub mod guest;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testkit;
 
 pub use penstock_dialects as dialects;
 #[doc(hidden)]
@@ -85,6 +87,7 @@ macro_rules! adapter {
             <$plugin as $crate::adapter::Adapter>::OPERATIONS,
             <$plugin as $crate::adapter::Adapter>::SECRETS,
             AdapterExport,
+            AdapterSubject,
             adapter
         );
     };
@@ -102,6 +105,7 @@ macro_rules! auth {
             &[],
             <$plugin as $crate::policy::Auth>::SECRETS,
             AuthExport,
+            AuthSubject,
             auth
         );
     };
@@ -119,6 +123,7 @@ macro_rules! limits {
             &[],
             &[],
             LimitsExport,
+            LimitsSubject,
             limits
         );
     };
@@ -136,6 +141,7 @@ macro_rules! routing {
             &[],
             &[],
             RoutingExport,
+            RoutingSubject,
             routing
         );
     };
@@ -153,6 +159,7 @@ macro_rules! filter {
             &[],
             &[],
             FilterExport,
+            FilterSubject,
             head_filter
         );
     };
@@ -170,6 +177,7 @@ macro_rules! response_filter {
             &[],
             &[],
             FilterExport,
+            ResponseFilterSubject,
             head_filter,
             response_filter
         );
@@ -180,7 +188,7 @@ macro_rules! response_filter {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __plugin {
-    ($plugin:ty, $kind:literal, $config:ty, $dialects:expr, $operations:expr, $secrets:expr, $export:ident, $($interface:ident),+) => {
+    ($plugin:ty, $kind:literal, $config:ty, $dialects:expr, $operations:expr, $secrets:expr, $export:ident, $subject:ident, $($interface:ident),+) => {
         const _: () = {
             const MANIFEST: $crate::manifest::Manifest = $crate::manifest::Manifest {
                 kind: $kind,
@@ -214,6 +222,11 @@ macro_rules! __plugin {
                     }
                     &SLOT
                 }
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            impl $crate::testkit::Plugin for $plugin {
+                type Subject = $crate::testkit::$subject<$plugin>;
             }
 
             #[cfg(target_arch = "wasm32")]

@@ -2,7 +2,7 @@
 //! The kinds that decide: auth, limits, routing, filters. Each answers with data, and the host acts on it.
 
 use penstock_dialects::ir::Fault;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::call::{Call, Pairs, Wants};
 use crate::config::{Config, Issue};
@@ -151,8 +151,7 @@ pub trait Routing: Sized + 'static {
 }
 
 /// A target that a call may go to (`routing.wit`, `target`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Target {
     /// Unique in the route.
     pub id: String,

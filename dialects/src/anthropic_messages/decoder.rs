@@ -54,6 +54,7 @@ struct Wire<'a> {
     message: Option<Map<String, Value>>,
     usage: Option<Map<String, Value>>,
     error: Option<Value>,
+    context_management: Option<Value>,
 }
 
 /// What is read of `delta`.
@@ -104,7 +105,7 @@ impl StreamDecoder for Decoder {
 impl Decoder {
     fn wire(&mut self, wire: Wire<'_>, events: &mut Vec<Event>) {
         match wire.kind.as_ref() {
-            "message_start" => self.message_start(wire.message.unwrap_or_default(), events),
+            "message_start" => self.message_start(&wire.message.unwrap_or_default(), events),
             "content_block_start" => self.block_start(wire.index, wire.content_block.unwrap_or_default(), events),
             "content_block_delta" => {
                 if let Some(delta) = wire.delta {
@@ -112,7 +113,11 @@ impl Decoder {
                 }
             }
             "content_block_stop" => self.block_stop(wire.index, events),
-            "message_delta" => self.message_delta(wire.delta, wire.usage, events),
+            "message_delta" => {
+                self.message_delta(wire.delta, wire.usage, events);
+                let edits = wire.context_management.map(|edits| ("context_management".to_owned(), edits));
+                events.extend(response::envelope_event(&edits.into_iter().collect()));
+            }
             "message_stop" => self.stop(events),
             // An error is one even where a vendor forgets to say so.
             kind if kind == "error" || wire.error.is_some() => {
@@ -123,13 +128,13 @@ impl Decoder {
         }
     }
 
-    fn message_start(&mut self, message: Map<String, Value>, events: &mut Vec<Event>) {
+    fn message_start(&mut self, message: &Map<String, Value>, events: &mut Vec<Event>) {
         let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         events.push(Event::Start { id: text("id"), model: text("model") });
         if let Some(Value::Object(stated)) = message.get("usage") {
             self.stated(stated, events);
         }
-        events.extend(response::envelope_event(&message));
+        events.extend(response::envelope_event(message));
     }
 
     fn message_delta(&mut self, delta: Option<Delta<'_>>, stated: Option<Map<String, Value>>, events: &mut Vec<Event>) {

@@ -38,9 +38,16 @@ struct Block {
     /// `content_block` of its start; none once that has been written.
     head: Option<Value>,
     /// Deltas that wait.
-    deltas: Vec<Value>,
+    deltas: VecDeque<Delta>,
     /// What is known to follow is another block.
     ended: bool,
+}
+
+/// A delta, ready to be written. Those of text are nearly all of a stream and are written without a JSON tree.
+enum Delta {
+    /// Type, member, text.
+    Text(&'static str, &'static str, String),
+    Whole(Value),
 }
 
 enum Kind {
@@ -74,9 +81,9 @@ impl StreamEncoder for Encoder {
                 self.refused = true;
                 self.text(more);
             }
-            Event::Reasoning(more) => self.thinking(json!({"type": "thinking_delta", "thinking": more})),
+            Event::Reasoning(more) => self.thinking("thinking_delta", "thinking", more),
             Event::Signature(seal) => {
-                self.thinking(json!({"type": "signature_delta", "signature": seal}));
+                self.thinking("signature_delta", "signature", seal);
                 self.end_last();
             }
             Event::Redacted(data) => self.push(Kind::Other, json!({"type": "redacted_thinking", "data": data}), true),
@@ -128,23 +135,23 @@ impl Encoder {
 
     fn text(&mut self, more: &str) {
         if !more.is_empty() {
-            self.text_delta(json!({"type": "text_delta", "text": more}));
+            self.text_delta(Delta::Text("text_delta", "text", more.to_owned()));
         }
     }
 
-    fn text_delta(&mut self, delta: Value) {
+    fn text_delta(&mut self, delta: Delta) {
         if !self.queue.back().is_some_and(|block| matches!(block.kind, Kind::Text) && !block.ended) {
             self.push(Kind::Text, json!({"type": "text", "text": ""}), false);
         }
         self.delta_to_last(delta);
     }
 
-    fn thinking(&mut self, delta: Value) {
+    fn thinking(&mut self, kind: &'static str, member: &'static str, more: &str) {
         if !self.queue.back().is_some_and(|block| matches!(block.kind, Kind::Thinking) && !block.ended) {
             self.push(Kind::Thinking, json!({"type": "thinking", "thinking": "", "signature": ""}), false);
         }
-        if delta["thinking"] != "" {
-            self.delta_to_last(delta);
+        if !more.is_empty() {
+            self.delta_to_last(Delta::Text(kind, member, more.to_owned()));
         }
     }
 
@@ -163,14 +170,14 @@ impl Encoder {
         if let Kind::Tool(_, balance) = &mut block.kind {
             balance.feed(json);
         }
-        block.deltas.push(json!({"type": "input_json_delta", "partial_json": json}));
+        block.deltas.push_back(Delta::Text("input_json_delta", "partial_json", json.to_owned()));
     }
 
     fn other(&mut self, name: &str, json: &str) {
         let Ok(mut json) = serde_json::from_str::<Value>(json) else { return };
         match name {
             CITATION if response::is_citation(&json) => {
-                self.text_delta(json!({"type": "citations_delta", "citation": json}));
+                self.text_delta(Delta::Whole(json!({"type": "citations_delta", "citation": json})));
             }
             OPAQUE if json["dialect"] == NAME => self.opaque(json["json"].take()),
             ENVELOPE => {
@@ -188,7 +195,7 @@ impl Encoder {
         let delta = input.map(|input| {
             let text = input.to_string();
             *input = json!({});
-            json!({"type": "input_json_delta", "partial_json": text})
+            Delta::Text("input_json_delta", "partial_json", text)
         });
         self.push(Kind::Other, block, true);
         if let Some(delta) = delta {
@@ -197,12 +204,12 @@ impl Encoder {
     }
 
     fn push(&mut self, kind: Kind, head: Value, ended: bool) {
-        self.queue.push_back(Block { kind, head: Some(head), deltas: Vec::new(), ended });
+        self.queue.push_back(Block { kind, head: Some(head), deltas: VecDeque::new(), ended });
     }
 
-    fn delta_to_last(&mut self, delta: Value) {
+    fn delta_to_last(&mut self, delta: Delta) {
         if let Some(block) = self.queue.back_mut() {
-            block.deltas.push(delta);
+            block.deltas.push_back(delta);
         }
     }
 
@@ -223,9 +230,10 @@ impl Encoder {
                 write(out, &json!({"type": "content_block_start", "index": index, "content_block": head}));
             }
             for delta in block.deltas.drain(..) {
-                write(out, &json!({"type": "content_block_delta", "index": index, "delta": delta}));
+                write_delta(out, index, delta);
             }
-            if !block.ended && !(more_follow && block.is_whole()) {
+            let over = block.ended || (more_follow && block.is_whole());
+            if !over {
                 return;
             }
             write(out, &json!({"type": "content_block_stop", "index": index}));
@@ -285,6 +293,22 @@ impl Balance {
 
     fn is_whole(&self) -> bool {
         self.begun && self.depth == 0 && !self.in_string
+    }
+}
+
+fn write_delta(out: &mut Vec<u8>, index: u64, delta: Delta) {
+    match delta {
+        Delta::Whole(delta) => write(out, &json!({"type": "content_block_delta", "index": index, "delta": delta})),
+        Delta::Text(kind, member, text) => {
+            let head = format!(
+                "event: content_block_delta\ndata: {{\"type\":\"content_block_delta\",\"index\":{index},\
+                 \"delta\":{{\"type\":\"{kind}\",\"{member}\":"
+            );
+            out.extend_from_slice(head.as_bytes());
+            // Text always serialises, and a vector takes every byte.
+            let _ = serde_json::to_writer(&mut *out, &text);
+            out.extend_from_slice(b"}}\n\n");
+        }
     }
 }
 

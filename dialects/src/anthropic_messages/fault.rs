@@ -22,7 +22,7 @@ pub(super) fn decode<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, 
 /// The error that a JSON body states, if it states one. `status` is none inside a 2xx answer.
 ///
 /// Reads `{"type":"error","error":{"type","message"}}`, the same without the outer type, Google's `{"error":{"code",
-/// "status","message"}}` (Vertex) with or without an array around it, AWS's `{"message"}` (Bedrock) and MiniMax's
+/// "status","message"}}` (Vertex) with or without an array around it, AWS's `{"message"}` (Bedrock) and `MiniMax`'s
 /// `{"base_resp":{"status_code","status_msg"}}`.
 pub(super) fn stated(body: &Value, status: Option<u16>) -> Option<Fault> {
     let body = body.get(0).unwrap_or(body);
@@ -166,7 +166,7 @@ fn of_status(status: u16) -> Option<FaultClass> {
     })
 }
 
-/// MiniMax states its errors here under 200, also beside an empty answer. Source: its table of error codes.
+/// `MiniMax` states its errors here under 200, also beside an empty answer. Source: its table of error codes.
 fn base_resp(body: &Value) -> Option<Fault> {
     let code = body["base_resp"]["status_code"].as_i64().filter(|code| *code != 0)?;
     let message = body["base_resp"]["status_msg"].as_str().unwrap_or("the vendor reports an error").to_owned();

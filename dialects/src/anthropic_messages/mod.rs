@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! anthropic-messages: the dialect of Anthropic's Messages API, which Vertex AI (rawPredict), Bedrock (invoke), MiniMax and
+//! anthropic-messages: the dialect of Anthropic's Messages API, which Vertex AI (rawPredict), Bedrock (invoke) and
 //! others speak, too. Source: <https://docs.anthropic.com/en/api/messages>, and recorded exchanges.
 //!
 //! | file | what |

@@ -19,7 +19,7 @@ pub(super) fn from_wire(reason: &str, sequence: Option<String>) -> Finish {
 /// The `stop_reason` for a canonical finish; `tools`: tools were called, `refused`: the model refused.
 ///
 /// Some vendors finish with a plain "stop" after tool calls or a refusal. Callers of this dialect run tools only on
-/// "tool_use", so that is what they are told.
+/// `tool_use`, so that is what they are told.
 pub(super) fn to_wire(finish: Option<&Finish>, tools: bool, refused: bool) -> &str {
     match finish.map_or("stop", |finish| finish.reason.as_str()) {
         "stop" | "tool_calls" if refused && !tools => "refusal",

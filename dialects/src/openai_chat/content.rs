@@ -65,7 +65,7 @@ fn kept_members(members: Object) -> Content {
 }
 
 fn block(content: Content) -> Block {
-    Block { content, cache: None }
+    Block { content, ..Block::default() }
 }
 
 fn text_block(text: String) -> Block {
@@ -142,7 +142,7 @@ fn part(part: Value, path: &str) -> Result<Block, Fault> {
         "thinking" => Content::Reasoning { text: thoughts(&members), signature: None },
         _ => Content::Opaque { dialect: NAME.to_owned(), json: Value::Object(members) },
     };
-    Ok(Block { content, cache })
+    Ok(Block { content, cache, ..Block::default() })
 }
 
 /// Mistral's thinking part: a list of text parts, or a string.
@@ -235,7 +235,7 @@ fn tool_call(call: Value, path: &str, said: &mut Vec<Block>) -> Result<(), Fault
         said.push(sealed("", seal::extra_content(extra, Some(&id))));
     }
     let content = Content::ToolUse { id, name: name.to_owned(), input: arguments(&function["arguments"]) };
-    said.push(Block { content, cache: members.shift_remove("cache_control") });
+    said.push(Block { content, cache: members.shift_remove("cache_control"), ..Block::default() });
     Ok(())
 }
 

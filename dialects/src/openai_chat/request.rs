@@ -154,7 +154,7 @@ fn function_tool(function: Value, cache: Option<Value>, path: &str) -> Result<To
         strict: boolean(&mut members, "strict").map_err(at)?,
         parameters: members.shift_remove("parameters").unwrap_or(Value::Null),
         cache,
-        opaque: None,
+        ..Tool::default()
     })
 }
 

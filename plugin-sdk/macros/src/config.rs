@@ -82,7 +82,10 @@ fn derive_enum(input: &DeriveInput, data: &DataEnum) -> Result<TokenStream> {
     let mut variants = Vec::new();
     for variant in &data.variants {
         if !matches!(variant.fields, Fields::Unit) {
-            return Err(Error::new_spanned(variant, "a variant of a configuration has no fields: use a struct of options"));
+            return Err(Error::new_spanned(
+                variant,
+                "a variant of a configuration has no fields: use a struct of options",
+            ));
         }
         written.push(Options::parse(&variant.attrs)?.rename.unwrap_or_else(|| snake_case(&variant.ident.to_string())));
         variants.push(&variant.ident);

@@ -127,12 +127,7 @@ impl From<Plan> for wit_adapter::Plan {
 
 impl From<Grant> for wit_auth::Grant {
     fn from(grant: Grant) -> Self {
-        Self {
-            subject: grant.subject,
-            tenant: grant.tenant,
-            attributes: grant.attributes,
-            cache_ms: grant.cache_ms,
-        }
+        Self { subject: grant.subject, tenant: grant.tenant, attributes: grant.attributes, cache_ms: grant.cache_ms }
     }
 }
 

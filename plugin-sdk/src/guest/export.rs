@@ -69,10 +69,7 @@ impl<T: Adapter + Installed> wit_adapter::Guest for AdapterExport<T> {
 
     fn relay(call: types::Call, headers: WitPairs, members: WitPairs) -> Result<wit_adapter::Upstream, Refused> {
         let (call, headers, members) = (Call::from(call), Pairs::from(headers), Pairs::from(members));
-        installed::<T>()
-            .and_then(|plugin| plugin.relay(&call, &headers, &members))
-            .map(Into::into)
-            .map_err(fault)
+        installed::<T>().and_then(|plugin| plugin.relay(&call, &headers, &members)).map(Into::into).map_err(fault)
     }
 
     fn reject(status: u16, headers: WitPairs, body: Vec<u8>) -> Refused {
@@ -114,10 +111,7 @@ impl<T: Adapter + Installed> wit_adapter::GuestExchange for ExchangeExport<T> {
 }
 
 impl<T: Auth + Installed> wit_auth::Guest for AuthExport<T> {
-    fn authenticate(
-        call: types::Call,
-        headers: WitPairs,
-    ) -> Result<wit_auth::Grant, Refused> {
+    fn authenticate(call: types::Call, headers: WitPairs) -> Result<wit_auth::Grant, Refused> {
         installed::<T>()
             .and_then(|plugin| plugin.authenticate(&call.into(), &headers.into()))
             .map(Into::into)
@@ -133,11 +127,7 @@ impl<T: Limits + Installed> wit_limits::Guest for LimitsExport<T> {
 }
 
 impl<T: Routing + Installed> wit_routing::Guest for RoutingExport<T> {
-    fn rank(
-        call: types::Call,
-        targets: Vec<wit_routing::Target>,
-        seed: u64,
-    ) -> Result<Vec<u32>, Refused> {
+    fn rank(call: types::Call, targets: Vec<wit_routing::Target>, seed: u64) -> Result<Vec<u32>, Refused> {
         let targets: Vec<Target> = targets.into_iter().map(Into::into).collect();
         let order = installed::<T>().and_then(|plugin| plugin.rank(&call.into(), &targets, seed)).map_err(fault)?;
         Ok(order.into_iter().filter_map(|index| u32::try_from(index).ok()).collect())

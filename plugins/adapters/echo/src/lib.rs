@@ -35,10 +35,12 @@ impl Adapter for Echo {
 
     fn open(&self, call: &Call, _: &Pairs, body: &[u8], _: &[Blob]) -> Result<(Unasked, Plan), Fault> {
         let request: Request = match call.operation.as_str() {
-            "chat" | "count_tokens" => serde_json::from_slice(body)
-                .map_err(|error| Fault::new(FaultClass::InvalidRequest, format!("the request cannot be read: {error}")))?,
+            "chat" | "count_tokens" => serde_json::from_slice(body).map_err(|error| {
+                Fault::new(FaultClass::InvalidRequest, format!("the request cannot be read: {error}"))
+            })?,
             other => {
-                let message = format!("echo cannot do {other}: it answers chat and count_tokens; choose a model of a vendor");
+                let message =
+                    format!("echo cannot do {other}: it answers chat and count_tokens; choose a model of a vendor");
                 return Err(Fault::new(FaultClass::Unsupported, message));
             }
         };
@@ -131,9 +133,10 @@ fn tool_call(request: &Request, said: &str) -> Option<(String, String)> {
         ToolChoice::Auto | ToolChoice::None => return None,
     };
     // Once the tool has answered, a model would talk about the result.
-    let answered = request.messages.last().is_some_and(|message| {
-        message.blocks.iter().any(|block| matches!(block.content, Content::ToolResult { .. }))
-    });
+    let answered = request
+        .messages
+        .last()
+        .is_some_and(|message| message.blocks.iter().any(|block| matches!(block.content, Content::ToolResult { .. })));
     (!answered).then(|| (tool.name.clone(), sample_input(tool)))
 }
 
@@ -192,3 +195,13 @@ fn tokens(text: &[u8]) -> u64 {
 }
 
 penstock_sdk::adapter!(Echo);
+
+#[cfg(test)]
+mod tests {
+    use super::Echo;
+
+    #[test]
+    fn golden_cases_pass() {
+        penstock_sdk::testkit::run_cases::<Echo>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+}

@@ -132,3 +132,13 @@ fn refusal(message: &str) -> Fault {
 }
 
 penstock_sdk::auth!(ApiKey);
+
+#[cfg(test)]
+mod tests {
+    use super::ApiKey;
+
+    #[test]
+    fn golden_cases_pass() {
+        penstock_sdk::testkit::run_cases::<ApiKey>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+}

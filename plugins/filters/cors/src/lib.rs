@@ -207,3 +207,13 @@ impl Pattern {
 }
 
 penstock_sdk::filter!(Cors);
+
+#[cfg(test)]
+mod tests {
+    use super::Cors;
+
+    #[test]
+    fn golden_cases_pass() {
+        penstock_sdk::testkit::run_cases::<Cors>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+}

@@ -64,7 +64,10 @@ impl Limits for TokenBucket {
             }
             let earlier = options.rules.iter().take(index).any(|other| other.name == rule.name);
             if let Some(name) = rule.name.as_ref().filter(|_| earlier) {
-                issues.push(Issue::new(at(".name"), format!("a rule `{name}` stands above: give each a name of its own")));
+                issues.push(Issue::new(
+                    at(".name"),
+                    format!("a rule `{name}` stands above: give each a name of its own"),
+                ));
             }
         }
         if issues.is_empty() { Ok(Self(options.rules)) } else { Err(issues) }
@@ -135,7 +138,11 @@ impl Rule {
                 Per::Route => "route",
             })
             .collect();
-        if names.is_empty() { " for all callers together".to_owned() } else { format!(" for this {}", names.join(" and ")) }
+        if names.is_empty() {
+            " for all callers together".to_owned()
+        } else {
+            format!(" for this {}", names.join(" and "))
+        }
     }
 }
 
@@ -156,3 +163,13 @@ fn matches(pattern: &str, text: &str) -> bool {
 }
 
 penstock_sdk::limits!(TokenBucket);
+
+#[cfg(test)]
+mod tests {
+    use super::TokenBucket;
+
+    #[test]
+    fn golden_cases_pass() {
+        penstock_sdk::testkit::run_cases::<TokenBucket>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+}

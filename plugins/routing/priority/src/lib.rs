@@ -52,3 +52,13 @@ impl Routing for Priority {
 }
 
 penstock_sdk::routing!(Priority);
+
+#[cfg(test)]
+mod tests {
+    use super::Priority;
+
+    #[test]
+    fn golden_cases_pass() {
+        penstock_sdk::testkit::run_cases::<Priority>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+}

@@ -63,3 +63,28 @@ impl SplitMix64 {
 }
 
 penstock_sdk::routing!(Weighted);
+
+#[cfg(test)]
+mod tests {
+    use penstock_sdk::prelude::{Call, Routing, Target};
+
+    use super::Weighted;
+
+    #[test]
+    fn golden_cases_pass() {
+        penstock_sdk::testkit::run_cases::<Weighted>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+
+    #[test]
+    fn each_target_comes_first_as_often_as_its_weight_says() {
+        let targets = [3, 1, 0, 4].map(|weight| Target { weight, ..Target::default() });
+        let mut firsts = [0_u32; 4];
+        for seed in 0..8_000 {
+            firsts[Weighted.rank(&Call::default(), &targets, seed).unwrap()[0]] += 1;
+        }
+        assert_eq!(firsts[2], 0);
+        for (first, expected) in firsts.into_iter().zip([3_000, 1_000, 0, 4_000_u32]) {
+            assert!(first.abs_diff(expected) < 200, "{firsts:?}");
+        }
+    }
+}
