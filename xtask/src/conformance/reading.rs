@@ -13,44 +13,62 @@ use super::{Failure, splits};
 
 /// Decodes the answer and compares it; a stream through its tap, too.
 pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
-    let frames = match case.streamed {
-        true => splits::frames_of(&[&case.body]),
-        false => Ok(Vec::new()),
+    let mut failures = Vec::new();
+    let response = match case.streamed {
+        true => read_stream(case, codec, &mut failures),
+        false => read_whole(case, codec, &mut failures),
     };
-    let frames = match frames {
-        Ok(frames) => frames,
-        Err(reason) => return vec![Failure::new("framing", reason)],
-    };
-    let events = match case.streamed {
-        true => Ok(splits::events(codec, &frames)),
-        false => codec.decode_response(&case.body),
-    };
-    let events = match events {
-        Ok(events) => events,
-        Err(fault) if !case.expected["error"].is_null() => vec![Event::Fault(fault)],
-        Err(fault) => return vec![Failure::new("decode", format!("{}: {}", fault.class.name(), fault.message))],
-    };
-    let mut collector = Collector::default();
-    for event in &events {
-        collector.event(event);
-    }
-    let response = collector.finish();
-    let mut failures = compare(&response, &case.expected);
-    let tapped =
-        if case.streamed { tap(codec, &frames, &response, &mut failures) } else { codec.whole_usage(&case.body) };
-    if tapped.as_ref().map(numbers) != response.usage.as_ref().map(numbers) {
-        failures.push(Failure::new("tap", format!("usage {tapped:?}, decoded {:?}", response.usage)));
+    match response {
+        Ok(response) => failures.extend(compare(&response, &case.expected)),
+        Err(failure) => failures.push(failure),
     }
     failures
 }
 
+fn read_whole(case: &Case, codec: &'static dyn Codec, failures: &mut Vec<Failure>) -> Result<Response, Failure> {
+    let events = match codec.decode_response(&case.body) {
+        Ok(events) => events,
+        Err(fault) if !case.expected["error"].is_null() => vec![Event::Fault(fault)],
+        Err(fault) => return Err(Failure::new("decode", format!("{}: {}", fault.class.name(), fault.message))),
+    };
+    let response = fold(&events);
+    same_usage(codec.whole_usage(&case.body).as_ref(), &response, failures);
+    Ok(response)
+}
+
+fn read_stream(case: &Case, codec: &'static dyn Codec, failures: &mut Vec<Failure>) -> Result<Response, Failure> {
+    let frames = splits::frames_of(&[&case.body]).map_err(|reason| Failure::new("framing", reason))?;
+    let mut read = Response::default();
+    for answer in answers(&frames) {
+        let response = fold(&splits::events(codec, answer));
+        tap(codec, answer, &response, failures);
+        read = lay_over(read, response);
+    }
+    Ok(read)
+}
+
+fn fold(events: &[Event]) -> Response {
+    let mut collector = Collector::default();
+    for event in events {
+        collector.event(event);
+    }
+    collector.finish()
+}
+
+/// The answers in a recording: one, unless the recorder has put the streams of several requests into one file.
+fn answers(frames: &[(String, Vec<u8>)]) -> impl Iterator<Item = &[(String, Vec<u8>)]> {
+    frames.chunk_by(|_, (name, _)| name != "message_start")
+}
+
+/// How the expectation reads several answers in one file: by index, the blocks of the later one replace those of the
+/// earlier one, and everything else is the later one's.
+fn lay_over(earlier: Response, mut later: Response) -> Response {
+    later.blocks.extend(earlier.blocks.into_iter().skip(later.blocks.len()));
+    later
+}
+
 /// Watches the stream as the relay does: usage, completeness and errors must be what decoding finds.
-fn tap(
-    codec: &'static dyn Codec,
-    frames: &[(String, Vec<u8>)],
-    response: &Response,
-    failures: &mut Vec<Failure>,
-) -> Option<Usage> {
+fn tap(codec: &'static dyn Codec, frames: &[(String, Vec<u8>)], response: &Response, failures: &mut Vec<Failure>) {
     let mut tap = codec.tap();
     for (name, data) in frames {
         tap.frame(&Frame { name, data });
@@ -63,7 +81,13 @@ fn tap(
     if tapped.as_ref().map(|it| it.class) != decoded.map(|it| it.class) {
         failures.push(Failure::new("tap", format!("fault {tapped:?}, decoded {decoded:?}")));
     }
-    tap.usage()
+    same_usage(tap.usage().as_ref(), response, failures);
+}
+
+fn same_usage(tapped: Option<&Usage>, response: &Response, failures: &mut Vec<Failure>) {
+    if tapped.map(numbers) != response.usage.as_ref().map(numbers) {
+        failures.push(Failure::new("tap", format!("usage {tapped:?}, decoded {:?}", response.usage)));
+    }
 }
 
 fn numbers(usage: &Usage) -> [u64; 5] {
