@@ -12,16 +12,14 @@ type Object = Map<String, Value>;
 /// Whether a message holds results of tools and nothing else.
 pub(super) fn is_results(message: &Message) -> bool {
     let result = |block: &Block| matches!(block.content, Content::ToolResult { .. });
-    message.role == Role::User && message.name.is_none() && !message.blocks.is_empty() && message.blocks.iter().all(result)
+    message.role == Role::User
+        && message.name.is_none()
+        && !message.blocks.is_empty()
+        && message.blocks.iter().all(result)
 }
 
 /// Reads one message. `legacy_id` is the id made up for the last legacy function call, whose result follows.
-pub(super) fn message(
-    mut members: Object,
-    path: &str,
-    index: usize,
-    legacy_id: &mut String,
-) -> Result<Message, Fault> {
+pub(super) fn message(mut members: Object, path: &str, index: usize, legacy_id: &mut String) -> Result<Message, Fault> {
     members.retain(|_, value| !value.is_null());
     let role = take_text(&mut members, "role", path)?.ok_or_else(|| wrong(&format!("{path}.role"), "is required"))?;
     let name = take_text(&mut members, "name", path)?;
@@ -54,13 +52,13 @@ pub(super) fn message(
     }
     members.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
     if !members.is_empty() {
-        message.blocks.push(block(kept_members(members)));
+        message.blocks.push(block(kept_members(&members)));
     }
     Ok(message)
 }
 
 /// Members of a message that the canonical form has no place for: an opaque block without a type.
-fn kept_members(members: Object) -> Content {
+fn kept_members(members: &Object) -> Content {
     Content::Opaque { dialect: NAME.to_owned(), json: json!({ "message": members }) }
 }
 
@@ -103,7 +101,7 @@ fn blocks(content: Option<Value>, path: &str) -> Result<Vec<Block>, Fault> {
 fn result(id: String, mut blocks: Vec<Block>, members: &mut Object) -> Block {
     members.retain(|_, value| !value.is_null());
     if !members.is_empty() {
-        blocks.push(block(kept_members(std::mem::take(members))));
+        blocks.push(block(kept_members(&std::mem::take(members))));
     }
     block(Content::ToolResult { id, blocks, is_error: false })
 }
@@ -121,7 +119,8 @@ fn part(part: Value, path: &str) -> Result<Block, Fault> {
         }
         "image_url" | "video_url" => {
             let stated = members.get(&kind).unwrap_or(&Value::Null);
-            let url = stated.as_str().or_else(|| stated["url"].as_str()).ok_or_else(|| must(&kind, "must have a url"))?;
+            let url =
+                stated.as_str().or_else(|| stated["url"].as_str()).ok_or_else(|| must(&kind, "must have a url"))?;
             let detail = stated["detail"].as_str().map(str::to_owned);
             let medium = kind.trim_end_matches("_url").to_owned();
             Content::Media { kind: medium, source: url_source(url), title: None, detail }
@@ -251,7 +250,8 @@ fn sealed(text: &str, seal: String) -> Block {
     block(Content::Reasoning { text: text.to_owned(), signature: Some(seal) })
 }
 
-/// Thoughts that come back: `reasoning_details` where it has them, since only it knows the seals, and otherwise the text.
+/// Thoughts that come back: `reasoning_details` where it has them, since only it knows the seals, and otherwise the
+/// text.
 fn reasoning(members: &mut Object, path: &str) -> Result<Vec<Block>, Fault> {
     let content = take_text(members, "reasoning_content", path)?;
     let other = match members.get("reasoning") {
@@ -271,7 +271,8 @@ fn reasoning(members: &mut Object, path: &str) -> Result<Vec<Block>, Fault> {
         if seal::kind(item) == "reasoning.encrypted" {
             blocks.push(block(Content::Redacted { data: seal::redacted(item) }));
         } else {
-            let content = Content::Reasoning { text: seal::text(item).to_owned(), signature: seal::signature(item, true) };
+            let content =
+                Content::Reasoning { text: seal::text(item).to_owned(), signature: seal::signature(item, true) };
             blocks.push(block(content));
         }
     }
