@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{fault, seal, usage};
+use super::{fault, plain, seal, usage};
 use crate::codec::StreamDecoder;
 use crate::framing::Frame;
 use crate::ir::{Event, Fault, FaultClass, Finish, Usage};
@@ -83,6 +83,9 @@ impl StreamDecoder for Reading {
         if data.is_empty() || self.concluded {
             return;
         }
+        if self.started && frame.name.is_empty() && self.plain(data, events) {
+            return;
+        }
         match serde_json::from_slice::<Value>(data) {
             Ok(object) => {
                 let fault = fault::in_band(&object, frame.name == "error");
@@ -103,6 +106,19 @@ impl StreamDecoder for Reading {
 }
 
 impl Reading {
+    /// Takes a chunk that is plain; false if it is not.
+    fn plain(&mut self, data: &[u8], events: &mut Vec<Event>) -> bool {
+        let Some(chunk) = plain::read(data) else { return false };
+        if chunk.reasoning.is_some()
+            && *self.reasoning_from.get_or_insert(ReasoningFrom::Member) != ReasoningFrom::Member
+        {
+            return false;
+        }
+        events.extend(chunk.reasoning.map(Event::Reasoning));
+        events.extend(chunk.text.map(Event::Text));
+        true
+    }
+
     fn object(&mut self, object: &Value, events: &mut Vec<Event>) {
         let choices = object["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
         self.start(object, !choices.is_empty(), events);

@@ -8,7 +8,7 @@ use penstock_dialects::ir::{
     Block, Content, Event, Fault, FaultClass, Finish, Message, Reasoning, Request, Response, Role, Source, Tool,
     ToolChoice, Usage,
 };
-use penstock_dialects::openai_chat::OpenAiChat;
+use penstock_dialects::openai_chat::{OpenAiChat, Style};
 use serde_json::{Value, json};
 
 fn sse(chunks: &[Value]) -> Vec<u8> {
@@ -370,6 +370,21 @@ fn what_the_dialect_has_no_place_for_is_told() {
         "reasoning_effort": "medium",
     });
     assert_eq!(written, expected);
+}
+
+#[test]
+fn a_vendor_that_takes_no_reasoning_back_gets_none() {
+    let block = |content: Content| Block { content, cache: None };
+    let thought = Content::Reasoning { text: "t".into(), signature: Some("s".into()) };
+    let said = Content::Text { text: "x".into(), citations: Vec::new() };
+    let blocks = vec![block(thought), block(Content::Redacted { data: "d".into() }), block(said)];
+    let request =
+        Request { messages: vec![Message { role: Role::Assistant, name: None, blocks }], ..Request::default() };
+    let style = Style { reasoning: None, output_limit: "max_completion_tokens", ..Style::default() };
+    let (written, dropped) = OpenAiChat.encode_request_as(&request, &style);
+    let written: Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(written["messages"], json!([{ "role": "assistant", "content": "x" }]));
+    assert_eq!(dropped, ["messages[0].blocks[0]", "messages[0].blocks[1]"]);
 }
 
 #[test]
