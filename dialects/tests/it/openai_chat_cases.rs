@@ -374,7 +374,7 @@ fn what_the_dialect_has_no_place_for_is_told() {
 
 #[test]
 fn a_vendor_that_takes_no_reasoning_back_gets_none() {
-    let block = |content: Content| Block { content, cache: None };
+    let block = |content: Content| Block { content, ..Block::default() };
     let thought = Content::Reasoning { text: "t".into(), signature: Some("s".into()) };
     let said = Content::Text { text: "x".into(), citations: Vec::new() };
     let blocks = vec![block(thought), block(Content::Redacted { data: "d".into() }), block(said)];
