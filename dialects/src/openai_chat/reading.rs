@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads a vendor's answer, whole or chunk by chunk, into events. Tolerant: vendors that call themselves compatible differ
-//! in where they put usage, reasoning, errors and tool calls, and each branch here is something that a recorded vendor does.
+//! Reads a vendor's answer, whole or chunk by chunk, into events. Tolerant: vendors that call themselves compatible
+//! differ in where they put usage, reasoning, errors and tool calls, and each branch here is something that a recorded
+//! vendor does.
 
 use serde_json::{Map, Value};
 
@@ -265,7 +266,8 @@ impl Reading {
             return;
         }
         for (position, slot) in self.tools.iter_mut().enumerate() {
-            if !slot.told && !(slot.id.is_empty() && slot.early.is_empty()) {
+            let named = !slot.id.is_empty() || !slot.early.is_empty();
+            if named && !slot.told {
                 tell(slot, position, "", events);
             }
         }

@@ -51,6 +51,14 @@ fn comparable(mut response: Response) -> Response {
 }
 
 #[test]
+fn every_recorded_exchange_conforms() {
+    for exchange in exchanges("anthropic-messages") {
+        let found = penstock_dialects::conformance::check(&exchange.meta, &exchange.expected, &exchange.answer);
+        assert_eq!(found, Ok(()), "{}", exchange.name);
+    }
+}
+
+#[test]
 fn every_recorded_answer_reads_as_expected() {
     for recorded in answers() {
         let response = folded(&events(&CODEC, &recorded));

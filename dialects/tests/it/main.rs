@@ -5,11 +5,12 @@
     clippy::panic,
     clippy::print_stderr,
     clippy::unwrap_used,
-    reason = "a test that cannot go on fails by panicking, and says aloud what it skips"
+    reason = "tests: helpers, too, fail by panicking, and skip loudly"
 )]
 
 mod anthropic;
 mod framing;
 mod openai_chat;
+mod openai_chat_cases;
 mod recordings;
 mod splice;
