@@ -3,6 +3,7 @@
 
 mod cross;
 mod grammar;
+mod hostile;
 mod recorded;
 mod requests;
 mod streams;
