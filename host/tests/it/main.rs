@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The integration tests of the host: one binary, a file for each topic.
+
+mod net_listener;
+mod net_support;
+mod net_tunnel;
+mod net_upstream;
