@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! WebSockets through the listener, the client and the tunnel.
+//! A WebSocket through the listener, the client and the tunnel.
 
 use std::sync::Arc;
 use std::time::Duration;
