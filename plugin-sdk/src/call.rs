@@ -70,7 +70,7 @@ fn find<'a>(pairs: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
 }
 
 /// What a plugin wants to see of each call; what no plugin wants is never copied into a guest.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wants {
     /// Request headers.
     pub headers: Vec<String>,

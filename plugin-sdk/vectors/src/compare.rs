@@ -16,7 +16,7 @@ pub fn differences(expected: &Map<String, Value>, outcome: &Map<String, Value>) 
             None => found.push(format!("{part}: expected {}, got none", short(expected))),
         }
     }
-    for part in ["fault", "issues"] {
+    for part in ["fault", "issues", "schema"] {
         if let Some(actual) = outcome.get(part).filter(|_| !expected.contains_key(part)) {
             found.push(format!("{part}: expected none, got {}", short(actual)));
         }
