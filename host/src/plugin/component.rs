@@ -283,7 +283,11 @@ fn stillborn_refusal(stillborn: Stillborn) -> Refusal {
         Stillborn::Refused(issues) => {
             let cure = "correct the plugin's configuration";
             if issues.is_empty() {
-                return Refusal::new("configure-refused", "the plugin refuses its configuration and does not say why", cure);
+                return Refusal::new(
+                    "configure-refused",
+                    "the plugin refuses its configuration and does not say why",
+                    cure,
+                );
             }
             let issue = |issue: lifecycle::Issue| Issue { path: issue.path, message: issue.message };
             Refusal::of_config("configure-refused", issues.into_iter().take(32).map(issue).collect(), cure)

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use super::adapter::{Adapter, Exchange};
 use super::component::{Component, Plugin, Settings};
 use super::types::{
-    Blob, Body, Call, CallError, Candidate, Check, Edit, Framing, Grant, Pair, Placed, Plan as HostPlan, UpstreamRequest,
-    Value as PlacedValue, Verdict,
+    Blob, Body, Call, CallError, Candidate, Check, Edit, Framing, Grant, Pair, Placed, Plan as HostPlan,
+    UpstreamRequest, Value as PlacedValue, Verdict,
 };
 use crate::config::Isolation;
 use crate::keys::{Grants, Secret};
