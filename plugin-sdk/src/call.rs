@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct Call {
     /// Unique to the request.
     pub id: String,
-    /// "chat", "count_tokens", "embeddings" …; "" before the route is known to be an AI route.
+    /// `chat`, `count_tokens`, `embeddings` …; "" before the route is known to be an AI route.
     pub operation: String,
     /// The caller's wire language; "" on a plain HTTP route.
     pub dialect: String,

@@ -199,9 +199,9 @@ fn one_exchange(
     let mut next = Vec::new();
     while let Some(Upstream { json, framing }) = asked.take() {
         if outcome.contains_key("upstream") {
-            next.push(json)
+            next.push(json);
         } else {
-            part(&mut outcome, "upstream", json)
+            part(&mut outcome, "upstream", json);
         }
         let Some((index, answer)) = answers.next() else { break };
         if !(200..300).contains(&answer.status) {
