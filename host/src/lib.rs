@@ -6,6 +6,7 @@
 
 // -- control plane and foundations
 pub mod config;
+pub mod control;
 pub mod library;
 pub mod metrics;
 
