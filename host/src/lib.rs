@@ -5,10 +5,12 @@
 //! invariants. Start with [`gateway`]: the life of a request is one function there.
 
 // -- control plane and foundations
+pub mod admin;
 pub mod config;
 pub mod control;
 pub mod library;
 pub mod metrics;
+pub mod watch;
 
 // -- plugin runtime
 pub mod plugin;
