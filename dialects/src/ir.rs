@@ -108,6 +108,23 @@ pub struct Block {
     /// The dialect's own cache mark (`{"type":"ephemeral"}`): everything up to here may be cached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<Value>,
+    /// Members of this block that only the dialect named by the key knows (`"anthropic-messages": {"context": …}`).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extensions: BTreeMap<String, Members>,
+}
+
+impl Block {
+    /// A block without cache mark and extensions.
+    #[must_use]
+    pub fn new(content: Content) -> Self {
+        Self { content, ..Self::default() }
+    }
+
+    /// A block of text without citations.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self::new(Content::Text { text: text.into(), citations: Vec::new() })
+    }
 }
 
 /// What a block holds.
@@ -235,6 +252,9 @@ pub struct Tool {
     /// A tool that only one dialect knows (server tools): the dialect's name and the tool as it came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub opaque: Option<(String, Value)>,
+    /// Members of this tool that only the dialect named by the key knows.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extensions: BTreeMap<String, Members>,
 }
 
 /// Which tool the model calls.

@@ -6,6 +6,8 @@
 
 pub mod codec;
 pub mod collect;
+pub mod conformance;
+pub mod estimate;
 pub mod framing;
 pub mod ir;
 pub mod splice;
@@ -13,11 +15,10 @@ pub mod splice;
 pub mod anthropic_messages;
 pub mod openai_chat;
 
-
 use codec::{Codec, Operation};
 
 /// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[];
+pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages];
 
 /// The dialect of this name.
 #[must_use]

@@ -78,8 +78,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, connections_max: us
 
 type Shared = Arc<Admin>;
 
-/// A row: path, methods in the document's spelling, handler, whether it is open to everyone.
-struct Row(&'static str, &'static [&'static str], MethodRouter<Shared>, Access);
+/// A row: path, what answers there, who may ask.
+struct Row(&'static str, MethodRouter<Shared>, Access);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Access {
@@ -94,24 +94,24 @@ enum Access {
 fn rows() -> Vec<Row> {
     use axum::routing::{delete, get, post};
     vec![
-        Row("/healthz", &["get"], get(calls::healthy), Access::Open),
-        Row("/readyz", &["get"], get(calls::ready), Access::Open),
-        Row("/metrics", &["get"], get(calls::metrics), Access::Metrics),
-        Row("/v1/plugins", &["get", "post"], get(calls::plugins).post(calls::upload), Access::Token),
-        Row("/v1/plugins/{name}", &["delete"], delete(calls::remove), Access::Token),
-        Row("/v1/plugins/{name}/activate", &["post"], post(calls::activate), Access::Token),
-        Row("/v1/plugins/{name}/rollback", &["post"], post(calls::roll_back), Access::Token),
-        Row("/v1/generations", &["get"], get(calls::generations), Access::Token),
-        Row("/v1/generations/{number}/rollback", &["post"], post(calls::roll_back_generation), Access::Token),
-        Row("/v1/policies/validate", &["post"], post(calls::validate), Access::Token),
-        Row("/v1/reload", &["post"], post(calls::reload), Access::Token),
-        Row("/v1/openapi.json", &["get"], get(calls::openapi), Access::Token),
+        Row("/healthz", get(calls::healthy), Access::Open),
+        Row("/readyz", get(calls::ready), Access::Open),
+        Row("/metrics", get(calls::metrics), Access::Metrics),
+        Row("/v1/plugins", get(calls::plugins).post(calls::upload), Access::Token),
+        Row("/v1/plugins/{name}", delete(calls::remove), Access::Token),
+        Row("/v1/plugins/{name}/activate", post(calls::activate), Access::Token),
+        Row("/v1/plugins/{name}/rollback", post(calls::roll_back), Access::Token),
+        Row("/v1/generations", get(calls::generations), Access::Token),
+        Row("/v1/generations/{number}/rollback", post(calls::roll_back_generation), Access::Token),
+        Row("/v1/policies/validate", post(calls::validate), Access::Token),
+        Row("/v1/reload", post(calls::reload), Access::Token),
+        Row("/v1/openapi.json", get(calls::openapi), Access::Token),
     ]
 }
 
 fn router(admin: Shared) -> Router {
     let mut router = Router::new();
-    for Row(path, _, handler, access) in rows() {
+    for Row(path, handler, access) in rows() {
         let open = access == Access::Open || (access == Access::Metrics && admin.metrics_open);
         let guard = from_fn_with_state(Arc::clone(&admin), require_token);
         router = router.route(path, if open { handler } else { handler.route_layer(guard) });

@@ -244,7 +244,7 @@ pub struct Plugin {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vendor {
-    /// Name of the adapter component: `"openai-compatible"`.
+    /// Name of the adapter component: `"echo"`.
     pub adapter: Spanned<String>,
     /// Where the API is; adapters give only paths below it. Not needed by an adapter that answers by itself.
     #[serde(default)]

@@ -5,6 +5,7 @@
 //! The work is done by one thread of its own ([`writer`]); a [`Control`] is a handle to it. What is in force and what was
 //! refused can be read at any time from [`Control::status`], which asks nobody.
 
+pub mod live;
 mod stock;
 mod writer;
 
@@ -39,6 +40,9 @@ pub trait Forge: Send + 'static {
 
     /// Builds a snapshot with all its checks. Blocks.
     fn build(&self, inputs: Inputs<'_, Self::Component, Self::Snapshot>) -> Result<Self::Snapshot, Vec<Problem>>;
+
+    /// A snapshot is in force now.
+    fn installed(&self) {}
 }
 
 /// What a snapshot is built from.
@@ -241,7 +245,7 @@ impl Control {
         places: &Places,
         metrics: Arc<Metrics>,
     ) -> Result<(Self, Arc<ArcSwap<F::Snapshot>>), Vec<Problem>> {
-        let writer = writer::Writer::start(forge, places, metrics)?;
+        let writer = writer::Writer::start(forge, places, metrics, true)?;
         let (snapshot, status) = (writer.snapshot(), writer.status());
         let (commands, inbox) = std::sync::mpsc::sync_channel(WAITING_MAX);
         std::thread::Builder::new().name("control".to_owned()).spawn(move || writer.run(&inbox)).map_err(|error| {
@@ -276,10 +280,14 @@ impl Control {
     }
 }
 
-/// Runs the checks of a start and keeps nothing: what is wrong, or a line that says what there is.
-pub fn check<F: Forge>(forge: F, places: &Places, metrics: Arc<Metrics>) -> Result<Status, Vec<Problem>> {
-    let writer = writer::Writer::start(forge, &Places { state: None, ..places.clone() }, metrics)?;
-    Ok(Status::clone(&writer.status().load()))
+/// Runs the checks of a start and writes nothing: what there is, or everything that is wrong.
+pub fn check<F: Forge>(
+    forge: F,
+    places: &Places,
+    metrics: Arc<Metrics>,
+) -> Result<(Arc<Status>, Arc<F::Snapshot>), Vec<Problem>> {
+    let writer = writer::Writer::start(forge, places, metrics, false)?;
+    Ok((writer.status().load_full(), writer.snapshot().load_full()))
 }
 
 fn stopped() -> Refused {

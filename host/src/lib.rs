@@ -4,13 +4,36 @@
 //! The modules are listed in the order in which a request meets them; ARCHITECTURE.md has the picture, the layers and the
 //! invariants. Start with [`gateway`]: the life of a request is one function there.
 
-// -- control plane and foundations
-pub mod admin;
-pub mod config;
-pub mod control;
-pub mod library;
-pub mod metrics;
-pub mod watch;
+// -- data path, in the order in which a request meets it
+pub mod answer;
+pub mod attempt;
+pub mod canonical;
+pub mod failure;
+pub mod gateway;
+pub mod head;
+pub mod inbound;
+pub mod ledger;
+pub mod listener;
+pub mod proxy;
+pub mod random;
+pub mod relay;
+pub mod routes;
+pub mod stages;
+pub mod tunnel;
+pub mod underway;
+pub mod upstream;
 
 // -- plugin runtime
 pub mod plugin;
+
+// -- control plane and foundations
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod control;
+pub mod keys;
+pub mod library;
+pub mod metrics;
+pub mod snapshot;
+pub mod state;
+pub mod watch;

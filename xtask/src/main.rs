@@ -1,3 +1,79 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The tasks of this repository.
-fn main() {}
+//! The tasks of this repository, as `cargo xtask TASK`. Each task is a module; what two of them share is in `workspace`.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who started it")]
+
+mod conformance;
+mod docs;
+mod plugins;
+mod sdk;
+mod suite;
+mod tidy;
+mod up;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use workspace::Workspace;
+
+/// The tasks of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build plugins and host, then start the gateway.
+    Up {
+        /// What `penstock run` is given besides the plugin directory.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Everything that continuous integration checks.
+    Test,
+    /// Build every plugin and collect the components in `target/plugins`.
+    Plugins,
+    /// Check the rules of the house: headers, ceilings, layers, names.
+    Tidy,
+    /// Write docs/configuration.md from the doc comments of host/src/config.rs.
+    Docs,
+    /// Decode recorded exchanges of real vendors, whole and cut at every byte, and compare with what is expected.
+    Conformance(conformance::Arguments),
+    /// Run the Python SDK tests against the release build.
+    Sdk {
+        /// Names of test files or `file.Class.test`; none for all.
+        tests: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments.task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    let workspace = Workspace::open()?;
+    match task {
+        Task::Up { arguments } => up::run(&workspace, &arguments),
+        Task::Test => suite::run(&workspace),
+        Task::Plugins => plugins::build(&workspace).map(|plugins| {
+            for plugin in plugins {
+                println!("{}", plugin.display());
+            }
+        }),
+        Task::Tidy => tidy::run(&workspace.root),
+        Task::Docs => docs::write(&workspace.root),
+        Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
+        Task::Sdk { tests } => sdk::run(&workspace, &tests),
+    }
+}

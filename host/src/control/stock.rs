@@ -29,8 +29,8 @@ pub(super) struct Stock<C> {
 }
 
 impl<C> Stock<C> {
-    pub(super) fn open(places: &Places) -> Self {
-        let store = Store::new(places.state.as_ref().map(|state| state.join("plugins")));
+    pub(super) fn open(places: &Places, keeps: bool) -> Self {
+        let store = Store::new(places.state.as_ref().map(|state| state.join("plugins")), keeps);
         let (records, troubles) = store.records();
         for trouble in troubles {
             tracing::warn!("the record of a plugin is left out: {trouble}");

@@ -53,11 +53,11 @@ pub(super) struct Writer<F: Forge> {
 }
 
 impl<F: Forge> Writer<F> {
-    /// Reads everything and builds the first generation.
-    pub(super) fn start(forge: F, places: &Places, metrics: Arc<Metrics>) -> Result<Self, Vec<Problem>> {
+    /// Reads everything and builds the first generation. If not `keeps`, nothing is ever written.
+    pub(super) fn start(forge: F, places: &Places, metrics: Arc<Metrics>, keeps: bool) -> Result<Self, Vec<Problem>> {
         let policy = load::load(places.policies.as_deref())?;
         let bytes_max = policy.config.sandbox.component_bytes_max;
-        let mut stock = Stock::open(places);
+        let mut stock = Stock::open(places, keeps);
         stock.scan_until_settled(bytes_max, &forge);
         let (snapshot, library, refused) = first(&forge, &policy, &mut stock, bytes_max)?;
         let mut writer = Self {
@@ -364,6 +364,7 @@ impl<F: Forge> Writer<F> {
         let mut notes = restart_notes(&self.in_force.policy, &policy);
         let next = Generation { number, at: SystemTime::now(), cause, policy, library };
         self.snapshot.store(Arc::new(snapshot));
+        self.forge.installed();
         let before = std::mem::replace(&mut self.in_force, next);
         notes.extend(self.stock.remember(&names, &before.library, &self.in_force.library, back));
         self.earlier.push_back(before);

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The dialect `openai-chat`: OpenAI's Chat Completions, which most vendors speak in their own way.
+//!
+//! What we write is what OpenAI documents; what we read is what recorded vendors send. The parts: [`request`] reads a
+//! caller's request, [`asking`] writes one to a vendor, [`reading`] reads a vendor's answer, [`writing`] writes one to a
+//! caller, [`fault`] does both for errors, [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged,
+//! [`tap`] watches what is relayed.
+
+mod asking;
+mod content;
+mod fault;
+mod reading;
+mod request;
+mod seal;
+mod tap;
+mod usage;
+mod writing;
+
+use serde_json::json;
+
+pub use asking::Style;
+
+use crate::codec::{Codec, Envelope, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
+use crate::ir::{Event, Fault, Request, Response, Usage};
+
+/// Name of the dialect, also of its extensions.
+pub const NAME: &str = "openai-chat";
+
+/// The dialect.
+#[derive(Debug, Clone, Copy)]
+pub struct OpenAiChat;
+
+impl OpenAiChat {
+    /// As [`Codec::encode_request`], for a vendor that has its own ways.
+    #[must_use]
+    pub fn encode_request_as(&self, request: &Request, style: &Style) -> (Vec<u8>, Vec<String>) {
+        asking::encode(request, style)
+    }
+}
+
+impl Codec for OpenAiChat {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn operation<'h>(&self, method: &str, path: &str, _: &dyn Fn(&str) -> Option<&'h str>) -> Option<Operation> {
+        match (method, path) {
+            ("POST", "/chat/completions") => Some(Operation::Chat),
+            ("POST", "/embeddings") => Some(Operation::Embeddings),
+            ("GET", "/models") => Some(Operation::Models),
+            _ => None,
+        }
+    }
+
+    fn decode_request(&self, body: &[u8]) -> Result<Request, Fault> {
+        request::decode(body)
+    }
+
+    fn encode_response(&self, response: &Response, envelope: &Envelope) -> Vec<u8> {
+        writing::whole(response, envelope)
+    }
+
+    fn encode_count(&self, usage: &Usage) -> Vec<u8> {
+        json!({ "input_tokens": usage.input_total() }).to_string().into_bytes()
+    }
+
+    fn stream_encoder(&self, envelope: &Envelope) -> Box<dyn StreamEncoder> {
+        Box::new(writing::Chunks::new(envelope))
+    }
+
+    fn encode_fault(&self, fault: &Fault, _: &str) -> Vec<u8> {
+        fault::encode(fault).to_string().into_bytes()
+    }
+
+    fn encode_stream_fault(&self, fault: &Fault) -> Vec<u8> {
+        let mut out = Vec::new();
+        writing::encode_stream_fault(&fault::encode(fault), &mut out);
+        out
+    }
+
+    fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8> {
+        writing::models(models.iter().map(|model| (model.id.clone(), model.owner.clone())))
+    }
+
+    fn tap(&self) -> Box<dyn Tap> {
+        Box::new(tap::Tap::default())
+    }
+
+    fn whole_usage(&self, body: &[u8]) -> Option<Usage> {
+        tap::whole_usage(body)
+    }
+
+    fn encode_request(&self, request: &Request) -> (Vec<u8>, Vec<String>) {
+        asking::encode(request, &Style::default())
+    }
+
+    fn decode_response(&self, body: &[u8]) -> Result<Vec<Event>, Fault> {
+        reading::whole(body)
+    }
+
+    fn stream_decoder(&self) -> Box<dyn StreamDecoder> {
+        Box::new(reading::Reading::default())
+    }
+
+    fn decode_fault<'h>(&self, status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {
+        fault::decode(status, header, body)
+    }
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Watches an answer that is relayed untouched: its usage, its end, its error. A frame is parsed only where a byte search
+//! has found a member that says something.
+
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{fault, reading, usage};
+use crate::codec;
+use crate::framing::Frame;
+use crate::ir::{Fault, Usage};
+
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
+static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
+
+/// The usage of a whole answer.
+pub(super) fn whole_usage(body: &[u8]) -> Option<Usage> {
+    stated_usage(body).map(|(usage, _)| usage)
+}
+
+/// State of a stream that is watched.
+#[derive(Debug, Default)]
+pub(super) struct Tap {
+    usage: Option<Usage>,
+    usage_is_own: bool,
+    complete: bool,
+    fault: Option<Fault>,
+}
+
+impl codec::Tap for Tap {
+    fn frame(&mut self, frame: &Frame<'_>) {
+        let data = frame.data.trim_ascii();
+        if data == reading::DONE {
+            self.complete = true;
+            return;
+        }
+        self.complete |= says_something(&FINISH, data);
+        if says_something(&USAGE, data)
+            && let Some((usage, own)) = stated_usage(data)
+            && (own || !self.usage_is_own)
+        {
+            self.usage = Some(usage);
+            self.usage_is_own = own;
+        }
+        let named = frame.name == "error";
+        if self.fault.is_none() && (named || says_something(&ERROR, data)) {
+            let object = serde_json::from_slice(data).unwrap_or(Value::Null);
+            self.fault = fault::in_band(&object, named);
+        }
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.usage.clone()
+    }
+
+    fn complete(&self) -> bool {
+        self.complete
+    }
+
+    fn fault(&self) -> Option<Fault> {
+        self.fault.clone()
+    }
+}
+
+/// Whether the data has this member with a value other than null and the empty string. (In a JSON string the quotes of a
+/// name would be escaped, so a hit is a name.)
+fn says_something(member: &Finder<'_>, data: &[u8]) -> bool {
+    member.find_iter(data).any(|at| {
+        let rest = data[at + member.needle().len()..].trim_ascii_start();
+        let value = rest.strip_prefix(b":").unwrap_or_default().trim_ascii_start();
+        !(value.is_empty() || value.starts_with(b"null") || value.starts_with(b"\"\""))
+    })
+}
+
+/// The members where vendors put the usage.
+#[derive(Deserialize)]
+struct Stated<'b> {
+    #[serde(borrow)]
+    usage: Option<&'b RawValue>,
+    #[serde(borrow)]
+    x_groq: Option<Corner<'b>>,
+    #[serde(default, borrow)]
+    choices: Vec<Corner<'b>>,
+}
+
+#[derive(Deserialize)]
+struct Corner<'b> {
+    #[serde(borrow)]
+    usage: Option<&'b RawValue>,
+}
+
+/// The usage of one object, and whether it is the answer's own.
+fn stated_usage(data: &[u8]) -> Option<(Usage, bool)> {
+    let stated: Stated<'_> = serde_json::from_slice(data).ok()?;
+    let read = |raw: Option<&RawValue>| usage::read(&serde_json::from_str(raw?.get()).ok()?);
+    if let Some(usage) = read(stated.usage) {
+        return Some((usage, true));
+    }
+    let corners = stated.x_groq.iter().chain(&stated.choices);
+    corners.filter_map(|corner| read(corner.usage)).next().map(|usage| (usage, false))
+}

@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What the caller gets: the outcome of the stages as an HTTP response.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use penstock_dialects::codec::ModelEntry;
+
+use crate::attempt::{Answer, Content};
+use crate::failure::{Failure, Kind};
+use crate::inbound::Asked;
+use crate::ledger::Entry;
+use crate::plugin::types::Reply;
+use crate::proxy::Tunnel;
+use crate::relay::{Body, Piped, Stream};
+use crate::snapshot::Snapshot;
+use crate::underway::Underway;
+use crate::upstream::Answer as UpstreamAnswer;
+
+/// How a request came out.
+pub enum Outcome {
+    /// A filter or the gateway itself has answered.
+    Local(Reply),
+    /// A target has answered.
+    Answer(Box<Answer>),
+    /// A plain HTTP service has answered.
+    Piped(Response<UpstreamAnswer>),
+    /// The connection is about to become a tunnel; this is the 101 answer of the upstream.
+    Upgraded(HeaderMap, Box<Tunnel>),
+}
+
+/// The response of an outcome. The ledger's entry goes with its body.
+#[must_use]
+pub fn respond(outcome: Outcome, underway: &Underway, mut entry: Entry) -> Response<Body> {
+    match outcome {
+        Outcome::Local(reply) => {
+            entry.status = reply.status;
+            let headers = reply.headers.into_iter().collect();
+            response(reply.status, headers, Body::whole(reply.body, Some(entry)))
+        }
+        Outcome::Answer(answer) => of_target(*answer, underway, entry),
+        Outcome::Piped(piped) => {
+            entry.status = piped.status();
+            let (mut head, body) = piped.into_parts();
+            crate::head::strip_hop_by_hop(&mut head.headers);
+            response(head.status, head.headers, Body::Piped(Box::new(Piped::new(body, entry))))
+        }
+        Outcome::Upgraded(headers, tunnel) => {
+            entry.status = StatusCode::SWITCHING_PROTOCOLS;
+            tunnel.spawn(entry);
+            response(StatusCode::SWITCHING_PROTOCOLS, headers, Body::whole("", None))
+        }
+    }
+}
+
+fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<Body> {
+    let Answer { status, mut headers, content, dropped } = answer;
+    entry.status = status;
+    if !dropped.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&dropped.join(", "))
+    {
+        headers.insert(HeaderName::from_static("penstock-dropped"), value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&format!("{}/{}", entry.vendor, entry.model)) {
+        headers.insert(HeaderName::from_static("penstock-target"), value);
+    }
+    if entry.attempts > 1 && !status.is_success() {
+        no_retry(&mut headers);
+    }
+    let body = match (content, underway.asked) {
+        (Content::Stream { pump, ready, rest }, Some(asked)) => {
+            Body::Stream(Box::new(Stream::new(pump, ready, rest, asked.dialect, entry, underway.deadline)))
+        }
+        (Content::Whole { body, usage }, _) => {
+            usage.into_iter().for_each(|usage| entry.used(usage));
+            Body::whole(body, Some(entry))
+        }
+        (Content::Stream { .. }, None) => Body::whole("", Some(entry)),
+    };
+    response(status, headers, body)
+}
+
+/// The response of a failure, in the caller's dialect where that is known.
+#[must_use]
+pub fn refusal(failure: &Failure, asked: Option<Asked>, id: &str, entry: Option<Entry>) -> Response<Body> {
+    let status = failure.status();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(HeaderName::from_static("penstock-failure"), HeaderValue::from_static(failure.kind.code()));
+    if let Some(ms) = failure.fault.retry_after_ms {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(ms.div_ceil(1000).max(1)));
+        headers.insert(HeaderName::from_static("retry-after-ms"), HeaderValue::from(ms));
+    }
+    if failure.kind == Kind::Unauthenticated {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if entry.as_ref().is_some_and(|entry| entry.attempts > 1) {
+        no_retry(&mut headers);
+    }
+    let body = match asked {
+        Some(asked) => asked.dialect.encode_fault(&failure.fault, id),
+        None => {
+            let error = serde_json::json!({ "code": failure.kind.code(), "message": failure.fault.message });
+            serde_json::json!({ "error": error, "request_id": id }).to_string().into_bytes()
+        }
+    };
+    let entry = entry.map(|mut entry| {
+        entry.status = status;
+        entry.failure = Some(failure.kind.code());
+        entry
+    });
+    response(status, headers, Body::whole(body, entry))
+}
+
+/// The list of models, in the caller's dialect.
+#[must_use]
+pub fn models(snapshot: &Snapshot, asked: Asked) -> Reply {
+    let names = snapshot.models.names().into_iter();
+    let entries: Vec<_> = names.map(|(id, owner)| ModelEntry { id, owner }).collect();
+    let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Reply { status: StatusCode::OK, headers: vec![json], body: asked.dialect.encode_models(&entries) }
+}
+
+/// The gateway has tried again already; a caller's library that does so as well would multiply the load.
+fn no_retry(headers: &mut HeaderMap) {
+    headers.insert(HeaderName::from_static("x-should-retry"), HeaderValue::from_static("false"));
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}

@@ -1,0 +1,452 @@
+// SPDX-License-Identifier: Apache-2.0
+//! One try at one target: the adapter states the request, the upstream is asked, and the head of its answer with the first
+//! bytes is at hand when [`Asking::target`] returns. Nothing here retries; the gateway does.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use penstock_dialects::codec::{Envelope, Operation};
+use penstock_dialects::framing::{Kind as Frames, Parser};
+use penstock_dialects::ir::{Fault, Usage};
+
+use crate::canonical::Canonical;
+use crate::failure::{Failure, Kind};
+use crate::inbound::{Inbound, wanted};
+use crate::plugin::types::{Body as Written, Call, Framing, Pair, Plan, UpstreamRequest};
+use crate::plugin::{Adapter, Exchange};
+use crate::relay::pump::{Pump, Relayer, Translator, of_adapter};
+use crate::routes::Target;
+use crate::stages::Principal;
+use crate::underway::Underway;
+use crate::upstream::{Answer as UpstreamAnswer, Client};
+
+mod wire;
+
+use wire::{build, class_of, event_stream, forwardable, is_event_stream, is_json};
+pub use wire::{cut, of_upstream};
+
+/// Largest error body that is read from an upstream.
+const ERROR_BYTES_MAX: usize = 1 << 20;
+
+/// A request that looks for an answer: what all its attempts share.
+pub struct Asking<'a> {
+    /// Snapshot, route, id, deadline.
+    pub underway: &'a Underway,
+    client: &'a Client,
+    head: &'a Parts,
+    inbound: &'a Inbound<'a>,
+    principal: &'a Principal,
+    canonical: OnceLock<Result<Canonical, Failure>>,
+}
+
+/// The answer of a target.
+pub struct Answer {
+    /// Status for the caller.
+    pub status: StatusCode,
+    /// Headers for the caller.
+    pub headers: HeaderMap,
+    /// Body for the caller.
+    pub content: Content,
+    /// What the translation could not carry.
+    pub dropped: Vec<String>,
+}
+
+/// The body of an answer.
+pub enum Content {
+    /// All of it.
+    Whole {
+        /// The bytes.
+        body: Bytes,
+        /// Tokens, if the answer tells.
+        usage: Option<Usage>,
+    },
+    /// The beginning of a stream.
+    Stream {
+        /// What turns chunks into the caller's bytes.
+        pump: Pump,
+        /// What can go out now.
+        ready: VecDeque<Bytes>,
+        /// Where the rest comes from; none if there is no more.
+        rest: Option<UpstreamAnswer>,
+    },
+}
+
+/// A target that gave no answer.
+pub struct Miss {
+    /// Why.
+    pub failure: Failure,
+    /// The vendor's own error answer, in the caller's dialect already.
+    pub original: Option<Box<Answer>>,
+}
+
+impl From<Failure> for Miss {
+    fn from(failure: Failure) -> Self {
+        Self { failure, original: None }
+    }
+}
+
+impl<'a> Asking<'a> {
+    /// A request that has passed every stage; `head` is as the filters left it.
+    #[must_use]
+    pub fn new(
+        underway: &'a Underway,
+        client: &'a Client,
+        head: &'a Parts,
+        inbound: &'a Inbound<'a>,
+        principal: &'a Principal,
+    ) -> Self {
+        Self { underway, client, head, inbound, principal, canonical: OnceLock::new() }
+    }
+
+    /// Tries one target, the `attempt`th. When it is the `last`, even an answer that begins with an error goes to the
+    /// caller as it is.
+    ///
+    /// # Errors
+    /// Why there is no answer, with the vendor's own error where the caller can read it. Dropping the future cancels the
+    /// upstream request.
+    pub async fn target(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
+        let adapter = &target.vendor.adapter;
+        let asked = self.inbound.asked;
+        if !adapter.serves(asked.operation.name()) {
+            return Err(self.unsupported(target, "the vendor has no such operation").into());
+        }
+        let facts = self.facts(target);
+        let call = self.call(target, attempt, &facts);
+        if adapter.speaks(asked.dialect.name()) {
+            self.relay(target, &call, last).await
+        } else if asked.operation.is_canonical() {
+            self.translate(target, &call, last).await
+        } else {
+            Err(self.unsupported(target, "it cannot be translated to the vendor's API").into())
+        }
+    }
+
+    fn unsupported(&self, target: &Target, why: &str) -> Failure {
+        let (operation, dialect) = (self.inbound.asked.operation.name(), self.inbound.asked.dialect.name());
+        let message = format!("{operation} in {dialect} cannot be served by {}: {why}; name another model", target.id);
+        Failure::new(Kind::Unsupported, message)
+    }
+
+    fn facts<'f>(&'f self, target: &'f Target) -> Vec<Pair<'f>> {
+        vec![("route", &*self.underway.route.name), ("vendor", &*target.vendor.name)]
+    }
+
+    fn call<'c>(&'c self, target: &'c Target, attempt: u32, facts: &'c [Pair<'c>]) -> Call<'c> {
+        let left = self.underway.deadline.saturating_duration_since(Instant::now()).as_millis();
+        Call {
+            id: &self.underway.id,
+            operation: self.inbound.asked.operation.name(),
+            dialect: self.inbound.asked.dialect.name(),
+            model: &target.model,
+            streaming: self.inbound.streaming,
+            attempt,
+            deadline_ms: u32::try_from(left).unwrap_or(u32::MAX),
+            subject: self.underway.route.auth.is_some().then_some(&*self.principal.subject),
+            tenant: self.principal.tenant.as_deref(),
+            facts,
+        }
+    }
+
+    // -- same dialect
+
+    async fn relay(&self, target: &Target, call: &Call<'_>, last: bool) -> Result<Answer, Miss> {
+        let adapter = &target.vendor.adapter;
+        let headers = wanted(&adapter.wants().headers, &self.head.headers);
+        let wants = adapter.wants().members.iter();
+        let members: Vec<_> = wants.filter_map(|name| Some((name.as_str(), self.inbound.members.get(name)?))).collect();
+        let request = adapter.relay(call, &headers, &members).map_err(of_adapter)?;
+        self.refuse_dropped(&request)?;
+        let body = match &request.body {
+            Written::None => Bytes::new(),
+            Written::Bytes(bytes) => Bytes::copy_from_slice(bytes),
+            Written::Splice(edits) => self.splice(edits),
+        };
+        let answer = self.ask(target, &request, body).await?;
+        if !answer.status().is_success() {
+            return Err(self.rejected(answer, adapter, true).await);
+        }
+        let mut answer = self.relayed(answer, last).await?;
+        answer.dropped = request.dropped;
+        Ok(answer)
+    }
+
+    fn splice(&self, edits: &[(String, String)]) -> Bytes {
+        let edits: Vec<_> = edits.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let unchanged = edits.iter().all(|(name, value)| self.inbound.members.get(name).unwrap_or_default() == *value);
+        if unchanged { self.inbound.body.clone() } else { self.inbound.members.splice(&edits).into() }
+    }
+
+    async fn relayed(&self, answer: Response<UpstreamAnswer>, last: bool) -> Result<Answer, Miss> {
+        let (head, mut body) = answer.into_parts();
+        let headers = forwardable(&head.headers);
+        let (status, dropped) = (head.status, Vec::new());
+        if !is_event_stream(&head.headers) {
+            let body = self.collect(body, self.underway.snapshot.limits.answer_bytes_max).await?;
+            let usage = self.inbound.asked.dialect.whole_usage(&body);
+            return Ok(Answer { status, headers, content: Content::Whole { body, usage }, dropped });
+        }
+        let relayer = Relayer::new(self.inbound.asked.dialect, self.underway.snapshot.limits.frame_bytes_max);
+        let mut pump = Pump::Relay(relayer);
+        let mut ready = VecDeque::new();
+        let more = self.first_bytes(&mut body, &mut pump, &mut ready, !last).await?;
+        let rest = more.then_some(body);
+        Ok(Answer { status, headers, content: Content::Stream { pump, ready, rest }, dropped })
+    }
+
+    // -- another dialect
+
+    async fn translate(&self, target: &Target, call: &Call<'_>, last: bool) -> Result<Answer, Miss> {
+        let adapter = &target.vendor.adapter;
+        let canonical = self.canonical()?;
+        let headers = wanted(&adapter.wants().headers, &self.head.headers);
+        let json = canonical.json(&target.model);
+        let (exchange, plan) = adapter.open(call, &headers, &json, &canonical.blobs()).map_err(of_adapter)?;
+        match plan {
+            Plan::Answer(events) => {
+                let mut translator = self.translator(exchange, None);
+                let mut ready = VecDeque::new();
+                translator.answer(&events, &mut ready);
+                self.closed(translator, ready, Vec::new())
+            }
+            Plan::Ask(request) => {
+                let mut answer = self.rounds(target, exchange, &request, last).await?;
+                answer.dropped.clone_from(&request.dropped);
+                Ok(answer)
+            }
+        }
+    }
+
+    /// The round trips of one exchange: mostly one.
+    async fn rounds(
+        &self,
+        target: &Target,
+        exchange: Exchange,
+        request: &UpstreamRequest,
+        last: bool,
+    ) -> Result<Answer, Miss> {
+        let adapter = &target.vendor.adapter;
+        let canonical = self.canonical()?;
+        let mut ready = VecDeque::new();
+        let mut request = Cow::Borrowed(request);
+        let mut translator = self.translator(exchange, None);
+        for _ in 0..self.underway.snapshot.limits.round_trips_max {
+            self.refuse_dropped(&request)?;
+            let body = match &request.body {
+                Written::None => Bytes::new(),
+                Written::Bytes(bytes) => canonical.restore(bytes.clone()),
+                Written::Splice(edits) => self.splice(edits),
+            };
+            let answer = self.ask(target, &request, body).await?;
+            if !answer.status().is_success() {
+                return Err(self.rejected(answer, adapter, false).await);
+            }
+            let (head, body) = answer.into_parts();
+            // A vendor may answer whole where a stream was asked for: an error, or a feature that it cannot stream.
+            if request.framing != Framing::Whole && !is_json(&head.headers) {
+                translator.cut_into(self.parser(request.framing)?);
+                return self.streamed(translator, body, last).await;
+            }
+            let whole = self.collect(body, self.underway.snapshot.limits.answer_bytes_max).await?;
+            let headers = wanted(&adapter.wants().response_headers, &head.headers);
+            match translator.finish(head.status.as_u16(), &headers, &whole, &mut ready)? {
+                None => return self.closed(translator, ready, Vec::new()),
+                Some(next) => request = Cow::Owned(next),
+            }
+        }
+        let message = format!("{} was not done after limits.round_trips_max round trips", target.id);
+        Err(Failure::new(Kind::UpstreamTimeout, message).into())
+    }
+
+    async fn streamed(&self, translator: Translator, mut body: UpstreamAnswer, last: bool) -> Result<Answer, Miss> {
+        let mut ready = VecDeque::new();
+        if !self.inbound.streaming {
+            // The vendor streams although the caller did not ask: fold it.
+            let mut translator = translator;
+            while let Some(chunk) = self.next(&mut body).await? {
+                translator.chunk(&chunk, &mut ready)?;
+            }
+            translator.end(&mut ready)?;
+            return self.whole(translator, Vec::new());
+        }
+        let mut pump = Pump::Translate(Box::new(translator));
+        let more = self.first_bytes(&mut body, &mut pump, &mut ready, !last).await?;
+        let rest = more.then_some(body);
+        let content = Content::Stream { pump, ready, rest };
+        Ok(Answer { status: StatusCode::OK, headers: event_stream(), content, dropped: Vec::new() })
+    }
+
+    /// The answer is complete within the translator.
+    fn closed(
+        &self,
+        mut translator: Translator,
+        mut ready: VecDeque<Bytes>,
+        dropped: Vec<String>,
+    ) -> Result<Answer, Miss> {
+        if let Some(fault) = translator.fault() {
+            return Err(Failure::refused(fault.clone()).into());
+        }
+        if !self.inbound.streaming || self.inbound.asked.operation != Operation::Chat {
+            return self.whole(translator, dropped);
+        }
+        translator.close(&mut ready)?;
+        let pump = Pump::Translate(Box::new(translator));
+        let content = Content::Stream { pump, ready, rest: None };
+        Ok(Answer { status: StatusCode::OK, headers: event_stream(), content, dropped })
+    }
+
+    fn whole(&self, translator: Translator, dropped: Vec<String>) -> Result<Answer, Miss> {
+        if let Some(fault) = translator.fault() {
+            return Err(Failure::refused(fault.clone()).into());
+        }
+        let usage = translator.usage().cloned();
+        let dialect = self.inbound.asked.dialect;
+        let body = if self.inbound.asked.operation == Operation::CountTokens {
+            dialect.encode_count(&usage.clone().unwrap_or_default())
+        } else {
+            dialect.encode_response(&translator.into_response(), &self.envelope())
+        };
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(Answer { status: StatusCode::OK, headers, content: Content::Whole { body: body.into(), usage }, dropped })
+    }
+
+    fn translator(&self, exchange: Exchange, parser: Option<Parser>) -> Translator {
+        let asked = self.inbound.asked;
+        if self.inbound.streaming && asked.operation == Operation::Chat {
+            Translator::streaming(exchange, parser, asked.dialect, asked.dialect.stream_encoder(&self.envelope()))
+        } else {
+            Translator::whole(exchange, parser, asked.dialect)
+        }
+    }
+
+    fn envelope(&self) -> Envelope {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        Envelope {
+            request_id: self.underway.id.to_string(),
+            model: self.inbound.model.clone(),
+            created: now.map_or(0, |since| since.as_secs()),
+            stream_usage: self.canonical().is_ok_and(Canonical::stream_usage),
+        }
+    }
+
+    fn parser(&self, framing: Framing) -> Result<Parser, Failure> {
+        let kind = match framing {
+            Framing::Sse => Frames::Sse,
+            Framing::JsonLines => Frames::JsonLines,
+            other => {
+                let message = format!("this host cannot cut an answer framed as {other:?}; update the host");
+                return Err(Failure::new(Kind::BadAnswer, message));
+            }
+        };
+        Ok(Parser::new(kind, self.underway.snapshot.limits.frame_bytes_max))
+    }
+
+    fn canonical(&self) -> Result<&Canonical, Failure> {
+        let read = || {
+            let blob_bytes_min = self.underway.snapshot.limits.blob_bytes_min;
+            Canonical::read(self.inbound.asked.dialect, self.inbound.body, blob_bytes_min)
+        };
+        self.canonical.get_or_init(read).as_ref().map_err(Clone::clone)
+    }
+
+    // -- both
+
+    fn refuse_dropped(&self, request: &UpstreamRequest) -> Result<(), Failure> {
+        if !self.underway.route.strict || request.dropped.is_empty() {
+            return Ok(());
+        }
+        let message = format!("this route is strict, and the vendor has no place for: {}", request.dropped.join(", "));
+        Err(Failure::new(Kind::NotCarried, message))
+    }
+
+    /// Sends a request and waits for the head of the answer.
+    async fn ask(
+        &self,
+        target: &Target,
+        request: &UpstreamRequest,
+        body: Bytes,
+    ) -> Result<Response<UpstreamAnswer>, Failure> {
+        let Some(endpoint) = &target.vendor.endpoint else {
+            let message = format!("vendor {} has no base_url, and its adapter wants to ask", target.vendor.name);
+            return Err(Failure::new(Kind::Misconfigured, message));
+        };
+        if request.after_ms > 0 {
+            tokio::time::sleep(Duration::from_millis(request.after_ms.into())).await;
+        }
+        let message = build(request, endpoint, &target.vendor.adapter, body)?;
+        self.client.send(endpoint, message).await.map_err(|error| of_upstream(&error, &target.vendor.name))
+    }
+
+    /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.
+    /// Answers whether there is more to come.
+    async fn first_bytes(
+        &self,
+        body: &mut UpstreamAnswer,
+        pump: &mut Pump,
+        ready: &mut VecDeque<Bytes>,
+        judge: bool,
+    ) -> Result<bool, Failure> {
+        while ready.is_empty() {
+            let Some(chunk) = self.next(body).await? else {
+                pump.end(ready)?;
+                return Ok(false);
+            };
+            pump.chunk(chunk, ready)?;
+            if let Some(fault) = pump.fault().filter(|_| judge) {
+                return Err(Failure::refused(fault));
+            }
+        }
+        Ok(true)
+    }
+
+    async fn next(&self, body: &mut UpstreamAnswer) -> Result<Option<Bytes>, Failure> {
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| cut(&error))?;
+            if let Ok(data) = frame.into_data() {
+                return Ok(Some(data));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn collect(&self, mut body: UpstreamAnswer, bytes_max: usize) -> Result<Bytes, Failure> {
+        let Some(first) = self.next(&mut body).await? else { return Ok(Bytes::new()) };
+        let mut rest = BytesMut::new();
+        while let Some(chunk) = self.next(&mut body).await? {
+            if rest.is_empty() {
+                rest.extend_from_slice(&first);
+            }
+            rest.extend_from_slice(&chunk);
+            if rest.len() > bytes_max {
+                let message = format!("the upstream's answer is over {bytes_max} bytes (limits.answer_bytes_max)");
+                return Err(Failure::new(Kind::BadAnswer, message));
+            }
+        }
+        Ok(if rest.is_empty() { first } else { rest.freeze() })
+    }
+
+    /// An answer that is not 2xx.
+    async fn rejected(&self, answer: Response<UpstreamAnswer>, adapter: &Adapter, same_dialect: bool) -> Miss {
+        let (head, body) = answer.into_parts();
+        let body = match self.collect(body, ERROR_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(failure) => return failure.into(),
+        };
+        let headers = wanted(&adapter.wants().response_headers, &head.headers);
+        let fault = adapter.reject(head.status.as_u16(), &headers, &body).unwrap_or_else(|error| {
+            tracing::warn!(adapter = adapter.name(), %error, "adapter failed to classify an error");
+            Fault::new(class_of(head.status), format!("the upstream answered {}", head.status))
+        });
+        let original = same_dialect.then(|| {
+            let content = Content::Whole { body, usage: None };
+            Box::new(Answer { status: head.status, headers: forwardable(&head.headers), content, dropped: Vec::new() })
+        });
+        Miss { failure: Failure::refused(fault), original }
+    }
+}

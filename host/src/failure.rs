@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Every way in which a request can fail: one table of stable code, status, whose fault it is, and what to do next.
+//!
+//! A [`Failure`] becomes an answer in the caller's dialect; the log gets the code. Neither ever holds a key.
+
+use std::fmt;
+
+use http::StatusCode;
+use penstock_dialects::ir::{Fault, FaultClass};
+
+use crate::plugin::types::CallError;
+
+/// Who has to act so that the request can succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Who asked.
+    Caller,
+    /// The vendor or service that was asked.
+    Upstream,
+    /// The author of a plugin.
+    Plugin,
+    /// Whoever runs this gateway.
+    Operator,
+}
+
+impl Whose {
+    /// Name in logs and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Upstream => "upstream",
+            Self::Plugin => "plugin",
+            Self::Operator => "operator",
+        }
+    }
+}
+
+macro_rules! failures {
+    ($($(#[$doc:meta])* $kind:ident = $code:literal, $status:literal, $class:ident, $whose:ident;)*) => {
+        /// Kinds of failure; the rows of the table.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Kind { $($(#[$doc])* $kind,)* }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$kind,)*];
+
+            /// Stable code, for logs, metrics and the `penstock-failure` header.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self { $(Self::$kind => $code,)* }
+            }
+
+            /// The class under which the caller's dialect reports it.
+            #[must_use]
+            pub fn class(self) -> FaultClass {
+                match self { $(Self::$kind => FaultClass::$class,)* }
+            }
+
+            /// Whose fault it is.
+            #[must_use]
+            pub fn whose(self) -> Whose {
+                match self { $(Self::$kind => Whose::$whose,)* }
+            }
+
+            fn status(self) -> u16 {
+                match self { $(Self::$kind => $status,)* }
+            }
+        }
+    };
+}
+
+failures! {
+    /// The head of the request is not acceptable.
+    BadHead = "bad-head", 400, InvalidRequest, Caller;
+    /// The body cannot be read.
+    BadBody = "bad-body", 400, InvalidRequest, Caller;
+    /// The body did not come in time.
+    BodyTimeout = "body-timeout", 408, InvalidRequest, Caller;
+    /// The body is over `limits.body_bytes_max`.
+    BodyTooLarge = "body-too-large", 413, InvalidRequest, Caller;
+    /// The body is compressed, or not JSON by its own account.
+    BodyUnsupported = "body-unsupported", 415, InvalidRequest, Caller;
+    /// No route matches.
+    NoRoute = "no-route", 404, ModelNotFound, Caller;
+    /// The path is of no dialect that this gateway speaks.
+    UnknownOperation = "unknown-operation", 404, ModelNotFound, Caller;
+    /// The model is neither an alias nor served by a vendor.
+    UnknownModel = "unknown-model", 404, ModelNotFound, Caller;
+    /// The credential is missing or wrong.
+    Unauthenticated = "unauthenticated", 401, Authentication, Caller;
+    /// The credential does not allow this.
+    Forbidden = "forbidden", 403, Permission, Caller;
+    /// A limit refuses the call for now.
+    Limited = "limited", 429, RateLimit, Caller;
+    /// A strict route, and a part of the request has no place at the vendor.
+    NotCarried = "not-carried", 400, Unsupported, Caller;
+    /// No target can serve this call.
+    Unsupported = "unsupported", 400, Unsupported, Caller;
+    /// Routing left no target.
+    NoTarget = "no-target", 503, Overloaded, Operator;
+    /// The vendor refused; status and class are the vendor's.
+    Refused = "upstream-refused", 502, VendorBug, Upstream;
+    /// No connection to the upstream.
+    Unreachable = "upstream-unreachable", 502, Overloaded, Upstream;
+    /// The upstream did not answer in time.
+    UpstreamTimeout = "upstream-timeout", 504, Timeout, Upstream;
+    /// The upstream cut its answer short.
+    Cut = "upstream-cut", 502, VendorBug, Upstream;
+    /// The upstream's answer cannot be understood, or is over a limit.
+    BadAnswer = "upstream-bad-answer", 502, VendorBug, Upstream;
+    /// A plugin broke, and its kind or the policy says that the call must not go on without it.
+    PluginBroken = "plugin-broken", 503, Overloaded, Plugin;
+    /// The adapter of every target broke.
+    AdapterBroken = "adapter-broken", 502, VendorBug, Plugin;
+    /// The exchange took longer than `timeouts.total_ms`.
+    TotalTimeout = "total-timeout", 504, Timeout, Operator;
+    /// The policy is inconsistent in a way that only a request shows.
+    Misconfigured = "misconfigured", 500, VendorBug, Operator;
+}
+
+/// A request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The row of the table.
+    pub kind: Kind,
+    /// What the caller reads.
+    pub fault: Fault,
+    /// What only the operator's log says: addresses, the words of a library. Never a key.
+    pub cause: Option<String>,
+}
+
+impl Failure {
+    /// A failure of this kind; `message` says what happened and what to do next.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, fault: Fault::new(kind.class(), message), cause: None }
+    }
+
+    /// A failure of this kind in the words of somebody else.
+    #[must_use]
+    pub fn of_fault(kind: Kind, fault: Fault) -> Self {
+        Self { kind, fault, cause: None }
+    }
+
+    /// The same failure, with a cause for the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.cause = Some(cause.to_string());
+        self
+    }
+
+    /// A refusal of the vendor, as its adapter has classified it.
+    #[must_use]
+    pub fn refused(fault: Fault) -> Self {
+        Self::of_fault(Kind::Refused, fault)
+    }
+
+    /// What a policy plugin of some kind said, or that it broke: policy plugins fail closed.
+    #[must_use]
+    pub fn of_policy(error: CallError, refusal: Kind) -> Self {
+        match error {
+            CallError::Fault(fault) => {
+                let kind = match fault.class {
+                    FaultClass::Authentication => Kind::Unauthenticated,
+                    FaultClass::Permission | FaultClass::Billing => Kind::Forbidden,
+                    FaultClass::RateLimit | FaultClass::Quota => Kind::Limited,
+                    FaultClass::ModelNotFound => Kind::UnknownModel,
+                    _ => refusal,
+                };
+                Self::of_fault(kind, fault)
+            }
+            CallError::Broken { ref plugin, .. } => {
+                let text =
+                    format!("the plugin {plugin} could not decide on this call; tell the operator if it persists");
+                Self::new(Kind::PluginBroken, text).because(&error)
+            }
+        }
+    }
+
+    /// The same failure with a time to wait.
+    #[must_use]
+    pub fn retry_after(mut self, ms: Option<u64>) -> Self {
+        self.fault.retry_after_ms = ms;
+        self
+    }
+
+    /// The HTTP status that the caller reads.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        let status = if self.kind == Kind::Refused { self.fault.class.status() } else { self.kind.status() };
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Whether another target may do better.
+    #[must_use]
+    pub fn is_worth_another_target(&self) -> bool {
+        match self.kind {
+            Kind::Unreachable | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer | Kind::AdapterBroken => true,
+            Kind::Unsupported | Kind::NotCarried => true,
+            Kind::Refused => !matches!(self.fault.class, FaultClass::InvalidRequest | FaultClass::ContentFilter),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.kind.code(), self.fault.message)?;
+        self.cause.as_ref().map_or(Ok(()), |cause| write!(out, " ({cause})"))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_code_of_its_own_and_an_error_status() {
+        let mut codes: Vec<_> = Kind::ALL.iter().map(|kind| kind.code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Kind::ALL.len());
+        for kind in Kind::ALL {
+            assert!(Failure::new(*kind, "x").status().as_u16() >= 400, "{}", kind.code());
+        }
+    }
+
+    #[test]
+    fn a_broken_policy_plugin_fails_closed() {
+        let broken = CallError::Broken { plugin: "gate".into(), reason: crate::plugin::types::Broken::Memory };
+        let failure = Failure::of_policy(broken, Kind::Unauthenticated);
+        assert_eq!((failure.kind, failure.status().as_u16()), (Kind::PluginBroken, 503));
+    }
+}

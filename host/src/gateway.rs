@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The life of one request. [`Gateway::stages`] is the whole story; each stage takes what an earlier one made, so that a
+//! wrong order does not compile. [`first_answer`] is the only retry loop of the program, and it ends before the first byte
+//! goes to the caller.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::request::Parts;
+use http::{HeaderValue, Request, Response};
+use penstock_dialects::codec::Operation;
+
+use crate::answer::{self, Outcome};
+use crate::attempt::{Answer, Asking};
+use crate::failure::{Failure, Kind};
+use crate::head::{self, HeadError};
+use crate::inbound::{Asked, Inbound, read_body};
+use crate::ledger::Entry;
+use crate::listener::Peer;
+use crate::metrics::Metrics;
+use crate::proxy;
+use crate::random;
+use crate::relay::Body;
+use crate::routes::{Serves, Target};
+use crate::snapshot::Snapshot;
+use crate::stages::{self, Principal, ResponseEdits};
+use crate::state::Memory;
+use crate::underway::Underway;
+use crate::upstream::{Client, InBody};
+
+/// Serves callers with whatever snapshot is in force.
+pub struct Gateway {
+    /// What is in force; only the control plane writes it.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Connections to upstreams.
+    pub client: Client,
+    /// Counters of the limits.
+    pub state: Arc<Memory>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// Answers a request; every failure is an answer, too. Dropping the future abandons the request and cancels whatever
+    /// was asked of an upstream.
+    pub async fn handle(&self, request: Request<InBody>, peer: Peer) -> Response<Body> {
+        let id: Arc<str> = format!("req_{:016x}{:08x}", random::u64(), random::u64() >> 32).into();
+        let (head, body) = request.into_parts();
+        let mut response = match self.find(&head, &id, peer) {
+            Ok(underway) => self.exchange(&underway, Request::from_parts(head, body)).await,
+            Err(failure) => answer::refusal(&failure, None, &id, None),
+        };
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            // The vendor's own id, where there is one, is what the vendor's support asks for.
+            response.headers_mut().entry("x-request-id").or_insert_with(|| id.clone());
+            response.headers_mut().insert("penstock-request-id", id);
+        }
+        response
+    }
+
+    fn find(&self, head: &Parts, id: &Arc<str>, peer: Peer) -> Result<Underway, Failure> {
+        let bad = |error: HeadError| Failure::new(Kind::BadHead, error.to_string());
+        let place = head::check(head).map_err(bad)?;
+        let snapshot = self.snapshot.load_full();
+        let route = snapshot.routes.find(&place.host, place.path).cloned().ok_or_else(|| {
+            Failure::new(Kind::NoRoute, format!("no route serves {} on host {}", place.path, place.host))
+        })?;
+        let asked = match route.serves {
+            Serves::Models => {
+                place.check_unambiguous().map_err(bad)?;
+                Asked::recognise(head, &route.prefix)
+            }
+            Serves::Service { .. } => None,
+        };
+        let deadline = Instant::now() + Duration::from_millis(snapshot.timeouts.total_ms);
+        let client_ip = peer.addr.ip().to_string();
+        Ok(Underway { snapshot, route, asked, id: Arc::clone(id), peer, client_ip, deadline })
+    }
+
+    async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
+        let operation = underway.asked.map_or("", |asked| asked.operation.name());
+        let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
+        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics));
+        let mut edits = ResponseEdits::default();
+        let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
+            Ok(outcome) => answer::respond(outcome, underway, entry),
+            Err(failure) => answer::refusal(&failure, underway.asked, &underway.id, Some(entry)),
+        };
+        let facts = underway.facts();
+        edits.apply(&underway.call(&Principal::default(), None, &facts), &mut response);
+        response
+    }
+
+    async fn stages(
+        &self,
+        underway: &Underway,
+        request: Request<InBody>,
+        entry: &mut Entry,
+        edits: &mut ResponseEdits,
+    ) -> Result<Outcome, Failure> {
+        let route = &*underway.route;
+        let (mut head, body) = request.into_parts();
+        let facts = underway.facts();
+        let nobody = Principal::default();
+
+        let call = underway.call(&nobody, None, &facts);
+        if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
+            return Ok(Outcome::Local(reply));
+        }
+        let principal = stages::authenticate(route, &call, &head.headers)?;
+        entry.subject.clone_from(&principal.subject);
+        let facts = principal.facts(&facts);
+
+        if let Serves::Service { service, .. } = &route.serves {
+            let call = underway.call(&principal, None, &facts);
+            entry.hold(stages::admit(route, &call, 0, &self.state)?);
+            let request = Request::from_parts(head, body);
+            return proxy::ask(&self.client, underway, service, &call, request, entry).await;
+        }
+        let asked = underway.asked.ok_or_else(|| unknown_operation(&head))?;
+        if asked.operation == Operation::Models {
+            return Ok(Outcome::Local(answer::models(&underway.snapshot, asked)));
+        }
+        let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
+        let inbound = Inbound::parse(asked, &body)?;
+        let call = underway.call(&principal, Some(&inbound), &facts);
+        entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
+
+        let (targets, routing) =
+            underway.snapshot.models.resolve(&inbound.model).ok_or_else(|| unknown_model(&inbound))?;
+        let targets = stages::rank(routing.or(route.routing.as_ref()), &call, targets, random::u64())?;
+        let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
+        let answer = first_answer(&asking, &targets, entry).await?;
+        Ok(Outcome::Answer(Box::new(answer)))
+    }
+}
+
+/// Tries the targets in their order until one answers. Nothing has gone to the caller by then.
+async fn first_answer(asking: &Asking<'_>, targets: &[Target], entry: &mut Entry) -> Result<Answer, Failure> {
+    let tries = asking.underway.snapshot.limits.attempts_max.max(1) as usize;
+    let targets = &targets[..targets.len().min(tries)];
+    let mut last = Failure::new(Kind::NoTarget, "no target is left to try; try again later");
+    for (attempt, target) in (0_u32..).zip(targets) {
+        let is_last = attempt as usize + 1 == targets.len();
+        entry.attempts = attempt + 1;
+        entry.vendor = Arc::clone(&target.vendor.name);
+        entry.model = Arc::clone(&target.model);
+        let tried = tokio::time::timeout_at(asking.underway.deadline.into(), asking.target(target, attempt, is_last));
+        let miss = match tried.await {
+            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(miss)) => miss,
+            Err(_) => return Err(Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")),
+        };
+        entry.missed(&miss.failure);
+        match miss.original {
+            // The vendor's own words, where the caller can read them and nobody else is left to ask.
+            Some(original) if is_last || !miss.failure.is_worth_another_target() => {
+                entry.failure = Some(miss.failure.kind.code());
+                return Ok(*original);
+            }
+            _ if !miss.failure.is_worth_another_target() => return Err(miss.failure),
+            _ => last = miss.failure,
+        }
+    }
+    Err(last)
+}
+
+/// Input tokens of a body, for limits, until the true usage is known: one for four bytes.
+fn estimate(body: &[u8]) -> u64 {
+    body.len() as u64 / 4
+}
+
+fn unknown_operation(head: &Parts) -> Failure {
+    let message = format!("{} {} is no operation of a dialect that is spoken here", head.method, head.uri.path());
+    Failure::new(Kind::UnknownOperation, message)
+}
+
+fn unknown_model(inbound: &Inbound<'_>) -> Failure {
+    let message = format!("no vendor serves the model {:?}; GET the models to see what there is", inbound.model);
+    Failure::new(Kind::UnknownModel, message)
+}

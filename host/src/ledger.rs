@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Accounting: one [`Entry`] for each request. It is a guard: an error, a hang-up and the end of a stream all drop it, and
+//! dropping it settles the limits, counts, and writes the access log line.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use penstock_dialects::ir::Usage;
+
+use crate::failure::Failure;
+use crate::metrics::Metrics;
+use crate::stages::Permit;
+
+/// How a request ended, for the access log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The answer went out whole.
+    Complete,
+    /// The caller hung up, or the answer was dropped before its end.
+    Abandoned,
+    /// The stream was cut or failed after it had begun.
+    Broken,
+}
+
+impl Ending {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Abandoned => "abandoned",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+/// The account of one request.
+pub struct Entry {
+    /// Id of the request.
+    pub id: Arc<str>,
+    /// Name of the route.
+    pub route: Arc<str>,
+    /// Name of the operation; empty on a plain HTTP route.
+    pub operation: &'static str,
+    /// Who asked; empty on an open route.
+    pub subject: String,
+    /// Vendor (or service) that answers.
+    pub vendor: Arc<str>,
+    /// The vendor's name of the model.
+    pub model: Arc<str>,
+    /// Targets tried.
+    pub attempts: u32,
+    /// Status of the answer.
+    pub status: StatusCode,
+    /// Code of the failure, if there was one.
+    pub failure: Option<&'static str>,
+    /// How it ended.
+    pub ending: Ending,
+    /// Bytes of the answer's body.
+    pub bytes: u64,
+    permit: Option<Permit>,
+    usage: Option<Usage>,
+    begun: Instant,
+    first_byte: Option<Instant>,
+    metrics: Arc<Metrics>,
+}
+
+impl Entry {
+    /// Opens the account of a request that has just come in.
+    #[must_use]
+    pub fn open(id: Arc<str>, route: Arc<str>, operation: &'static str, metrics: Arc<Metrics>) -> Self {
+        metrics.begun(&route);
+        Self {
+            id,
+            route,
+            operation,
+            subject: String::new(),
+            vendor: Arc::from(""),
+            model: Arc::from(""),
+            attempts: 0,
+            status: StatusCode::OK,
+            failure: None,
+            ending: Ending::Abandoned,
+            bytes: 0,
+            permit: None,
+            usage: None,
+            begun: Instant::now(),
+            first_byte: None,
+            metrics,
+        }
+    }
+
+    /// Takes the budget that was reserved for this request, to settle it in the end.
+    pub fn hold(&mut self, permit: Option<Permit>) {
+        self.permit = permit;
+    }
+
+    /// Notes a target that gave no answer.
+    pub fn missed(&mut self, failure: &Failure) {
+        self.metrics.attempted(&self.vendor, failure.kind.code());
+        tracing::warn!(request = %self.id, route = %self.route, vendor = %self.vendor, model = %self.model, %failure, "attempt failed");
+    }
+
+    /// Notes the usage; a later note replaces an earlier one.
+    pub fn used(&mut self, usage: Usage) {
+        self.usage = Some(usage);
+    }
+
+    /// Notes how the request ended.
+    pub fn ended(&mut self, ending: Ending) {
+        self.ending = ending;
+    }
+
+    /// Counts bytes that go to the caller; the first call fixes the time to the first byte.
+    pub fn sent(&mut self, bytes: usize) {
+        self.first_byte.get_or_insert_with(Instant::now);
+        self.bytes += bytes as u64;
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            permit.settle(self.usage.as_ref(), self.status);
+        }
+        let took = self.begun.elapsed();
+        self.metrics.ended(&crate::metrics::Ended {
+            route: &self.route,
+            vendor: &self.vendor,
+            model: &self.model,
+            operation: self.operation,
+            status: self.status.as_u16(),
+            took,
+            first_byte: self.first_byte.map(|at| at.duration_since(self.begun)),
+            usage: self.usage.as_ref(),
+        });
+        let usage = self.usage.as_ref();
+        tracing::info!(
+            target: "access",
+            request = %self.id,
+            route = %self.route,
+            operation = self.operation,
+            subject = self.subject,
+            vendor = %self.vendor,
+            model = %self.model,
+            status = self.status.as_u16(),
+            failure = self.failure.unwrap_or_default(),
+            ending = self.ending.name(),
+            attempts = self.attempts,
+            bytes = self.bytes,
+            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            input_tokens = usage.map_or(0, Usage::input_total),
+            output_tokens = usage.map_or(0, Usage::output_total),
+        );
+    }
+}

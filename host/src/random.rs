@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Random numbers for ids, markers and routing: fast, seeded by the operating system once for each thread. Not for keys;
+//! those come from the operating system directly.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+thread_local! {
+    static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1);
+}
+
+/// A random number (SplitMix64, Steele et al. 2014).
+#[must_use]
+pub fn u64() -> u64 {
+    STATE.with(|state| {
+        let next = state.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        state.set(next);
+        let mixed = (next ^ (next >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
+}

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Turns the chunks of an upstream's streamed answer into the bytes that the caller reads. Two ways: [`Relayer`] passes
+//! the bytes of the caller's own dialect on and only watches, [`Translator`] goes through the adapter and the canonical
+//! events. No I/O here: bytes in, bytes out.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use penstock_dialects::codec::{Codec, StreamEncoder, Tap};
+use penstock_dialects::collect::Collector;
+use penstock_dialects::framing::{Frame, Parser, SseParser};
+use penstock_dialects::ir::{Event, Fault, FaultClass, Response, Usage};
+
+use crate::failure::{Failure, Kind};
+use crate::plugin::Exchange;
+use crate::plugin::types::{CallError, Step};
+
+/// Either way of passing a stream on.
+pub enum Pump {
+    /// Same dialect: bytes.
+    Relay(Relayer),
+    /// Different dialect: events.
+    Translate(Box<Translator>),
+}
+
+impl Pump {
+    /// Takes one chunk; appends what can go to the caller now.
+    ///
+    /// # Errors
+    /// The answer cannot be understood; what `ready` holds may still go out.
+    pub fn chunk(&mut self, chunk: Bytes, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
+        match self {
+            Self::Relay(relayer) => relayer.chunk(chunk, ready),
+            Self::Translate(translator) => translator.chunk(&chunk, ready),
+        }
+    }
+
+    /// The upstream has ended its answer in good order.
+    ///
+    /// # Errors
+    /// `upstream-cut` if the dialect's own end was missing.
+    pub fn end(&mut self, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
+        match self {
+            Self::Relay(relayer) => relayer.end(ready),
+            Self::Translate(translator) => translator.end(ready),
+        }
+    }
+
+    /// What is known of the usage.
+    #[must_use]
+    pub fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Relay(relayer) => relayer.tap.usage(),
+            Self::Translate(translator) => translator.usage.clone(),
+        }
+    }
+
+    /// An error that the vendor has stated inside the stream.
+    #[must_use]
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Relay(relayer) => relayer.tap.fault(),
+            Self::Translate(translator) => translator.fault.clone(),
+        }
+    }
+}
+
+/// Passes bytes on untouched, whole events only: the tail of a chunk that is not yet an event waits for its rest, so that
+/// an error event can follow if the rest never comes.
+pub struct Relayer {
+    parser: SseParser,
+    tap: Box<dyn Tap>,
+    held: VecDeque<Bytes>,
+}
+
+impl Relayer {
+    /// A relay of this dialect's streams.
+    #[must_use]
+    pub fn new(dialect: &dyn Codec, frame_bytes_max: usize) -> Self {
+        Self { parser: SseParser::new(frame_bytes_max), tap: dialect.tap(), held: VecDeque::new() }
+    }
+
+    fn chunk(&mut self, mut chunk: Bytes, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
+        let tap = &mut self.tap;
+        let whole = self
+            .parser
+            .feed_boundary(&chunk, &mut |frame: Frame<'_>| tap.frame(&frame))
+            .map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))?;
+        if whole > 0 {
+            ready.append(&mut self.held);
+            ready.push_back(chunk.split_to(whole));
+        }
+        if !chunk.is_empty() {
+            self.held.push_back(chunk);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
+        let tap = &mut self.tap;
+        let end = self.parser.end(&mut |frame: Frame<'_>| tap.frame(&frame));
+        end.map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))?;
+        if !self.tap.complete() && self.tap.fault().is_none() {
+            return Err(cut());
+        }
+        ready.append(&mut self.held);
+        Ok(())
+    }
+}
+
+/// What a translated answer becomes.
+enum Output {
+    /// Wire events of the caller's dialect.
+    Stream(Box<dyn StreamEncoder>),
+    /// One value, at the end.
+    Whole(Box<Collector>),
+}
+
+/// Takes an answer through the adapter and writes it in the caller's dialect.
+pub struct Translator {
+    exchange: Exchange,
+    parser: Option<Parser>,
+    dialect: &'static dyn Codec,
+    output: Output,
+    usage: Option<Usage>,
+    fault: Option<Fault>,
+    finished: bool,
+    arena: Vec<u8>,
+}
+
+impl Translator {
+    /// A translation into a stream of the caller's dialect. `parser` cuts the upstream's answer.
+    #[must_use]
+    pub fn streaming(
+        exchange: Exchange,
+        parser: Option<Parser>,
+        dialect: &'static dyn Codec,
+        encoder: Box<dyn StreamEncoder>,
+    ) -> Self {
+        Self::new(exchange, parser, dialect, Output::Stream(encoder))
+    }
+
+    /// A translation into one value.
+    #[must_use]
+    pub fn whole(exchange: Exchange, parser: Option<Parser>, dialect: &'static dyn Codec) -> Self {
+        Self::new(exchange, parser, dialect, Output::Whole(Box::default()))
+    }
+
+    fn new(exchange: Exchange, parser: Option<Parser>, dialect: &'static dyn Codec, output: Output) -> Self {
+        Self { exchange, parser, dialect, output, usage: None, fault: None, finished: false, arena: Vec::new() }
+    }
+
+    /// The answer turns out to be a stream that this parser cuts.
+    pub fn cut_into(&mut self, parser: Parser) {
+        self.parser = Some(parser);
+    }
+
+    /// Events that the adapter gave without asking a vendor.
+    pub fn answer(&mut self, events: &[Event], ready: &mut VecDeque<Bytes>) {
+        self.write(events, ready);
+    }
+
+    /// Hands the end of an answer to the adapter: a whole body, or an empty one after the last frame.
+    ///
+    /// # Errors
+    /// What the adapter says of the body, or that it broke.
+    pub fn finish(
+        &mut self,
+        status: u16,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        ready: &mut VecDeque<Bytes>,
+    ) -> Result<Option<crate::plugin::types::UpstreamRequest>, Failure> {
+        let step = self.exchange.finish(status, headers, body).map_err(of_adapter)?;
+        self.write(&step.events, ready);
+        Ok(step.next)
+    }
+
+    /// Takes one chunk of a streamed answer.
+    ///
+    /// # Errors
+    /// What the adapter says of a frame, or that it broke; `upstream-bad-answer` if there is no end of a frame.
+    pub fn chunk(&mut self, chunk: &[u8], ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
+        let Some(parser) = &mut self.parser else { return Ok(()) };
+        let mut batch = Batch::begin(&mut self.arena);
+        let fed = parser.feed(chunk, &mut |frame: Frame<'_>| batch.push(&frame));
+        let step = batch.frames(|frames| self.exchange.frames(frames))?;
+        self.write(&step.events, ready);
+        fed.map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))
+    }
+
+    /// The upstream has ended its streamed answer in good order.
+    ///
+    /// # Errors
+    /// `upstream-cut` if nothing said that the answer is complete.
+    pub fn end(&mut self, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
+        if let Some(mut parser) = self.parser.take() {
+            let mut batch = Batch::begin(&mut self.arena);
+            let ended = parser.end(&mut |frame: Frame<'_>| batch.push(&frame));
+            let step = batch.frames(|frames| self.exchange.frames(frames))?;
+            self.write(&step.events, ready);
+            ended.map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))?;
+            self.finish(200, &[], &[], ready)?;
+        }
+        self.close(ready)
+    }
+
+    /// Ends the caller's answer.
+    ///
+    /// # Errors
+    /// `upstream-cut` if nothing said that the answer is complete.
+    pub fn close(&mut self, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
+        if self.fault.is_some() {
+            return Ok(());
+        }
+        if !self.finished {
+            return Err(cut());
+        }
+        if let Output::Stream(encoder) = &mut self.output {
+            let mut out = Vec::new();
+            encoder.end(&mut out);
+            push(ready, out);
+        }
+        Ok(())
+    }
+
+    /// What a whole answer has become; the usage is in it.
+    #[must_use]
+    pub fn into_response(self) -> Response {
+        match self.output {
+            Output::Whole(collector) => collector.finish(),
+            Output::Stream(_) => Response::default(),
+        }
+    }
+
+    /// What is known of the usage.
+    #[must_use]
+    pub fn usage(&self) -> Option<&Usage> {
+        self.usage.as_ref()
+    }
+
+    /// An error that the vendor has stated inside its answer.
+    #[must_use]
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    fn write(&mut self, events: &[Event], ready: &mut VecDeque<Bytes>) {
+        let mut out = Vec::new();
+        for event in events {
+            if self.fault.is_some() {
+                break; // nothing after an error
+            }
+            match event {
+                Event::Usage(usage) => self.usage = Some(usage.clone()),
+                Event::Finish(_) => self.finished = true,
+                Event::Fault(fault) => self.fault = Some(fault.clone()),
+                _ => {}
+            }
+            match (&mut self.output, event) {
+                (Output::Whole(collector), event) => collector.event(event),
+                (Output::Stream(_), Event::Fault(fault)) => out.extend(self.dialect.encode_stream_fault(fault)),
+                (Output::Stream(encoder), event) => encoder.event(event, &mut out),
+            }
+        }
+        push(ready, out);
+    }
+}
+
+/// Frames of one network read, kept together so that they cross into the guest in one call.
+struct Batch<'a> {
+    arena: &'a mut Vec<u8>,
+    cuts: Vec<(usize, usize)>,
+}
+
+impl<'a> Batch<'a> {
+    fn begin(arena: &'a mut Vec<u8>) -> Self {
+        arena.clear();
+        Self { arena, cuts: Vec::new() }
+    }
+
+    fn push(&mut self, frame: &Frame<'_>) {
+        self.arena.extend_from_slice(frame.name.as_bytes());
+        let name_end = self.arena.len();
+        self.arena.extend_from_slice(frame.data);
+        self.cuts.push((name_end, self.arena.len()));
+    }
+
+    fn frames(self, call: impl FnOnce(&[Frame<'_>]) -> Result<Step, CallError>) -> Result<Step, Failure> {
+        if self.cuts.is_empty() {
+            return Ok(Step::default());
+        }
+        let mut begin = 0;
+        let mut frames = Vec::with_capacity(self.cuts.len());
+        for (name_end, end) in self.cuts {
+            let name = std::str::from_utf8(&self.arena[begin..name_end]).unwrap_or_default();
+            frames.push(Frame { name, data: &self.arena[name_end..end] });
+            begin = end;
+        }
+        call(&frames).map_err(of_adapter)
+    }
+}
+
+/// What an adapter said, or that it broke.
+#[must_use]
+pub fn of_adapter(error: CallError) -> Failure {
+    match error {
+        CallError::Fault(fault) if fault.class == FaultClass::Unsupported => {
+            Failure::of_fault(Kind::Unsupported, fault)
+        }
+        CallError::Fault(fault) => Failure::refused(fault),
+        CallError::Broken { ref plugin, .. } => {
+            let text =
+                format!("the adapter of {plugin} broke on this call; another model or a later try may do better");
+            Failure::new(Kind::AdapterBroken, text).because(&error)
+        }
+    }
+}
+
+fn push(ready: &mut VecDeque<Bytes>, out: Vec<u8>) {
+    if !out.is_empty() {
+        ready.push_back(Bytes::from(out));
+    }
+}
+
+fn cut() -> Failure {
+    Failure::new(Kind::Cut, "the upstream ended its answer before it was complete; what came is not the whole answer")
+}

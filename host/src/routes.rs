@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Which route a request takes, and where a model is served.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
+use crate::upstream::Endpoint;
+
+/// What is served at a path.
+pub struct Route {
+    /// Name, for logs and metrics.
+    pub name: Arc<str>,
+    /// Path prefix without a trailing slash; empty for the root.
+    pub prefix: String,
+    /// Host name in lower case; none for any.
+    pub host: Option<String>,
+    /// Filters, in order.
+    pub filters: Vec<Arc<Filter>>,
+    /// Who may ask.
+    pub auth: Option<Arc<Auth>>,
+    /// What it is charged to.
+    pub limits: Vec<Arc<Limits>>,
+    /// Order of the targets.
+    pub routing: Option<Arc<Routing>>,
+    /// Refuse what a translation cannot carry.
+    pub strict: bool,
+    /// AI or plain HTTP.
+    pub serves: Serves,
+}
+
+/// What a route leads to.
+pub enum Serves {
+    /// The models of the policy.
+    Models,
+    /// A plain HTTP service.
+    Service {
+        /// Where it is.
+        service: Arc<Service>,
+        /// Whether the prefix is taken off the path.
+        strip_prefix: bool,
+    },
+}
+
+/// A plain HTTP upstream.
+pub struct Service {
+    /// Name, for logs and metrics.
+    pub name: Arc<str>,
+    /// Its endpoints.
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// A company behind an API, ready to be asked.
+pub struct Vendor {
+    /// Name.
+    pub name: Arc<str>,
+    /// Who speaks its API.
+    pub adapter: Arc<Adapter>,
+    /// Where it is; none for an adapter that answers by itself.
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// Models, as the policy lists them.
+    pub models: Vec<String>,
+}
+
+/// One place where a model is served.
+#[derive(Clone)]
+pub struct Target {
+    /// "vendor/model".
+    pub id: Arc<str>,
+    /// Who is asked.
+    pub vendor: Arc<Vendor>,
+    /// The vendor's name of the model.
+    pub model: Arc<str>,
+    /// Weight for routing.
+    pub weight: u32,
+    /// Order for routing.
+    pub priority: u32,
+}
+
+impl Target {
+    /// A target with the defaults of the policy.
+    #[must_use]
+    pub fn plain(vendor: &Arc<Vendor>, model: &str) -> Self {
+        let id = format!("{}/{model}", vendor.name).into();
+        Self { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0 }
+    }
+}
+
+/// Where an alias leads.
+pub struct Alias {
+    /// Targets.
+    pub targets: Vec<Target>,
+    /// Order of the targets; none for the route's own.
+    pub routing: Option<Arc<Routing>>,
+}
+
+/// The routes of a snapshot.
+#[derive(Default)]
+pub struct Routes {
+    by_prefix: HashMap<String, Vec<Arc<Route>>>,
+}
+
+impl Routes {
+    /// Adds a route; one with a host comes before one without.
+    pub fn add(&mut self, route: Arc<Route>) {
+        let routes = self.by_prefix.entry(route.prefix.clone()).or_default();
+        let place = if route.host.is_some() { 0 } else { routes.len() };
+        routes.insert(place, route);
+    }
+
+    /// The route with the longest prefix of whole segments that matches.
+    #[must_use]
+    pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Route>> {
+        let mut prefix = path.trim_end_matches('/');
+        loop {
+            let here = self.by_prefix.get(prefix).into_iter().flatten();
+            let matches =
+                |route: &&Arc<Route>| route.host.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(host));
+            if let Some(route) = here.into_iter().find(matches) {
+                return Some(route);
+            }
+            prefix = &prefix[..prefix.rfind('/')?];
+        }
+    }
+
+    /// Every route.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.by_prefix.values().flatten()
+    }
+}
+
+/// The models of a snapshot.
+#[derive(Default)]
+pub struct Models {
+    /// Names that the policy gives.
+    pub aliases: HashMap<String, Alias>,
+    /// Vendors by name.
+    pub vendors: HashMap<String, Arc<Vendor>>,
+}
+
+impl Models {
+    /// Where a model is served: an alias, `vendor/model`, or what vendors list, in this order.
+    #[must_use]
+    pub fn resolve(&self, name: &str) -> Option<(Vec<Target>, Option<&Arc<Routing>>)> {
+        if let Some(alias) = self.aliases.get(name) {
+            return Some((alias.targets.clone(), alias.routing.as_ref()));
+        }
+        if let Some((vendor, model)) = name.split_once('/')
+            && let Some(vendor) = self.vendors.get(vendor)
+            && !model.is_empty()
+        {
+            return Some((vec![Target::plain(vendor, model)], None));
+        }
+        let mut listed: Vec<_> = self.vendors.values().filter(|vendor| lists(&vendor.models, name)).collect();
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        let targets: Vec<_> = listed.into_iter().map(|vendor| Target::plain(vendor, name)).collect();
+        (!targets.is_empty()).then_some((targets, None))
+    }
+
+    /// Every name that a caller may use, with who serves it, sorted; patterns are left out.
+    #[must_use]
+    pub fn names(&self) -> Vec<(String, String)> {
+        let mut names: Vec<_> = self.aliases.keys().map(|alias| (alias.clone(), "penstock".to_owned())).collect();
+        for vendor in self.vendors.values() {
+            for model in vendor.models.iter().filter(|model| !model.ends_with('*')) {
+                names.push((model.clone(), vendor.name.to_string()));
+            }
+        }
+        names.sort();
+        names.dedup_by(|a, b| a.0 == b.0);
+        names
+    }
+}
+
+fn lists(models: &[String], name: &str) -> bool {
+    models.iter().any(|model| match model.strip_suffix('*') {
+        Some(start) => name.starts_with(start),
+        None => model == name,
+    })
+}

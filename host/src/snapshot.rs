@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What is in force, as one immutable value. [`Snapshot::build`] checks everything that a policy says and answers with a
+//! whole snapshot or with everything that is wrong; it never changes one that exists. Requests keep the snapshot that they
+//! began with, so an old plugin goes when its last exchange lets go.
+
+mod builder;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::place::{Problem, Sources};
+use crate::config::{Config, Limits, Timeouts};
+use crate::library::Library;
+use crate::plugin::{Component, Plugin};
+use crate::routes::{Models, Routes};
+use crate::state::Memory;
+use crate::upstream::Endpoint;
+
+use builder::Builder;
+
+/// What is in force.
+pub struct Snapshot {
+    /// Its number; each change that passes makes the next one.
+    pub generation: u64,
+    /// What is served where.
+    pub routes: Routes,
+    /// Where models are served.
+    pub models: Models,
+    /// Ceilings of the data path.
+    pub limits: Limits,
+    /// Time-outs.
+    pub timeouts: Timeouts,
+    /// Optional vendors that are left out because their key is not set: name, and where the key is looked for.
+    pub dormant: Vec<(String, String)>,
+    plugins: HashMap<String, Configured>,
+    endpoints: HashMap<String, Arc<Endpoint>>,
+}
+
+/// A plugin with its configuration. The next snapshot takes it over if nothing that made it has changed, so that a change
+/// elsewhere costs it neither its instances nor its state.
+#[derive(Clone)]
+struct Configured {
+    /// SHA-256 over all that made it.
+    fingerprint: [u8; 32],
+    plugin: Plugin,
+    component: Arc<Component>,
+}
+
+/// What a snapshot is built from.
+pub struct Build<'a> {
+    /// What the operator wrote.
+    pub config: &'a Config,
+    /// The text of it, for places in errors.
+    pub sources: &'a Sources,
+    /// The plugins that are loaded.
+    pub library: &'a Library<Component>,
+    /// Where plugins keep their values.
+    pub state: &'a Arc<Memory>,
+    /// Where plugins put their metrics.
+    pub metrics: &'a prometheus::Registry,
+    /// What is in force now.
+    pub previous: Option<&'a Snapshot>,
+    /// Number of the new snapshot.
+    pub generation: u64,
+}
+
+impl Snapshot {
+    /// Builds a snapshot. Blocking: it reads secrets and runs plugins.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its place and the cure.
+    pub fn build(build: &Build<'_>) -> Result<Self, Vec<Problem>> {
+        Builder::new(build).run()
+    }
+
+    /// Names of the configured plugins and vendors, each with the digest of its component.
+    #[must_use]
+    pub fn components(&self) -> Vec<(String, String)> {
+        let named =
+            |(name, configured): (&String, &Configured)| (name.clone(), configured.component.digest().to_owned());
+        let mut components: Vec<_> = self.plugins.iter().map(named).collect();
+        components.sort();
+        components
+    }
+}

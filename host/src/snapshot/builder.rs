@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Turns what an operator wrote into a snapshot, step by step: secrets, plugins, vendors, services, models, routes. A step
+//! that fails leaves a problem and goes on, so that one run tells everything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use toml::Spanned;
+
+use super::{Build, Configured, Snapshot};
+use crate::config::place::Problem;
+use crate::config::{self, Isolation};
+use crate::keys::{Grants, Secret, Source};
+use crate::plugin::{Adapter, Kind, Plugin, Refusal, Routing, Settings};
+use crate::routes::{Alias, Models, Route, Routes, Serves, Service, Target, Vendor};
+use crate::upstream::Endpoint;
+
+/// A snapshot that is being built.
+pub(super) struct Builder<'a> {
+    build: &'a Build<'a>,
+    problems: Vec<Problem>,
+    secrets: BTreeMap<&'a str, Arc<Secret>>,
+    plugins: HashMap<String, Configured>,
+    endpoints: HashMap<String, Arc<Endpoint>>,
+    dormant: Vec<(String, String)>,
+}
+
+/// A plugin as the policy asks for it.
+struct Wanted<'a> {
+    /// Unique name: "plugins.fair", "vendors.echo".
+    key: String,
+    /// Name for logs, metrics and counters.
+    name: &'a str,
+    component: &'a Spanned<String>,
+    config: Option<&'a Spanned<toml::Table>>,
+    grants: Grants,
+    isolation: Isolation,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(build: &'a Build<'a>) -> Self {
+        Self {
+            build,
+            problems: Vec::new(),
+            secrets: BTreeMap::new(),
+            plugins: HashMap::new(),
+            endpoints: HashMap::new(),
+            dormant: Vec::new(),
+        }
+    }
+
+    pub(super) fn run(mut self) -> Result<Snapshot, Vec<Problem>> {
+        let config = self.build.config;
+        for (name, source) in &config.secrets {
+            if let Some(secret) = self.secret(source) {
+                self.secrets.insert(name, secret);
+            }
+        }
+        for (name, plugin) in &config.plugins {
+            self.policy_plugin(name, plugin);
+        }
+        let mut models = Models::default();
+        for (name, vendor) in &config.vendors {
+            if let Some(vendor) = self.vendor(name, vendor) {
+                models.vendors.insert(name.clone(), Arc::new(vendor));
+            }
+        }
+        let mut services = HashMap::new();
+        for (name, service) in &config.services {
+            let service = self.service(name, service);
+            services.insert(name.as_str(), Arc::new(service));
+        }
+        for (name, model) in &config.models {
+            if let Some(alias) = self.alias(name, model, &models.vendors) {
+                models.aliases.insert(name.clone(), alias);
+            }
+        }
+        let routes = self.routes(&services);
+        if !self.problems.is_empty() {
+            return Err(self.problems);
+        }
+        Ok(Snapshot {
+            generation: self.build.generation,
+            routes,
+            models,
+            limits: config.limits.clone(),
+            timeouts: config.timeouts.clone(),
+            dormant: self.dormant,
+            plugins: self.plugins,
+            endpoints: self.endpoints,
+        })
+    }
+
+    // -- secrets
+
+    fn secret(&mut self, written: &Spanned<String>) -> Option<Arc<Secret>> {
+        let read = Source::parse(written.get_ref()).and_then(|source| source.read());
+        self.noted(written.span(), read, "write env:NAME or file:PATH, and set the variable or make the file")
+            .map(Arc::new)
+    }
+
+    fn granted(&mut self, name: &str, written: &Spanned<String>, grants: &mut Grants) {
+        match self.secrets.get(written.get_ref().as_str()) {
+            Some(secret) => grants.insert(name.to_owned(), Arc::clone(secret)),
+            None if self.build.config.secrets.contains_key(written.get_ref()) => {} // told above
+            None => {
+                let known = self.build.config.secrets.keys().map(String::as_str);
+                self.unknown(written, "secret", "[secrets]", known);
+            }
+        }
+    }
+
+    // -- plugins
+
+    fn policy_plugin(&mut self, name: &'a str, plugin: &'a config::Plugin) {
+        let mut grants = Grants::default();
+        for secret in &plugin.secrets {
+            self.granted(secret.get_ref(), secret, &mut grants);
+        }
+        self.configured(Wanted {
+            key: format!("plugins.{name}"),
+            name,
+            component: &plugin.plugin,
+            config: plugin.config.as_ref(),
+            grants,
+            isolation: plugin.isolation,
+        });
+    }
+
+    /// Configures a plugin, or takes it over from the snapshot that is in force.
+    fn configured(&mut self, wanted: Wanted<'a>) -> Option<Plugin> {
+        let Some(component) = self.build.library.components.get(wanted.component.get_ref()) else {
+            let known = self.build.library.components.keys().map(String::as_str);
+            self.unknown(wanted.component, "plugin", "the plugin directories", known);
+            return None;
+        };
+        let table = wanted.config.map(|config| config.get_ref().clone()).unwrap_or_default();
+        let json = serde_json::to_value(table).unwrap_or(Value::Null);
+        let fingerprint = fingerprint(&wanted, component.digest().as_bytes(), &json);
+        let previous = self.build.previous.and_then(|previous| previous.plugins.get(&wanted.key));
+        let plugin = match previous.filter(|configured| configured.fingerprint == fingerprint) {
+            Some(configured) => configured.plugin.clone(),
+            None => {
+                let settings = Settings {
+                    name: wanted.name.to_owned(),
+                    config: json,
+                    secrets: wanted.grants,
+                    isolation: wanted.isolation,
+                    state: Arc::clone(self.build.state),
+                    metrics: self.build.metrics.clone(),
+                };
+                match component.configure(settings) {
+                    Ok(plugin) => plugin,
+                    Err(refusal) => {
+                        let span = wanted.config.map_or_else(|| wanted.component.span(), Spanned::span);
+                        self.refused(span, wanted.name, &refusal);
+                        return None;
+                    }
+                }
+            }
+        };
+        self.plugins
+            .insert(wanted.key, Configured { fingerprint, plugin: plugin.clone(), component: Arc::clone(component) });
+        Some(plugin)
+    }
+
+    fn refused(&mut self, span: Range<usize>, name: &str, refusal: &Refusal) {
+        if refusal.issues.is_empty() {
+            let message = format!("{name}: {} [{}]", refusal.message, refusal.code);
+            self.problems.push(Problem::new(self.build.sources.place(span), message, refusal.help.clone()));
+            return;
+        }
+        for issue in &refusal.issues {
+            let place = self.build.sources.place_within(span.clone(), &issue.path);
+            let path = if issue.path.is_empty() { String::new() } else { format!("{}: ", issue.path) };
+            let message = format!("{name}: {path}{} [{}]", issue.message, refusal.code);
+            self.problems.push(Problem::new(place, message, refusal.help.clone()));
+        }
+    }
+
+    // -- upstreams
+
+    fn vendor(&mut self, name: &'a str, vendor: &'a config::Vendor) -> Option<Vendor> {
+        let mut grants = Grants::default();
+        if let Some(key) = &vendor.key {
+            let source = Source::parse(key.get_ref());
+            if vendor.optional && source.as_ref().is_ok_and(|source| source.read().is_err()) {
+                self.dormant.push((name.to_owned(), key.get_ref().clone()));
+                return None;
+            }
+            if let Some(secret) = self.secret(key) {
+                grants.insert("key".to_owned(), secret);
+            }
+        }
+        for (granted, secret) in &vendor.secrets {
+            self.granted(granted, secret, &mut grants);
+        }
+        let base_url = vendor.base_url.as_ref();
+        let endpoint = base_url.and_then(|url| self.endpoint(name, url, vendor.ca.as_ref(), vendor.http2));
+        let plugin = self.configured(Wanted {
+            key: format!("vendors.{name}"),
+            name,
+            component: &vendor.adapter,
+            config: vendor.config.as_ref(),
+            grants,
+            isolation: vendor.isolation,
+        })?;
+        let adapter: Arc<Adapter> = match plugin {
+            Plugin::Adapter(adapter) => adapter,
+            other => {
+                self.wrong_kind(&vendor.adapter, kind_of(&other), "an adapter");
+                return None;
+            }
+        };
+        Some(Vendor { name: name.into(), adapter, endpoint, models: vendor.models.clone() })
+    }
+
+    fn service(&mut self, name: &str, service: &'a config::Service) -> Service {
+        let endpoint = |url| self.endpoint(name, url, service.ca.as_ref(), service.http2);
+        let endpoints = service.endpoints.iter().filter_map(endpoint).collect();
+        Service { name: name.into(), endpoints }
+    }
+
+    /// An endpoint; the one in force is taken over, with its health.
+    fn endpoint(
+        &mut self,
+        name: &str,
+        url: &Spanned<String>,
+        ca: Option<&Spanned<String>>,
+        http2: bool,
+    ) -> Option<Arc<Endpoint>> {
+        let roots = match ca {
+            None => None,
+            Some(path) => {
+                let read = std::fs::read(path.get_ref()).map_err(|error| format!("{}: {error}", path.get_ref()));
+                Some(self.noted(path.span(), read, "name a PEM file that the gateway may read")?)
+            }
+        };
+        let digest = roots.as_ref().map(|roots| Sha256::digest(roots).to_vec());
+        let key = format!("{name} {} {http2} {digest:?}", url.get_ref());
+        let endpoint = match self.build.previous.and_then(|previous| previous.endpoints.get(&key)) {
+            Some(endpoint) => Arc::clone(endpoint),
+            None => {
+                let parsed = Endpoint::parse(url.get_ref(), roots.as_deref(), http2);
+                Arc::new(self.noted(url.span(), parsed, "write a URL such as https://api.example.com/v1")?)
+            }
+        };
+        self.endpoints.insert(key, Arc::clone(&endpoint));
+        Some(endpoint)
+    }
+
+    // -- models and routes
+
+    fn alias(&mut self, name: &str, model: &'a config::Model, vendors: &HashMap<String, Arc<Vendor>>) -> Option<Alias> {
+        let mut targets = Vec::new();
+        for target in &model.targets {
+            let vendor = target.vendor.get_ref();
+            match vendors.get(vendor) {
+                Some(vendor) => {
+                    let plain = Target::plain(vendor, target.model.as_deref().unwrap_or(name));
+                    targets.push(Target { weight: target.weight, priority: target.priority, ..plain });
+                }
+                None if self.build.config.vendors.contains_key(vendor) => {} // dormant, or told above
+                None => {
+                    let known = self.build.config.vendors.keys().map(String::as_str);
+                    self.unknown(&target.vendor, "vendor", "[vendors]", known);
+                }
+            }
+        }
+        let routing = model.routing.as_ref().and_then(|name| self.routing(name));
+        (!targets.is_empty()).then_some(Alias { targets, routing })
+    }
+
+    fn routes(&mut self, services: &HashMap<&str, Arc<Service>>) -> Routes {
+        let config = self.build.config;
+        let mut routes = Routes::default();
+        let mut seen: HashMap<(Option<String>, String), String> = HashMap::new();
+        for route in &config.routes {
+            let prefix = route.path.get_ref().trim_end_matches('/').to_owned();
+            let clean = !prefix.contains(['?', '#', '%']) && !prefix.contains("//");
+            if !route.path.get_ref().starts_with('/') || !clean {
+                let message = format!("{:?} is no path prefix", route.path.get_ref());
+                self.problem(
+                    route.path.span(),
+                    message,
+                    "write whole segments such as \"/v1\", or \"/\" for everything",
+                );
+            }
+            let host = route.host.as_ref().map(|host| host.to_ascii_lowercase());
+            let before = seen.insert((host.clone(), prefix.clone()), route.name.get_ref().clone());
+            if let Some(before) = before {
+                let message = format!("route {before:?} has the same path and host");
+                self.problem(route.path.span(), message, "give one of them another path or host");
+            }
+            if let Some(route) = self.route(route, prefix, host, services) {
+                routes.add(Arc::new(route));
+            }
+        }
+        routes
+    }
+
+    fn route(
+        &mut self,
+        route: &'a config::Route,
+        prefix: String,
+        host: Option<String>,
+        services: &HashMap<&str, Arc<Service>>,
+    ) -> Option<Route> {
+        let serves = match &route.service {
+            None => Serves::Models,
+            Some(name) => match services.get(name.get_ref().as_str()) {
+                Some(service) => Serves::Service { service: Arc::clone(service), strip_prefix: route.strip_prefix },
+                None => {
+                    self.unknown(name, "service", "[services]", services.keys().copied());
+                    return None;
+                }
+            },
+        };
+        let mut filters = Vec::new();
+        for name in &route.filters {
+            match self.plugin(name)? {
+                Plugin::Filter(filter) => filters.push(filter),
+                other => self.wrong_kind(name, kind_of(&other), "a filter"),
+            }
+        }
+        let mut limits = Vec::new();
+        for name in &route.limits {
+            match self.plugin(name)? {
+                Plugin::Limits(limit) => limits.push(limit),
+                other => self.wrong_kind(name, kind_of(&other), "a limits plugin"),
+            }
+        }
+        let mut auth = None;
+        if let Some(name) = &route.auth {
+            match self.plugin(name)? {
+                Plugin::Auth(plugin) => auth = Some(plugin),
+                other => self.wrong_kind(name, kind_of(&other), "an auth plugin"),
+            }
+        }
+        let routing = match &route.routing {
+            Some(name) => Some(self.routing(name)?),
+            None => None,
+        };
+        let name = route.name.get_ref().as_str().into();
+        Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, serves })
+    }
+
+    fn routing(&mut self, name: &Spanned<String>) -> Option<Arc<Routing>> {
+        match self.plugin(name)? {
+            Plugin::Routing(routing) => Some(routing),
+            other => {
+                self.wrong_kind(name, kind_of(&other), "a routing plugin");
+                None
+            }
+        }
+    }
+
+    /// The configured plugin of a name; one that failed has told why already.
+    fn plugin(&mut self, name: &Spanned<String>) -> Option<Plugin> {
+        let configured = self.plugins.get(&format!("plugins.{}", name.get_ref()));
+        let plugin = configured.map(|configured| configured.plugin.clone());
+        if plugin.is_none() && !self.build.config.plugins.contains_key(name.get_ref()) {
+            let known = self.build.config.plugins.keys().map(String::as_str);
+            self.unknown(name, "configured plugin", "[plugins]", known);
+        }
+        plugin
+    }
+
+    // -- problems
+
+    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
+        self.problems.push(Problem::new(self.build.sources.place(span), message, help));
+    }
+
+    fn noted<T>(&mut self, span: Range<usize>, result: Result<T, String>, help: &str) -> Option<T> {
+        result.map_err(|message| self.problem(span, message, help)).ok()
+    }
+
+    fn wrong_kind(&mut self, name: &Spanned<String>, kind: &str, wanted: &str) {
+        let message = format!("{:?} is of kind {kind}", name.get_ref());
+        self.problem(name.span(), message, &format!("name {wanted} here"));
+    }
+
+    fn unknown<'n>(&mut self, name: &Spanned<String>, what: &str, place: &str, known: impl Iterator<Item = &'n str>) {
+        let known: Vec<_> = known.collect();
+        let help = if known.is_empty() {
+            format!("there is none in {place}")
+        } else {
+            format!("{place} has: {}", known.join(", "))
+        };
+        self.problem(name.span(), format!("there is no {what} {:?}", name.get_ref()), &help);
+    }
+}
+
+fn kind_of(plugin: &Plugin) -> &'static str {
+    match plugin {
+        Plugin::Adapter(_) => Kind::Adapter,
+        Plugin::Auth(_) => Kind::Auth,
+        Plugin::Limits(_) => Kind::Limits,
+        Plugin::Routing(_) => Kind::Routing,
+        Plugin::Filter(_) => Kind::Filter,
+    }
+    .name()
+}
+
+fn fingerprint(wanted: &Wanted<'_>, digest: &[u8], config: &Value) -> [u8; 32] {
+    let config = config.to_string();
+    let isolation = format!("{:?}", wanted.isolation);
+    let secrets = wanted.grants.fingerprint();
+    let mut hash = Sha256::new();
+    for part in [wanted.key.as_bytes(), digest, config.as_bytes(), isolation.as_bytes(), &secrets] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.finalize().into()
+}

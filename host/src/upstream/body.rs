@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Bodies on the wire. [`Received`] is what a peer sends us (the request of a caller, the answer of an upstream): hyper's body
+//! with an idle time-out, a way to tell a clean end from a cut, and a guard. [`OutBody`] is what we send to an upstream.
+//!
+//! The idle time-out measures how long a peer lets us wait. While we do not ask (back-pressure) no time passes, and a frame
+//! costs no timer operation: an armed timer is left alone and re-armed when it rings too early.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
+
+use super::health::{Busy, Outcome};
+
+/// Body of a caller's request.
+pub type InBody = Received<()>;
+/// Body of an upstream's answer; holds the endpoint's in-flight guard.
+pub type Answer = Received<Busy>;
+
+/// Why a body did not come to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BodyError {
+    /// The peer sent nothing for this long.
+    #[error("nothing came for {} ms", .0.as_millis())]
+    Idle(Duration),
+    /// The connection or the stream broke, or the framing was wrong.
+    #[error("the body was cut: {0}")]
+    Cut(String),
+}
+
+/// A body that a peer sends us. Trailers pass. Dropping it before its end closes the stream or the connection.
+#[derive(Debug)]
+pub struct Received<G> {
+    inner: Incoming,
+    idle: Idle,
+    guard: G,
+    close_delimited: bool,
+}
+
+impl InBody {
+    /// A caller's body with an idle time-out.
+    pub fn new(inner: Incoming, idle: Duration) -> Self {
+        Self { inner, idle: Idle::new(idle), guard: (), close_delimited: false }
+    }
+}
+
+impl Answer {
+    pub(super) fn new(inner: Incoming, idle: Duration, guard: Busy, close_delimited: bool) -> Self {
+        Self { inner, idle: Idle::new(idle), guard, close_delimited }
+    }
+
+    /// Whether only the end of the connection ends this body (HTTP/1 without a length and without chunks, RFC 9112 section
+    /// 6.3 rule 8). Its end cannot be told from a cut; what is read must prove by itself that it is whole.
+    pub fn is_close_delimited(&self) -> bool {
+        self.close_delimited
+    }
+}
+
+/// What a guard learns when its body breaks.
+pub trait Watch: Unpin {
+    /// The body did not come to its end.
+    fn broken(&self) {}
+}
+
+impl Watch for () {}
+
+impl Watch for Busy {
+    fn broken(&self) {
+        self.health().record(Outcome::Failed, std::time::Instant::now());
+    }
+}
+
+impl<G: Watch> Body for Received<G> {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        let error = match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(Some(Err(error))) => BodyError::Cut(super::fault::cause(&error)),
+            Poll::Ready(frame) => {
+                this.idle.moved();
+                return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Cut(error.to_string()))));
+            }
+            Poll::Pending => {
+                ready!(this.idle.poll_elapsed(cx));
+                BodyError::Idle(this.idle.limit)
+            }
+        };
+        this.guard.broken();
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Body of a request to an upstream.
+#[derive(Debug, Default)]
+pub enum OutBody {
+    /// Nothing; no `content-length` for methods that have none.
+    #[default]
+    Empty,
+    /// All of it.
+    Full(Bytes),
+    /// What the caller sends, as it comes.
+    Streaming(InBody),
+}
+
+impl Body for OutBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
+            }
+            Self::Streaming(body) => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(bytes) => bytes.is_empty(),
+            Self::Streaming(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Streaming(body) => body.size_hint(),
+        }
+    }
+}
+
+/// How the upload of a streamed request goes on, for whoever waits for its answer.
+#[derive(Debug, Default)]
+pub(super) struct Upload {
+    frames: AtomicU64,
+    failed: OnceLock<BodyError>,
+}
+
+impl Upload {
+    /// Frames that were taken from the caller so far.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames.load(Ordering::Relaxed)
+    }
+
+    /// How the caller's body broke.
+    pub(super) fn failed(&self) -> Option<&BodyError> {
+        self.failed.get()
+    }
+}
+
+/// [`OutBody`] as it is given to the pooled client: an upload is observed.
+#[derive(Debug)]
+pub(super) struct Sent {
+    body: OutBody,
+    upload: Option<Arc<Upload>>,
+}
+
+impl Sent {
+    pub(super) fn new(body: OutBody) -> (Self, Option<Arc<Upload>>) {
+        let upload = matches!(body, OutBody::Streaming(_)).then(Arc::default);
+        (Self { body, upload: upload.clone() }, upload)
+    }
+}
+
+impl Body for Sent {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(upload) = &self.upload {
+            upload.frames.fetch_add(1, Ordering::Relaxed);
+            if let Some(Err(error)) = &frame {
+                // The first failure is the one that counts.
+                let _ = upload.failed.set(error.clone());
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// Measures how long a peer lets us wait.
+#[derive(Debug)]
+struct Idle {
+    limit: Duration,
+    since: Option<Instant>,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Idle {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: None, timer: None }
+    }
+
+    /// Something came.
+    fn moved(&mut self) {
+        self.since = None;
+    }
+
+    /// Nothing came yet. Ready when that is so for too long.
+    fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(deadline);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Asks upstreams: one pooled client for the process, over HTTP/1.1 and HTTP/2, clear text and TLS.
+//!
+//! It sends one request to one [`Endpoint`] and hands the answer back as it comes. It does not retry (only a pooled connection that
+//! turns out to be closed before anything was written is replaced), follow redirects, or look into bodies.
+//!
+//! Connections are pooled by host in lanes (see [`health::Busy::lane`]): an HTTP/2 connection carries at most about a hundred
+//! exchanges before another one is opened. An endpoint with its own roots of trust has its own connections, so that a
+//! connection is never used on the trust of another endpoint; they live as long as an endpoint with these roots.
+
+pub mod body;
+mod connector;
+pub mod endpoint;
+mod fault;
+pub mod health;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::config::{Limits, Timeouts};
+
+pub use body::{Answer, BodyError, InBody, OutBody};
+pub use endpoint::Endpoint;
+pub use fault::SendError;
+pub use health::Health;
+
+use body::{Sent, Upload};
+use connector::Connector;
+use health::{LANE_EXCHANGES, LANES, Outcome};
+
+/// An idle pooled connection is closed after this time; vendors close theirs after a minute or more.
+const POOL_IDLE: Duration = Duration::from_secs(55);
+/// Between pings on an HTTP/2 connection to an upstream, so that a dead one is noticed.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// How long the answer to such a ping may take.
+const PING_LIMIT: Duration = Duration::from_secs(10);
+/// Flow-control window of one answer over HTTP/2: what may be in memory of an answer that its caller does not read.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Flow-control window of all answers on one HTTP/2 connection.
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// Largest head of an answer over HTTP/2.
+const HEAD_BYTES_MAX: u32 = 64 << 10;
+
+/// The pooled client. One per process; a clone shares the connections.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    lanes: Lanes,
+    own: Mutex<HashMap<[u8; 32], Weak<Lanes>>>,
+    idle_upstream_max: usize,
+    connect: Duration,
+    first_byte: Duration,
+    idle: Duration,
+}
+
+/// Pooled connections that trust the same roots.
+pub(crate) struct Lanes {
+    negotiated: Vec<legacy::Client<Connector, Sent>>,
+    prior_knowledge: Vec<legacy::Client<Connector, Sent>>,
+}
+
+impl Client {
+    /// A client with nothing connected yet. Fails if TLS cannot be set up.
+    pub fn new(limits: &Limits, timeouts: &Timeouts) -> anyhow::Result<Self> {
+        let connect = Duration::from_millis(timeouts.connect_ms);
+        let lanes = Lanes::new(limits.idle_upstream_max, connect, &[]).context("TLS towards upstreams")?;
+        Ok(Self {
+            shared: Arc::new(Shared {
+                lanes,
+                own: Mutex::default(),
+                idle_upstream_max: limits.idle_upstream_max,
+                connect,
+                first_byte: Duration::from_millis(timeouts.first_byte_ms),
+                idle: Duration::from_millis(timeouts.idle_ms),
+            }),
+        })
+    }
+
+    /// Sends a request and waits for the head of the answer. The URI comes from [`Endpoint::uri`]; `host` is set from it.
+    /// The outcome is recorded in the endpoint's health. Dropping the future, or the answer before its end, cancels the
+    /// exchange at the upstream.
+    ///
+    /// The time-out for the first byte starts again with each piece that a streamed request body moves on.
+    pub async fn send(&self, endpoint: &Endpoint, request: Request<OutBody>) -> Result<Response<Answer>, SendError> {
+        let begun = Instant::now();
+        let busy = endpoint.health.begin(begun);
+        let method = request.method().clone();
+        match self.head_of_answer(endpoint, request, busy.lane()).await {
+            Ok(response) => {
+                let now = Instant::now();
+                busy.health().record(outcome(response.status(), now - begun), now);
+                let close_delimited = is_close_delimited(&method, &response);
+                Ok(response.map(|body| Answer::new(body, self.shared.idle, busy, close_delimited)))
+            }
+            Err(error) => {
+                if error.is_upstreams() {
+                    busy.health().record(Outcome::Failed, Instant::now());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn head_of_answer(
+        &self,
+        endpoint: &Endpoint,
+        mut request: Request<OutBody>,
+        lane: usize,
+    ) -> Result<Response<Incoming>, SendError> {
+        if !endpoint.owns(request.uri()) {
+            return Err(SendError::Protocol(String::from("the request is for another authority than its endpoint")));
+        }
+        request.headers_mut().remove(HOST);
+        *request.version_mut() = Version::HTTP_11;
+        let (parts, body) = request.into_parts();
+        let (body, upload) = Sent::new(body);
+        let client = self.lane(endpoint, lane)?;
+        let answer = std::pin::pin!(client.request(Request::from_parts(parts, body)));
+        let answer = first_byte(answer, self.shared.first_byte, upload.as_deref()).await?;
+        answer.map_err(|error| match upload.as_deref().and_then(Upload::failed) {
+            Some(error) => SendError::RequestBody(error.clone()),
+            None => SendError::classify(&error),
+        })
+    }
+
+    fn lane(&self, endpoint: &Endpoint, lane: usize) -> Result<legacy::Client<Connector, Sent>, SendError> {
+        let lanes = match endpoint.trust() {
+            None => &self.shared.lanes,
+            Some(trust) => match endpoint.own_lanes.get() {
+                Some(lanes) => lanes,
+                None => {
+                    let lanes = self.shared.own_lanes(trust)?;
+                    endpoint.own_lanes.get_or_init(|| lanes)
+                }
+            },
+        };
+        let lanes = if endpoint.prior_knowledge() { &lanes.prior_knowledge } else { &lanes.negotiated };
+        Ok(lanes[lane % lanes.len()].clone())
+    }
+}
+
+impl Shared {
+    /// The connections of an endpoint with its own roots. The lock is taken once in an endpoint's life.
+    fn own_lanes(&self, trust: &endpoint::Trust) -> Result<Arc<Lanes>, SendError> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lanes) = own.get(&trust.digest).and_then(Weak::upgrade) {
+            return Ok(lanes);
+        }
+        let lanes = Lanes::new(self.idle_upstream_max, self.connect, &trust.roots);
+        let lanes = Arc::new(lanes.map_err(|error| SendError::Tls(error.to_string()))?);
+        own.retain(|_, lanes| lanes.strong_count() > 0);
+        own.insert(trust.digest, Arc::downgrade(&lanes));
+        Ok(lanes)
+    }
+}
+
+impl Lanes {
+    fn new(
+        idle_upstream_max: usize,
+        connect: Duration,
+        further: &[rustls::pki_types::CertificateDer<'static>],
+    ) -> Result<Self, rustls::Error> {
+        let tls = Arc::new(connector::client_config(connector::roots(further))?);
+        let connector = Connector::new(tls, connect);
+        let lane = |index: usize, prior_knowledge: bool| {
+            // The lanes share what may be idle, low lanes first; one is the least that keeps HTTP/2 connections shared.
+            let lane_max = LANE_EXCHANGES as usize;
+            let idle_max = idle_upstream_max.saturating_sub(index * lane_max).clamp(1, lane_max);
+            pooled(&connector, idle_max, prior_knowledge)
+        };
+        Ok(Self {
+            negotiated: (0..LANES).map(|index| lane(index, false)).collect(),
+            prior_knowledge: (0..LANES).map(|index| lane(index, true)).collect(),
+        })
+    }
+}
+
+fn pooled(connector: &Connector, idle_max: usize, prior_knowledge: bool) -> legacy::Client<Connector, Sent> {
+    legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(POOL_IDLE)
+        .pool_max_idle_per_host(idle_max)
+        .retry_canceled_requests(true)
+        .http2_only(prior_knowledge)
+        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEAD_BYTES_MAX)
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_LIMIT)
+        .http2_keep_alive_while_idle(true)
+        .build(connector.clone())
+}
+
+/// Waits for the head of the answer, at most `limit` after the last piece of the upload.
+async fn first_byte<F: Future>(
+    mut answer: std::pin::Pin<&mut F>,
+    limit: Duration,
+    upload: Option<&Upload>,
+) -> Result<F::Output, SendError> {
+    let frames = || upload.map_or(0, Upload::frames);
+    let mut seen = frames();
+    loop {
+        if let Ok(answer) = tokio::time::timeout(limit, answer.as_mut()).await {
+            return Ok(answer);
+        }
+        let now = frames();
+        if now == seen {
+            return Err(SendError::FirstByteTimeout(limit));
+        }
+        seen = now;
+    }
+}
+
+/// What a status says about an endpoint's health. An error of its own doing (500, a 4xx) does not make it unreachable.
+fn outcome(status: StatusCode, first_byte: Duration) -> Outcome {
+    /// Not registered; said by some vendors when they are overloaded.
+    const OVERLOADED: u16 = 529;
+    match status.as_u16() {
+        502..=504 | OVERLOADED => Outcome::Failed,
+        429 | 500.. => Outcome::Neutral,
+        _ => Outcome::Answered(first_byte),
+    }
+}
+
+/// RFC 9112 section 6.3: no length, no chunks, and a body.
+fn is_close_delimited(method: &Method, response: &Response<Incoming>) -> bool {
+    response.version() <= Version::HTTP_11
+        && method != Method::HEAD
+        && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        && !response.body().is_end_stream()
+        && !response.headers().contains_key(CONTENT_LENGTH)
+        && !response.headers().contains_key(TRANSFER_ENCODING)
+}

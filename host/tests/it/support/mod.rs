@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What every test needs: a gateway in this process, a fake upstream, and a caller that notices a cut.
+
+pub mod caller;
+pub mod fake;
+pub mod rig;

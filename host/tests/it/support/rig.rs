@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A gateway in this process: policy text in, address out. The components are the real ones, loaded once.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Request;
+use penstock::config;
+use penstock::config::place::{Problem, Sources};
+use penstock::gateway::Gateway;
+use penstock::library::Library;
+use penstock::listener;
+use penstock::metrics::Metrics;
+use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
+use penstock::snapshot::{Build, Snapshot};
+use penstock::state::Memory;
+use penstock::upstream::Client;
+use tokio::sync::oneshot;
+
+use super::caller::{self, Reply};
+
+/// Where `cargo xtask plugins` puts the components.
+pub fn plugin_directory() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
+        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
+        PathBuf::from,
+    );
+    std::env::var_os("PENSTOCK_PLUGINS").map_or_else(|| target.join("plugins"), PathBuf::from)
+}
+
+/// The bytes of a component.
+pub fn component(name: &str) -> Vec<u8> {
+    let path = plugin_directory().join(format!("{name}.wasm"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask plugins` first", path.display()))
+}
+
+/// The runtime of all tests.
+pub fn runtime() -> &'static Arc<Runtime> {
+    static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
+    RUNTIME.get_or_init(|| {
+        let cache_dir = Some(plugin_directory().join("cache"));
+        Runtime::new(RuntimeOptions { sandbox: config::Sandbox::default(), cache_dir, compiler: Compiler::InProcess })
+            .expect("the plugin runtime starts")
+    })
+}
+
+/// The components of the repository.
+pub fn library() -> &'static Library {
+    static LIBRARY: OnceLock<Library> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let mut components: BTreeMap<String, Arc<Component>> = BTreeMap::new();
+        let directory = plugin_directory();
+        let listing = std::fs::read_dir(&directory)
+            .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask plugins` first", directory.display()));
+        for entry in listing {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "wasm") {
+                let component = runtime().load(&std::fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+                components.insert(component.manifest().name.clone(), component);
+            }
+        }
+        Library { components, ..Library::default() }
+    })
+}
+
+/// A running gateway. Dropping it stops it.
+pub struct Rig {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The gateway.
+    pub gateway: Arc<Gateway>,
+    stop: Option<oneshot::Sender<()>>,
+    /// Resolves when the gateway has drained.
+    pub stopped: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Rig {
+    /// Starts a gateway with this policy (without listeners) and the components of the repository.
+    pub async fn start(policy: &str) -> Self {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let state = Arc::new(Memory::new(10_000));
+        let snapshot = build(policy, library(), &state, &metrics, None).unwrap_or_else(|problems| {
+            panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+        });
+        let client = Client::new(&snapshot.limits, &snapshot.timeouts).unwrap();
+        let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
+        let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
+        let gateway = Arc::new(Gateway { snapshot, client, state, metrics });
+        let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls: None }]).unwrap();
+        let address = bound.addresses()[0];
+        let (stop, stopping) = oneshot::channel::<()>();
+        let serving = Arc::clone(&gateway);
+        let stopped = tokio::spawn(async move {
+            let handler = move |request, peer| {
+                let gateway = Arc::clone(&serving);
+                async move { gateway.handle(request, peer).await }
+            };
+            let gauge = prometheus::IntGauge::new("connections", "connections").unwrap();
+            let shutdown = async {
+                let _ = stopping.await;
+            };
+            listener::serve(bound, handler, &limits, &timeouts, &gauge, shutdown).await;
+        });
+        Self { address, gateway, stop: Some(stop), stopped: Some(stopped) }
+    }
+
+    /// Puts another policy or library in force.
+    pub fn swap(&self, policy: &str, library: &Library) -> Result<(), Vec<Problem>> {
+        let previous = self.gateway.snapshot.load_full();
+        let next = build(policy, library, &self.gateway.state, &self.gateway.metrics, Some(&previous))?;
+        self.gateway.snapshot.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// Tells the gateway to drain.
+    pub fn stop(&mut self) {
+        self.stop.take();
+    }
+
+    /// Sends a request and reads the whole answer.
+    pub async fn ask(&self, request: Request<Bytes>) -> Reply {
+        caller::ask(self.address, request).await
+    }
+
+    /// Posts JSON.
+    pub async fn post(&self, path: &str, body: &serde_json::Value) -> Reply {
+        self.ask(caller::post(path, body)).await
+    }
+}
+
+/// Builds a snapshot from policy text.
+pub fn build(
+    policy: &str,
+    library: &Library,
+    state: &Arc<Memory>,
+    metrics: &Metrics,
+    previous: Option<&Snapshot>,
+) -> Result<Snapshot, Vec<Problem>> {
+    let sources = Sources::new([("policy.toml".to_owned(), policy.to_owned())]);
+    let policy = config::load::parse(sources)?;
+    Snapshot::build(&Build {
+        config: &policy.config,
+        sources: &policy.sources,
+        library,
+        state,
+        metrics: metrics.registry(),
+        previous,
+        generation: previous.map_or(1, |previous| previous.generation + 1),
+    })
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Exports a type of the author's: wit-bindgen's traits, implemented once for every type that implements ours.
+
+use std::cell::RefCell;
+use std::marker::PhantomData;
+
+use penstock_dialects::framing::Frame;
+
+use super::bindings::adapter::exports::penstock::plugin::adapter as wit_adapter;
+use super::bindings::auth::exports::penstock::plugin::auth as wit_auth;
+use super::bindings::head_filter::exports::penstock::plugin::head_filter as wit_head_filter;
+use super::bindings::lifecycle::exports::penstock::plugin::lifecycle as wit_lifecycle;
+use super::bindings::limits::exports::penstock::plugin::limits as wit_limits;
+use super::bindings::response_filter::exports::penstock::plugin::response_filter as wit_response_filter;
+use super::bindings::routing::exports::penstock::plugin::routing as wit_routing;
+use super::bindings::{filter_types, types};
+use super::convert::{events, fault};
+use super::{Installed, configure, installed};
+use crate::adapter::{Adapter, Answer, Exchange};
+use crate::call::{Call, Pairs, Wants};
+use crate::config::Issue;
+use crate::policy::{Auth, Filter, Head, Limits, ResponseFilter, Routing, Target};
+
+type WitPairs = Vec<(String, String)>;
+type Refused = types::Fault;
+
+macro_rules! lifecycle {
+    ($($export:ident, $kind:ident, $wants:expr;)*) => {$(
+        #[doc = concat!("The exports of a type that implements `", stringify!($kind), "`.")]
+        #[derive(Debug)]
+        pub struct $export<T>(PhantomData<T>);
+
+        impl<T: $kind + Installed> wit_lifecycle::Guest for $export<T> {
+            fn configure(config: String) -> Result<Vec<wit_lifecycle::Want>, Vec<wit_lifecycle::Issue>> {
+                configure(&config, T::new, $wants).map(named).map_err(listed)
+            }
+        }
+    )*};
+}
+
+lifecycle! {
+    AdapterExport, Adapter, T::wants;
+    AuthExport, Auth, T::wants;
+    LimitsExport, Limits, |_: &T| Wants::nothing();
+    RoutingExport, Routing, |_: &T| Wants::nothing();
+    FilterExport, Filter, T::wants;
+}
+
+fn named(wants: Wants) -> Vec<wit_lifecycle::Want> {
+    let of_kind = |kind: &'static str, names: Vec<String>| {
+        names.into_iter().map(move |name| wit_lifecycle::Want { kind: kind.to_owned(), name })
+    };
+    of_kind("header", wants.headers)
+        .chain(of_kind("response-header", wants.response_headers))
+        .chain(of_kind("member", wants.members))
+        .collect()
+}
+
+fn listed(issues: Vec<Issue>) -> Vec<wit_lifecycle::Issue> {
+    issues.into_iter().map(|issue| wit_lifecycle::Issue { path: issue.path, message: issue.message }).collect()
+}
+
+/// An exchange of the author's, as the resource that the host holds.
+#[derive(Debug)]
+pub struct ExchangeExport<T: Adapter>(RefCell<T::Exchange>);
+
+impl<T: Adapter + Installed> wit_adapter::Guest for AdapterExport<T> {
+    type Exchange = ExchangeExport<T>;
+
+    fn relay(call: types::Call, headers: WitPairs, members: WitPairs) -> Result<wit_adapter::Upstream, Refused> {
+        let (call, headers, members) = (Call::from(call), Pairs::from(headers), Pairs::from(members));
+        installed::<T>().and_then(|plugin| plugin.relay(&call, &headers, &members)).map(Into::into).map_err(fault)
+    }
+
+    fn reject(status: u16, headers: WitPairs, body: Vec<u8>) -> Refused {
+        let found = installed::<T>().map(|plugin| plugin.reject(status, &headers.into(), &body));
+        fault(found.unwrap_or_else(|unconfigured| unconfigured))
+    }
+}
+
+impl<T: Adapter + Installed> wit_adapter::GuestExchange for ExchangeExport<T> {
+    fn open(
+        call: types::Call,
+        headers: WitPairs,
+        body: Vec<u8>,
+        blobs: Vec<wit_adapter::Blob>,
+    ) -> Result<(wit_adapter::Exchange, wit_adapter::Plan), Refused> {
+        let blobs: Vec<_> = blobs.into_iter().map(Into::into).collect();
+        let plugin = installed::<T>().map_err(fault)?;
+        let (exchange, plan) = plugin.open(&call.into(), &headers.into(), &body, &blobs).map_err(fault)?;
+        Ok((wit_adapter::Exchange::new(Self(RefCell::new(exchange))), plan.into()))
+    }
+
+    fn frames(&self, batch: Vec<wit_adapter::Frame>) -> Result<wit_adapter::Step, Refused> {
+        let mut exchange = self.0.borrow_mut();
+        let mut happened = Vec::with_capacity(batch.len());
+        for frame in &batch {
+            let frame = Frame { name: &frame.name, data: &frame.data };
+            exchange.frame(&frame, &mut happened).map_err(fault)?;
+        }
+        Ok(wit_adapter::Step { events: events(happened), next: None })
+    }
+
+    fn finish(&self, status: u16, headers: WitPairs, body: Vec<u8>) -> Result<wit_adapter::Step, Refused> {
+        let headers = Pairs::from(headers);
+        let mut happened = Vec::new();
+        let answer = Answer { status, headers: &headers, body: &body };
+        let next = self.0.borrow_mut().finish(&answer, &mut happened).map_err(fault)?;
+        Ok(wit_adapter::Step { events: events(happened), next: next.map(Into::into) })
+    }
+}
+
+impl<T: Auth + Installed> wit_auth::Guest for AuthExport<T> {
+    fn authenticate(call: types::Call, headers: WitPairs) -> Result<wit_auth::Grant, Refused> {
+        installed::<T>()
+            .and_then(|plugin| plugin.authenticate(&call.into(), &headers.into()))
+            .map(Into::into)
+            .map_err(fault)
+    }
+}
+
+impl<T: Limits + Installed> wit_limits::Guest for LimitsExport<T> {
+    fn plan(call: types::Call) -> Result<Vec<wit_limits::Check>, Refused> {
+        let checks = installed::<T>().and_then(|plugin| plugin.plan(&call.into())).map_err(fault)?;
+        Ok(checks.into_iter().map(Into::into).collect())
+    }
+}
+
+impl<T: Routing + Installed> wit_routing::Guest for RoutingExport<T> {
+    fn rank(call: types::Call, targets: Vec<wit_routing::Target>, seed: u64) -> Result<Vec<u32>, Refused> {
+        let targets: Vec<Target> = targets.into_iter().map(Into::into).collect();
+        let order = installed::<T>().and_then(|plugin| plugin.rank(&call.into(), &targets, seed)).map_err(fault)?;
+        Ok(order.into_iter().filter_map(|index| u32::try_from(index).ok()).collect())
+    }
+}
+
+impl<T: Filter + Installed> wit_head_filter::Guest for FilterExport<T> {
+    fn request_head(
+        call: types::Call,
+        method: String,
+        path: String,
+        headers: WitPairs,
+    ) -> Result<filter_types::Verdict, Refused> {
+        let headers = Pairs::from(headers);
+        let head = Head { method: &method, path: &path, headers: &headers };
+        installed::<T>().and_then(|plugin| plugin.request_head(&call.into(), &head)).map(Into::into).map_err(fault)
+    }
+}
+
+impl<T: ResponseFilter + Installed> wit_response_filter::Guest for FilterExport<T> {
+    fn response_head(call: types::Call, status: u16, headers: WitPairs) -> Result<Vec<filter_types::Edit>, Refused> {
+        let plugin = installed::<T>().map_err(fault)?;
+        let edits = plugin.response_head(&call.into(), status, &headers.into()).map_err(fault)?;
+        Ok(edits.into_iter().map(Into::into).collect())
+    }
+}

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Knows callers by the API key that they send, in the header that their SDK uses. Keys are configured as SHA-256 digests
+//! or as granted secrets, so that no key stands in a policy file.
+
+use std::collections::BTreeMap;
+
+use penstock_sdk::prelude::{Auth, Call, Config, Fault, FaultClass, Grant, Issue, Pairs, Secret, Wants};
+use sha2::{Digest, Sha256};
+
+/// Where SDKs put their key, in the order in which the headers are asked.
+const HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
+
+/// The keys.
+#[derive(Debug, Config)]
+pub struct Options {
+    /// Every key that is let in.
+    keys: Vec<Key>,
+    /// How long the host may go on letting a key in without asking, in milliseconds.
+    #[config(default = 10000)]
+    cache_ms: u32,
+}
+
+/// One key: give either `sha256` or `secret`.
+#[derive(Debug, Config)]
+pub struct Key {
+    /// Who the caller is then.
+    #[config(min = 1)]
+    subject: String,
+    /// The group that the caller belongs to.
+    tenant: Option<String>,
+    /// SHA-256 of the key in hexadecimal, as `printf %s "$KEY" | sha256sum` prints it.
+    sha256: Option<String>,
+    /// Name of a granted secret that holds the key.
+    secret: Option<String>,
+    /// Further attributes, for limits and routing.
+    #[config(default)]
+    attributes: BTreeMap<String, String>,
+}
+
+/// The plugin. Keys are looked up by their digest: which of the digests is nearest to that of a guessed key tells nothing
+/// about a key, so the look-up may take its time as it likes.
+#[derive(Debug)]
+pub struct ApiKey {
+    digests: BTreeMap<[u8; 32], Grant>,
+    secrets: Vec<(Secret, Grant)>,
+}
+
+impl Auth for ApiKey {
+    type Config = Options;
+
+    fn new(options: Options) -> Result<Self, Vec<Issue>> {
+        let mut plugin = Self { digests: BTreeMap::new(), secrets: Vec::new() };
+        let mut issues = Vec::new();
+        for (index, key) in options.keys.into_iter().enumerate() {
+            if let Err(issue) = plugin.add(index, key, options.cache_ms) {
+                issues.push(issue);
+            }
+        }
+        if issues.is_empty() { Ok(plugin) } else { Err(issues) }
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::nothing().headers(HEADERS)
+    }
+
+    fn authenticate(&self, _: &Call, headers: &Pairs) -> Result<Grant, Fault> {
+        let Some(credential) = HEADERS.iter().find_map(|name| credential(name, headers.get(name)?)) else {
+            return Err(refusal("no API key: send one as `authorization: Bearer <key>` or as `x-api-key: <key>`"));
+        };
+        let digest: [u8; 32] = Sha256::digest(credential).into();
+        let by_secret = || self.secrets.iter().find(|(secret, _)| secret.equals(credential.as_bytes()));
+        let grant = self.digests.get(&digest).or_else(|| by_secret().map(|(_, grant)| grant));
+        grant.cloned().ok_or_else(|| refusal("unknown API key: check that it is whole, and meant for this gateway"))
+    }
+}
+
+impl ApiKey {
+    fn add(&mut self, index: usize, key: Key, cache_ms: u32) -> Result<(), Issue> {
+        let at = |field: &str| format!("keys[{index}]{field}");
+        let Key { subject, tenant, sha256, secret, attributes } = key;
+        let grant = Grant { subject, tenant, attributes: attributes.into_iter().collect(), cache_ms };
+        match (sha256, secret) {
+            (Some(hex), None) => {
+                let digest = digest(&hex)
+                    .ok_or_else(|| Issue::new(at(".sha256"), "expected the 64 hexadecimal digits of a SHA-256"))?;
+                match self.digests.insert(digest, grant) {
+                    Some(other) => {
+                        Err(Issue::new(at(".sha256"), format!("this key belongs to `{}` already", other.subject)))
+                    }
+                    None => Ok(()),
+                }
+            }
+            (None, Some(name)) => {
+                let secret = Secret::open(&name).ok_or_else(|| {
+                    let message = format!("no secret `{name}` is granted: add it to the plugin's `secrets`");
+                    Issue::new(at(".secret"), message)
+                })?;
+                self.secrets.push((secret, grant));
+                Ok(())
+            }
+            _ => Err(Issue::new(at(""), "give one of `sha256` and `secret`")),
+        }
+    }
+}
+
+/// The credential in a header; `authorization` must be of the scheme Bearer.
+fn credential<'h>(name: &str, value: &'h str) -> Option<&'h str> {
+    let value = value.trim();
+    let credential = match name {
+        "authorization" => {
+            let (scheme, rest) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim_start())?
+        }
+        _ => value,
+    };
+    (!credential.is_empty()).then_some(credential)
+}
+
+fn digest(hex: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if hex.len() != 64 || !hex.is_ascii() {
+        return None;
+    }
+    for (index, byte) in digest.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(hex.get(index * 2..index * 2 + 2)?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+fn refusal(message: &str) -> Fault {
+    Fault::new(FaultClass::Authentication, message)
+}
+
+penstock_sdk::auth!(ApiKey);
+
+#[cfg(test)]
+mod tests {
+    use super::ApiKey;
+
+    #[test]
+    fn golden_cases_pass() {
+        penstock_sdk::testkit::run_cases::<ApiKey>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Decodes recorded exchanges of real vendors and compares them with what an independent decoder has read (expected.json):
+//! whole, and cut at every byte. With `--relay` they go through the gateway, too, and must come out byte for byte.
+//!
+//! Nothing is hidden: what fails is listed with its reason, and what no codec covers yet is counted.
+
+mod case;
+mod faults;
+mod gateway;
+mod reading;
+mod relay;
+mod requests;
+mod splits;
+mod upstream;
+mod wire;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::bail;
+use case::Case;
+use penstock_dialects::codec::Codec;
+
+use crate::workspace::Workspace;
+
+/// What to check.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder of recorded exchanges: `VENDOR/CASE/` folders, or a folder that has them in `open/`.
+    pub(crate) folder: PathBuf,
+    /// Send each exchange through the gateway, too, and compare the bytes; builds plugins and host.
+    #[arg(long)]
+    pub(crate) relay: bool,
+    /// Print at most so many failures.
+    #[arg(long, default_value_t = 500)]
+    pub(crate) failures: usize,
+}
+
+/// One thing that is not as expected.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    /// Which check found it.
+    check: &'static str,
+    /// Expected and found.
+    reason: String,
+}
+
+impl Failure {
+    fn new(check: &'static str, reason: impl Into<String>) -> Self {
+        Self { check, reason: reason.into() }
+    }
+}
+
+/// How many exchanges of a vendor passed, and what failed.
+#[derive(Default)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    cuts: usize,
+    relayed: usize,
+}
+
+/// Checks every exchange in a folder and prints a table.
+///
+/// # Errors
+/// When an exchange fails or the folder has none.
+pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
+    let open = arguments.folder.join("open");
+    let folder = if open.is_dir() { open } else { arguments.folder.clone() };
+    let cases = case::read(&folder)?;
+    if cases.is_empty() {
+        bail!("{} has no recorded exchanges", folder.display());
+    }
+    let mut uncovered = BTreeMap::<String, usize>::new();
+    let mut tallies = BTreeMap::<&str, Tally>::new();
+    let mut relayed = if arguments.relay { relay::run(workspace, &cases)? } else { BTreeMap::new() };
+    let mut shown = 0;
+    for case in &cases {
+        let Some(codec) = case.protocol.as_deref().and_then(penstock_dialects::by_name) else {
+            *uncovered.entry(case.kind()).or_default() += 1;
+            continue;
+        };
+        let tally = tallies.entry(&case.vendor).or_default();
+        let mut failures = check(case, codec, tally);
+        if let Some(result) = relayed.remove(&case.name) {
+            tally.relayed += 1;
+            failures.extend(result.err());
+        }
+        count(tally, case, &failures, &mut shown, arguments.failures);
+    }
+    // What has no codec may be relayed all the same (embeddings, token counts).
+    let broken: Vec<_> =
+        relayed.iter().filter_map(|(name, result)| result.as_ref().err().map(|it| (name, it))).collect();
+    for (name, failure) in &broken {
+        println!("FAILED {name}: {}: {}", failure.check, failure.reason);
+    }
+    print(&tallies, &uncovered, relayed.len() - broken.len());
+    let failed = tallies.values().map(|tally| tally.failed).sum::<usize>() + broken.len();
+    if failed > 0 {
+        bail!("{failed} exchanges failed");
+    }
+    Ok(())
+}
+
+fn check(case: &Case, codec: &'static dyn Codec, tally: &mut Tally) -> Vec<Failure> {
+    let mut failures = requests::check(case, codec);
+    if case.status >= 400 {
+        failures.extend(faults::check(case, codec));
+        return failures;
+    }
+    failures.extend(reading::check(case, codec));
+    if case.streamed {
+        tally.cuts += case.body.len().saturating_sub(1);
+        failures.extend(splits::check(&case.body, codec));
+    }
+    failures
+}
+
+fn count(tally: &mut Tally, case: &Case, failures: &[Failure], shown: &mut usize, failures_max: usize) {
+    if failures.is_empty() {
+        tally.passed += 1;
+        return;
+    }
+    tally.failed += 1;
+    for failure in failures {
+        *shown += 1;
+        if *shown <= failures_max {
+            println!("FAILED {}: {}: {}", case.name, failure.check, failure.reason);
+        }
+    }
+}
+
+fn print(tallies: &BTreeMap<&str, Tally>, uncovered: &BTreeMap<String, usize>, others: usize) {
+    println!("{:16} {:>7} {:>7} {:>10} {:>8}", "vendor", "passed", "failed", "cuts", "relayed");
+    let mut all = Tally::default();
+    for (vendor, tally) in tallies {
+        row(vendor, tally);
+        all.passed += tally.passed;
+        all.failed += tally.failed;
+        all.cuts += tally.cuts;
+        all.relayed += tally.relayed;
+    }
+    row("all", &all);
+    if others > 0 {
+        println!("\nrelayed without a codec: {others}");
+    }
+    if !uncovered.is_empty() {
+        println!("\nnot covered yet:");
+        for (kind, count) in uncovered {
+            println!("{count:7}  {kind}");
+        }
+    }
+}
+
+fn row(name: &str, tally: &Tally) {
+    println!("{name:16} {:7} {:7} {:10} {:8}", tally.passed, tally.failed, tally.cuts, tally.relayed);
+}

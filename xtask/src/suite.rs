@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//! `cargo xtask test`: everything that continuous integration checks, in the order of what fails fastest. All native code
+//! is built in one profile, so that the engine is compiled once for lints, tests and the gateway itself.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use crate::workspace::{Workspace, run as command};
+use crate::{conformance, plugins, sdk, tidy, up};
+
+/// Where recorded exchanges are looked for beside the repository; the variable names another folder.
+const FIXTURES: (&str, &str) = ("PENSTOCK_FIXTURES", "../shared/fixtures");
+
+/// How a step went.
+enum Outcome {
+    Passed,
+    Failed(String),
+    Skipped(String),
+}
+
+/// A named step of the run. Steps are independent: one that fails does not hide what the others have to say.
+type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
+
+const STEPS: &[Step] = &[
+    ("format", format),
+    ("tidy", |workspace| passed(tidy::run(&workspace.root))),
+    ("lints", lints),
+    ("plugins", |workspace| passed(plugins::build(workspace).map(|_| ()))),
+    ("plugin lints", plugin_lints),
+    ("documentation", documentation),
+    ("host", |workspace| passed(command(&mut up::build_host(workspace)))),
+    ("tests", tests),
+    ("conformance", recorded_exchanges),
+    ("python SDKs", python_sdks),
+];
+
+/// Runs every step and prints how each went and how long it took.
+///
+/// # Errors
+/// When a step has failed.
+pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
+    let mut results = Vec::new();
+    for (name, step) in STEPS {
+        println!("\n=== {name}");
+        let begin = Instant::now();
+        let outcome = step(workspace).unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")));
+        if let Outcome::Failed(reason) = &outcome {
+            eprintln!("{name} failed: {reason}");
+        }
+        results.push((*name, outcome, begin.elapsed()));
+    }
+    print_summary(&results);
+    let failed = results.iter().filter(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_))).count();
+    if failed > 0 {
+        bail!("{failed} of {} steps failed", results.len());
+    }
+    Ok(())
+}
+
+fn format(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    passed(command(&mut workspace.cargo(&["fmt", "--all", "--check"])))
+}
+
+fn lints(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let arguments = ["clippy", "--quiet", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    passed(command(&mut workspace.cargo(&arguments)))
+}
+
+/// What is compiled only for wasm32 is not seen by the native lints.
+fn plugin_lints(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    plugins::ensure_target()?;
+    if workspace.plugins.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    passed(command(plugins::command(workspace, &["clippy", "--quiet"]).args(["--", "-D", "warnings"])))
+}
+
+fn documentation(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut doc =
+        workspace.cargo(&["doc", "--quiet", "--release", "--workspace", "--no-deps", "--document-private-items"]);
+    passed(command(doc.env("RUSTDOCFLAGS", "-D warnings")))
+}
+
+fn tests(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let mut test = workspace.cargo(&["test", "--quiet", "--release", "--workspace"]);
+    passed(command(test.env("PENSTOCK_PLUGINS", workspace.plugins_dir())))
+}
+
+fn recorded_exchanges(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let (variable, beside) = FIXTURES;
+    let named = std::env::var_os(variable).map(PathBuf::from);
+    let folder = named.unwrap_or_else(|| workspace.root.join(beside));
+    if !folder.join("open").is_dir() {
+        return Ok(Outcome::Skipped(format!("no recorded exchanges in {} (set {variable})", folder.display())));
+    }
+    passed(conformance::run(workspace, &conformance::Arguments { folder, relay: true, failures: 20 }))
+}
+
+fn python_sdks(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    if !python_is_there() {
+        let reason = "python3 is not installed, so the openai and anthropic SDKs were NOT tested".to_owned();
+        // Continuous integration installs python first; without it, it would pass by testing less.
+        return Ok(if std::env::var_os("CI").is_some() { Outcome::Failed(reason) } else { Outcome::Skipped(reason) });
+    }
+    passed(sdk::run(workspace, &[]))
+}
+
+fn python_is_there() -> bool {
+    Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+fn passed(result: anyhow::Result<()>) -> anyhow::Result<Outcome> {
+    result.map(|()| Outcome::Passed)
+}
+
+fn print_summary(results: &[(&str, Outcome, Duration)]) {
+    println!("\n=== summary");
+    for (name, outcome, took) in results {
+        let (word, reason) = match outcome {
+            Outcome::Passed => ("passed", ""),
+            Outcome::Failed(reason) => ("FAILED", reason.lines().next().unwrap_or_default()),
+            Outcome::Skipped(reason) => ("SKIPPED", reason.as_str()),
+        };
+        println!("{name:14} {word:8} {:7.1} s  {reason}", took.as_secs_f64());
+    }
+}
