@@ -225,6 +225,12 @@ impl GenerationStatus {
     }
 }
 
+/// Where requests find what is in force.
+pub type InForce<F> = Arc<ArcSwap<<F as Forge>::Snapshot>>;
+
+/// What a check has found, and the snapshot that would have been in force.
+pub type Checked<F> = (Arc<Status>, Arc<<F as Forge>::Snapshot>);
+
 /// A change with the place where its answer is awaited.
 struct Command {
     change: Change,
@@ -244,7 +250,7 @@ impl Control {
         forge: F,
         places: &Places,
         metrics: Arc<Metrics>,
-    ) -> Result<(Self, Arc<ArcSwap<F::Snapshot>>), Vec<Problem>> {
+    ) -> Result<(Self, InForce<F>), Vec<Problem>> {
         let writer = writer::Writer::start(forge, places, metrics, true)?;
         let (snapshot, status) = (writer.snapshot(), writer.status());
         let (commands, inbox) = std::sync::mpsc::sync_channel(WAITING_MAX);
@@ -285,7 +291,7 @@ pub fn check<F: Forge>(
     forge: F,
     places: &Places,
     metrics: Arc<Metrics>,
-) -> Result<(Arc<Status>, Arc<F::Snapshot>), Vec<Problem>> {
+) -> Result<Checked<F>, Vec<Problem>> {
     let writer = writer::Writer::start(forge, places, metrics, false)?;
     Ok((writer.status().load_full(), writer.snapshot().load_full()))
 }

@@ -51,7 +51,7 @@ pub struct Flags {
     /// Directory for what must survive a restart. Without it: `$XDG_STATE_HOME/penstock`, or `./var`.
     #[arg(long, value_name = "DIR", env = "PENSTOCK_STATE")]
     pub state: Option<PathBuf>,
-    /// How the log is written: to a terminal as text, elsewhere as JSON. RUST_LOG says what is in it.
+    /// How the log is written: to a terminal as text, elsewhere as JSON. `RUST_LOG` says what is in it.
     #[arg(long, value_name = "FORMAT", env = "PENSTOCK_LOG", default_value = "auto")]
     pub log: Format,
 }

@@ -45,7 +45,7 @@ impl Started {
     /// Everything that keeps the gateway from serving, with the place and the cure.
     pub async fn new(flags: &Flags) -> anyhow::Result<Self> {
         let places = flags.places();
-        let policy = load::load(places.policies.as_deref()).map_err(all)?;
+        let policy = load::load(places.policies.as_deref()).map_err(|problems| all(&problems))?;
         let config = &policy.config;
         let (token, token_file) = Token::open(&flags.state_dir()).map_err(|error| anyhow!(error))?;
         if places.built_in.is_some() {
@@ -60,7 +60,9 @@ impl Started {
         let live = live(&policy, Some(&flags.state_dir().join("compiled")), &state, &metrics, bound.certificates())?;
         let (control, snapshot) = {
             let (places, metrics) = (places.clone(), Arc::clone(&metrics));
-            tokio::task::spawn_blocking(move || Control::start(live, &places, metrics)).await?.map_err(all)?
+            tokio::task::spawn_blocking(move || Control::start(live, &places, metrics))
+                .await?
+                .map_err(|problems| all(&problems))?
         };
         let admin = Arc::new(Admin {
             control: control.clone(),
@@ -216,8 +218,8 @@ async fn heed_signals(mut signals: Signals, control: Control, admin: Arc<Admin>,
 }
 
 /// Problems as one error, a line each.
-fn all(problems: Vec<Problem>) -> anyhow::Error {
-    for problem in &problems {
+fn all(problems: &[Problem]) -> anyhow::Error {
+    for problem in problems {
         tracing::error!("{problem}");
     }
     anyhow!("{} in policies or plugins; nothing is served", if problems.len() == 1 { "a problem" } else { "problems" })

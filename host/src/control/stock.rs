@@ -63,9 +63,6 @@ impl<C> Stock<C> {
         while self.scan(bytes_max, forge) && begun.elapsed() < START_WAIT {
             std::thread::sleep(SETTLE);
         }
-        for file in self.refused() {
-            tracing::warn!(path = file.path, code = file.refusal.code, "a plugin file is refused: {}", file.refusal);
-        }
     }
 
     /// The library that files and records ask for; of a version that is set aside, what `current` has.
@@ -229,9 +226,9 @@ impl<C> Stock<C> {
             return Some(record); // the file is broken or gone, and the version stays
         }
         if back {
-            record.roll_back(after)
+            record.roll_back(after);
         } else {
-            record.activate(after)
+            record.activate(after);
         }
         record.pinned = !follows;
         record.over = file.map(|(_, facts)| facts.digest.clone());
