@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
+    unreachable_pub,
     clippy::print_stderr,
     reason = "a test fails by panicking, and skips loudly"
 )]
