@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn every_part_of_a_request_counts() {
         let said = |content: Content| Request {
-            messages: vec![Message { role: Role::User, name: None, blocks: vec![Block { content, cache: None }] }],
+            messages: vec![Message { role: Role::User, name: None, blocks: vec![Block::new(content)] }],
             ..Request::default()
         };
         let source = Source::Url { url: "https://a.example/b.png".into() };

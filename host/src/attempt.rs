@@ -91,14 +91,6 @@ impl From<Failure> for Miss {
     }
 }
 
-/// What `stream` of an upstream answer needs to know beside the answer.
-struct Reading<'t> {
-    adapter: &'t Adapter,
-    framing: Framing,
-    /// Whether no other target is left: then even an answer that begins with an error goes to the caller as it is.
-    last: bool,
-}
-
 impl<'a> Asking<'a> {
     /// A request that has passed every stage; `head` is as the filters left it.
     #[must_use]
@@ -112,7 +104,8 @@ impl<'a> Asking<'a> {
         Self { underway, client, head, inbound, principal, canonical: OnceLock::new() }
     }
 
-    /// Tries one target, the `attempt`th.
+    /// Tries one target, the `attempt`th. When it is the `last`, even an answer that begins with an error goes to the
+    /// caller as it is.
     ///
     /// # Errors
     /// Why there is no answer, with the vendor's own error where the caller can read it. Dropping the future cancels the
@@ -176,12 +169,10 @@ impl<'a> Asking<'a> {
             Written::Splice(edits) => self.splice(edits),
         };
         let answer = self.ask(target, &request, body).await?;
-        let reading = Reading { adapter, framing: request.framing, last };
-        let mut answer = if answer.status().is_success() {
-            self.relayed(answer, &reading).await?
-        } else {
+        if !answer.status().is_success() {
             return Err(self.rejected(answer, adapter, true).await);
-        };
+        }
+        let mut answer = self.relayed(answer, last).await?;
         answer.dropped = request.dropped;
         Ok(answer)
     }
@@ -192,11 +183,7 @@ impl<'a> Asking<'a> {
         if unchanged { self.inbound.body.clone() } else { self.inbound.members.splice(&edits).into() }
     }
 
-    async fn relayed(
-        &self,
-        answer: Response<UpstreamAnswer>,
-        reading: &Reading<'_>,
-    ) -> Result<Answer, Miss> {
+    async fn relayed(&self, answer: Response<UpstreamAnswer>, last: bool) -> Result<Answer, Miss> {
         let (head, mut body) = answer.into_parts();
         let headers = forwardable(&head.headers);
         let (status, dropped) = (head.status, Vec::new());
@@ -208,7 +195,7 @@ impl<'a> Asking<'a> {
         let relayer = Relayer::new(self.inbound.asked.dialect, self.underway.snapshot.limits.frame_bytes_max);
         let mut pump = Pump::Relay(relayer);
         let mut ready = VecDeque::new();
-        let more = self.first_bytes(&mut body, &mut pump, &mut ready, !reading.last).await?;
+        let more = self.first_bytes(&mut body, &mut pump, &mut ready, !last).await?;
         let rest = more.then_some(body);
         Ok(Answer { status, headers, content: Content::Stream { pump, ready, rest }, dropped })
     }

@@ -105,6 +105,11 @@ impl Entry {
         self.usage = Some(usage);
     }
 
+    /// Notes how the request ended.
+    pub fn ended(&mut self, ending: Ending) {
+        self.ending = ending;
+    }
+
     /// Counts bytes that go to the caller; the first call fixes the time to the first byte.
     pub fn sent(&mut self, bytes: usize) {
         self.first_byte.get_or_insert_with(Instant::now);

@@ -39,7 +39,7 @@ impl Tunnel {
         tokio::spawn(async move {
             let (carried, end) = tunnel::relay(self.caller, self.upstream, self.idle, self.peer.stopped()).await;
             entry.sent(usize::try_from(carried.down).unwrap_or(usize::MAX));
-            entry.ending = if end == tunnel::End::Closed { Ending::Complete } else { Ending::Broken };
+            entry.ended(if end == tunnel::End::Closed { Ending::Complete } else { Ending::Broken });
         });
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use crate::config::place::{Problem, Sources};
 use crate::config::{Config, Limits, Timeouts};
 use crate::library::Library;
-use crate::plugin::Plugin;
+use crate::plugin::{Component, Plugin};
 use crate::routes::{Models, Routes};
 use crate::state::Memory;
 use crate::upstream::Endpoint;
@@ -43,6 +43,7 @@ struct Configured {
     /// SHA-256 over all that made it.
     fingerprint: [u8; 32],
     plugin: Plugin,
+    component: Arc<Component>,
 }
 
 /// What a snapshot is built from.
@@ -52,7 +53,7 @@ pub struct Build<'a> {
     /// The text of it, for places in errors.
     pub sources: &'a Sources,
     /// The plugins that are loaded.
-    pub library: &'a Library<crate::plugin::Component>,
+    pub library: &'a Library<Component>,
     /// Where plugins keep their values.
     pub state: &'a Arc<Memory>,
     /// Where plugins put their metrics.
@@ -76,7 +77,7 @@ impl Snapshot {
     #[must_use]
     pub fn components(&self) -> Vec<(String, String)> {
         let named = |(name, configured): (&String, &Configured)| {
-            (name.clone(), configured.plugin.component().digest().to_string())
+            (name.clone(), configured.component.digest().to_owned())
         };
         let mut components: Vec<_> = self.plugins.iter().map(named).collect();
         components.sort();

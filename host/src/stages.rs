@@ -65,7 +65,7 @@ pub fn filter(
         };
         apply(&verdict.request, &mut head.headers);
         after.edits.extend(verdict.response);
-        if filter.watches_responses() {
+        if filter.filters_responses() {
             after.watching.push(Arc::clone(filter));
         }
         if verdict.answer.is_some() {

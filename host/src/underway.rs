@@ -15,13 +15,19 @@ use crate::stages::Principal;
 
 /// What every stage may read of a request under way.
 pub struct Underway {
+    /// What is in force for it.
     pub snapshot: Arc<Snapshot>,
+    /// Its route.
     pub route: Arc<Route>,
     /// Dialect and operation; none on a plain HTTP route.
     pub asked: Option<Asked>,
+    /// Its id.
     pub id: Arc<str>,
+    /// Who is connected.
     pub peer: Peer,
+    /// Address of the caller.
     pub client_ip: String,
+    /// When it is given up.
     pub deadline: Instant,
 }
 

@@ -46,8 +46,7 @@ enum Open {
 struct Wire<'a> {
     #[serde(rename = "type", borrow, default)]
     kind: Cow<'a, str>,
-    #[serde(default)]
-    index: u64,
+    index: Option<u64>,
     #[serde(borrow)]
     delta: Option<Delta<'a>>,
     content_block: Option<Value>,
@@ -104,15 +103,16 @@ impl StreamDecoder for Decoder {
 
 impl Decoder {
     fn wire(&mut self, wire: Wire<'_>, events: &mut Vec<Event>) {
+        let index = wire.index.unwrap_or_default();
         match wire.kind.as_ref() {
             "message_start" => self.message_start(&wire.message.unwrap_or_default(), events),
-            "content_block_start" => self.block_start(wire.index, wire.content_block.unwrap_or_default(), events),
+            "content_block_start" => self.block_start(index, wire.content_block.unwrap_or_default(), events),
             "content_block_delta" => {
                 if let Some(delta) = wire.delta {
-                    self.block_delta(wire.index, delta, events);
+                    self.block_delta(index, delta, events);
                 }
             }
-            "content_block_stop" => self.block_stop(wire.index, events),
+            "content_block_stop" => self.block_stop(index, events),
             "message_delta" => {
                 self.message_delta(wire.delta, wire.usage, events);
                 let edits = wire.context_management.map(|edits| ("context_management".to_owned(), edits));
@@ -131,10 +131,10 @@ impl Decoder {
     fn message_start(&mut self, message: &Map<String, Value>, events: &mut Vec<Event>) {
         let text = |name: &str| message.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         events.push(Event::Start { id: text("id"), model: text("model") });
+        events.extend(response::envelope_event(message));
         if let Some(Value::Object(stated)) = message.get("usage") {
             self.stated(stated, events);
         }
-        events.extend(response::envelope_event(message));
     }
 
     fn message_delta(&mut self, delta: Option<Delta<'_>>, stated: Option<Map<String, Value>>, events: &mut Vec<Event>) {

@@ -6,6 +6,7 @@
 //! first of the queue is on the wire and its pieces go out at once; the pieces of those behind it wait until it has ended.
 
 use std::collections::VecDeque;
+use std::mem;
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +22,8 @@ pub(super) struct Encoder {
     start: (String, String),
     /// `message_start` has been written. It waits for the event after `Start`, so that it can tell the usage.
     started: bool,
-    /// Members of the envelope that only this dialect knows.
+    /// Members of the envelope that only this dialect knows, until they are written: those known before the first block
+    /// in `message_start`, later ones in `message_delta`.
     members: Map<String, Value>,
     /// Index of the block at the front of the queue.
     index: u64,
@@ -95,6 +97,12 @@ impl StreamEncoder for Encoder {
                 out.extend_from_slice(&fault::encode_event(fault));
                 return;
             }
+            Event::Other { name, json } if name == ENVELOPE => {
+                if let Ok(Value::Object(members)) = serde_json::from_str(json) {
+                    self.members.extend(members);
+                }
+                return;
+            }
             Event::Other { name, json } => self.other(name, json),
         }
         self.advance(out);
@@ -104,7 +112,7 @@ impl StreamEncoder for Encoder {
         self.queue.iter_mut().for_each(|block| block.ended = true);
         self.advance(out);
         let finish = self.finish.as_ref();
-        let mut delta = std::mem::take(&mut self.members);
+        let mut delta = mem::take(&mut self.members);
         delta.insert("stop_reason".into(), json!(stop::to_wire(finish, self.called_tools, self.refused)));
         delta.insert("stop_sequence".into(), json!(finish.and_then(|finish| finish.sequence.as_deref())));
         let mut event = json!({"type": "message_delta", "delta": delta, "usage": usage::to_wire(&self.usage)});
@@ -180,11 +188,6 @@ impl Encoder {
                 self.text_delta(Delta::Whole(json!({"type": "citations_delta", "citation": json})));
             }
             OPAQUE if json["dialect"] == NAME => self.opaque(json["json"].take()),
-            ENVELOPE => {
-                if let Value::Object(members) = json {
-                    self.members.extend(members);
-                }
-            }
             _ => {}
         }
     }
@@ -249,7 +252,7 @@ impl Encoder {
         self.started = true;
         let (id, model) = &self.start;
         let model = if self.envelope.model.is_empty() { model } else { &self.envelope.model };
-        let message = json!({
+        let mut message = json!({
             "id": response::message_id(id, &self.envelope),
             "type": "message",
             "role": "assistant",
@@ -259,6 +262,9 @@ impl Encoder {
             "stop_sequence": null,
             "usage": usage::to_wire(&self.usage),
         });
+        for (name, value) in mem::take(&mut self.members) {
+            message[name] = value;
+        }
         write(out, &json!({"type": "message_start", "message": message}));
     }
 }

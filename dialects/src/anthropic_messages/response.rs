@@ -135,18 +135,13 @@ fn block_events(block: &Value, tool_count: &mut u32, events: &mut Vec<Event>) {
     let text = |name: &str| block[name].as_str().unwrap_or_default().to_owned();
     match block["type"].as_str().unwrap_or_default() {
         "text" => {
-            events.push(Event::Text(text("text")));
+            events.extend(Some(text("text")).filter(|text| !text.is_empty()).map(Event::Text));
             let citations = block["citations"].as_array().into_iter().flatten();
             events.extend(citations.map(|cited| Event::Other { name: CITATION.into(), json: cited.to_string() }));
         }
         "thinking" => {
-            let (thinking, signature) = (text("thinking"), text("signature"));
-            if !thinking.is_empty() || signature.is_empty() {
-                events.push(Event::Reasoning(thinking));
-            }
-            if !signature.is_empty() {
-                events.push(Event::Signature(signature));
-            }
+            events.extend(Some(text("thinking")).filter(|text| !text.is_empty()).map(Event::Reasoning));
+            events.extend(Some(text("signature")).filter(|seal| !seal.is_empty()).map(Event::Signature));
         }
         "redacted_thinking" => events.push(Event::Redacted(text("data"))),
         "tool_use" => {

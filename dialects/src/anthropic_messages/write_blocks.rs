@@ -100,13 +100,12 @@ impl Blocks {
                 self.tool_result(&id, blocks, *is_error, path)
             }
             // Only the vendor's own thoughts are taken back, and the seal is how it knows them.
-            Content::Reasoning { text, signature: Some(signature) } => {
+            Content::Reasoning { text, signature: Some(signature) } if is_own_seal(signature) => {
                 json!({"type": "thinking", "thinking": text, "signature": signature})
             }
-            Content::Reasoning { signature: None, .. } => return None,
-            Content::Redacted { data } => json!({"type": "redacted_thinking", "data": data}),
+            Content::Redacted { data } if is_own_seal(data) => json!({"type": "redacted_thinking", "data": data}),
             Content::Opaque { dialect, json } if dialect == NAME => return Some(json.clone()),
-            Content::Opaque { .. } => return None,
+            Content::Reasoning { .. } | Content::Redacted { .. } | Content::Opaque { .. } => return None,
         };
         let Value::Object(mut wire) = wire else { return None };
         for (name, value) in block.extensions.get(NAME).into_iter().flatten() {
@@ -148,6 +147,11 @@ pub(super) fn input_object(input: &str) -> Value {
         Ok(object @ Value::Object(_)) => object,
         _ => json!({"$raw": input}),
     }
+}
+
+/// Whether a seal can be of this dialect. Its own are base64; those of others may be JSON.
+fn is_own_seal(seal: &str) -> bool {
+    !seal.starts_with('{')
 }
 
 fn media(kind: &str, source: &Source, title: Option<&str>) -> Option<Value> {

@@ -212,7 +212,8 @@ impl Writer<'_> {
 
     fn tools(&mut self, request: &Request, body: &mut Map<String, Value>) {
         let written = request.tools.iter().enumerate();
-        let tools: Vec<Value> = written.filter_map(|(index, tool)| self.tool(tool, &format!("tools[{index}]"))).collect();
+        let tools: Vec<Value> =
+            written.filter_map(|(index, tool)| self.tool(tool, &format!("tools[{index}]"))).collect();
         if !tools.is_empty() {
             body.insert("tools".to_owned(), Value::from(tools));
         }
@@ -273,8 +274,13 @@ impl Writer<'_> {
     fn reasoning(&mut self, request: &Request, body: &mut Map<String, Value>) {
         let own = request.extensions.get(NAME);
         if own.is_some_and(|own| OWN_REASONING.iter().any(|member| own.contains_key(*member))) {
-            return set(body, "reasoning_effort", request.reasoning.as_ref().and_then(|stated| stated.effort.as_deref())
-                .filter(|_| own.is_some_and(|own| own.get("reasoning").is_none_or(|stated| stated["effort"].is_null()))));
+            return set(
+                body,
+                "reasoning_effort",
+                request.reasoning.as_ref().and_then(|stated| stated.effort.as_deref()).filter(|_| {
+                    own.is_some_and(|own| own.get("reasoning").is_none_or(|stated| stated["effort"].is_null()))
+                }),
+            );
         }
         let Some(stated) = &request.reasoning else { return };
         match effort(stated) {

@@ -12,16 +12,14 @@ type Object = Map<String, Value>;
 /// Whether a message holds results of tools and nothing else.
 pub(super) fn is_results(message: &Message) -> bool {
     let result = |block: &Block| matches!(block.content, Content::ToolResult { .. });
-    message.role == Role::User && message.name.is_none() && !message.blocks.is_empty() && message.blocks.iter().all(result)
+    message.role == Role::User
+        && message.name.is_none()
+        && !message.blocks.is_empty()
+        && message.blocks.iter().all(result)
 }
 
 /// Reads one message. `legacy_id` is the id made up for the last legacy function call, whose result follows.
-pub(super) fn message(
-    mut members: Object,
-    path: &str,
-    index: usize,
-    legacy_id: &mut String,
-) -> Result<Message, Fault> {
+pub(super) fn message(mut members: Object, path: &str, index: usize, legacy_id: &mut String) -> Result<Message, Fault> {
     members.retain(|_, value| !value.is_null());
     let role = take_text(&mut members, "role", path)?.ok_or_else(|| wrong(&format!("{path}.role"), "is required"))?;
     let name = take_text(&mut members, "name", path)?;
@@ -65,7 +63,7 @@ fn kept_members(members: Object) -> Content {
 }
 
 fn block(content: Content) -> Block {
-    Block { content, ..Block::default() }
+    Block::new(content)
 }
 
 fn text_block(text: String) -> Block {
@@ -121,7 +119,8 @@ fn part(part: Value, path: &str) -> Result<Block, Fault> {
         }
         "image_url" | "video_url" => {
             let stated = members.get(&kind).unwrap_or(&Value::Null);
-            let url = stated.as_str().or_else(|| stated["url"].as_str()).ok_or_else(|| must(&kind, "must have a url"))?;
+            let url =
+                stated.as_str().or_else(|| stated["url"].as_str()).ok_or_else(|| must(&kind, "must have a url"))?;
             let detail = stated["detail"].as_str().map(str::to_owned);
             let medium = kind.trim_end_matches("_url").to_owned();
             Content::Media { kind: medium, source: url_source(url), title: None, detail }
@@ -142,7 +141,7 @@ fn part(part: Value, path: &str) -> Result<Block, Fault> {
         "thinking" => Content::Reasoning { text: thoughts(&members), signature: None },
         _ => Content::Opaque { dialect: NAME.to_owned(), json: Value::Object(members) },
     };
-    Ok(Block { content, cache, ..Block::default() })
+    Ok(Block { cache, ..Block::new(content) })
 }
 
 /// Mistral's thinking part: a list of text parts, or a string.
@@ -235,7 +234,7 @@ fn tool_call(call: Value, path: &str, said: &mut Vec<Block>) -> Result<(), Fault
         said.push(sealed("", seal::extra_content(extra, Some(&id))));
     }
     let content = Content::ToolUse { id, name: name.to_owned(), input: arguments(&function["arguments"]) };
-    said.push(Block { content, cache: members.shift_remove("cache_control"), ..Block::default() });
+    said.push(Block { cache: members.shift_remove("cache_control"), ..Block::new(content) });
     Ok(())
 }
 
@@ -271,7 +270,8 @@ fn reasoning(members: &mut Object, path: &str) -> Result<Vec<Block>, Fault> {
         if seal::kind(item) == "reasoning.encrypted" {
             blocks.push(block(Content::Redacted { data: seal::redacted(item) }));
         } else {
-            let content = Content::Reasoning { text: seal::text(item).to_owned(), signature: seal::signature(item, true) };
+            let content =
+                Content::Reasoning { text: seal::text(item).to_owned(), signature: seal::signature(item, true) };
             blocks.push(block(content));
         }
     }

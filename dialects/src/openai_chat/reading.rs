@@ -24,7 +24,9 @@ pub(super) fn whole(body: &[u8]) -> Result<Vec<Event>, Fault> {
     let mut reading = Reading { whole: true, ..Reading::default() };
     let mut events = Vec::new();
     reading.object(&object, &mut events);
-    if let Some(fault) = events.iter().find_map(|event| if let Event::Fault(fault) = event { Some(fault) } else { None }) {
+    if let Some(fault) =
+        events.iter().find_map(|event| if let Event::Fault(fault) = event { Some(fault) } else { None })
+    {
         return Err(fault.clone());
     }
     reading.done = true;

@@ -14,8 +14,8 @@ use crate::ir::{Fault, FaultClass, Format, Message, Reasoning, Request, Role, To
 
 /// Reads a request.
 pub(super) fn decode(body: &[u8]) -> Result<Request, Fault> {
-    let value: Value =
-        serde_json::from_slice(body).map_err(|error| Fault::new(FaultClass::InvalidRequest, format!("the body is not JSON: {error}")))?;
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| Fault::new(FaultClass::InvalidRequest, format!("the body is not JSON: {error}")))?;
     let Value::Object(mut members) = value else {
         return Err(Fault::new(FaultClass::InvalidRequest, "the body must be a JSON object"));
     };
@@ -179,7 +179,9 @@ fn sampling(members: &mut Map<String, Value>, request: &mut Request) -> Result<(
     request.stop = match members.shift_remove("stop") {
         None => Vec::new(),
         Some(Value::String(stop)) => vec![stop],
-        Some(stop) => serde_json::from_value(stop).map_err(|_| wrong("stop", "must be a string or a list of strings"))?,
+        Some(stop) => {
+            serde_json::from_value(stop).map_err(|_| wrong("stop", "must be a string or a list of strings"))?
+        }
     };
     let seed = members.shift_remove("seed");
     request.seed = seed.map(|seed| seed.as_i64().ok_or_else(|| wrong("seed", "must be a whole number"))).transpose()?;

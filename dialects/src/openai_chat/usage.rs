@@ -116,8 +116,16 @@ mod tests {
                 [10, 0, 0, 5, 20],
                 None,
             ),
-            (json!({"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, "reasoning_tokens": 25}), [9, 0, 0, 0, 2], None),
-            (json!({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}), [35, 0, 0, 12, 0], Some((HIDDEN, 62))),
+            (
+                json!({"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, "reasoning_tokens": 25}),
+                [9, 0, 0, 0, 2],
+                None,
+            ),
+            (
+                json!({"prompt_tokens": 35, "completion_tokens": 12, "total_tokens": 109}),
+                [35, 0, 0, 12, 0],
+                Some((HIDDEN, 62)),
+            ),
             (
                 json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 105,
                     "prompt_tokens_details": {"audio_tokens": 100}}),
@@ -125,7 +133,11 @@ mod tests {
                 Some((INPUT_AUDIO, 100)),
             ),
             (json!({"prompt_tokens": 8, "completion_tokens": 1, "cached_tokens": 3}), [5, 3, 0, 1, 0], None),
-            (json!({"prompt_tokens": 8, "completion_tokens": 1.0, "prompt_cache_hit_tokens": 8}), [0, 8, 0, 1, 0], None),
+            (
+                json!({"prompt_tokens": 8, "completion_tokens": 1.0, "prompt_cache_hit_tokens": 8}),
+                [0, 8, 0, 1, 0],
+                None,
+            ),
         ];
         for (stated, [input, cache_read, cache_write, output, reasoning], more) in cases {
             let more = more.map(|(name, count): (&str, u64)| (name.to_owned(), count)).into_iter().collect();

@@ -35,7 +35,9 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let candidates = near.ancestors().map(|folder| folder.join("shared/fixtures"));
     let found = fixtures.into_iter().chain(candidates).map(|folder| folder.join(path)).find(|found| found.exists());
     if found.is_none() {
-        eprintln!("SKIPPED: no {path} under $PENSTOCK_FIXTURES or shared/fixtures: nothing was compared with recordings");
+        eprintln!(
+            "SKIPPED: no {path} under $PENSTOCK_FIXTURES or shared/fixtures: nothing was compared with recordings"
+        );
     }
     found
 }
@@ -56,7 +58,8 @@ pub(crate) fn exchanges(protocol: &str) -> Vec<Exchange> {
         };
         let meta = read("meta.json");
         let answer = meta["response_file"].as_str().and_then(|file| std::fs::read(folder.join(file)).ok());
-        let (Some(answer), true) = (answer, meta["protocol"] == protocol && folder.join("expected.json").exists()) else {
+        let (Some(answer), true) = (answer, meta["protocol"] == protocol && folder.join("expected.json").exists())
+        else {
             continue;
         };
         let name = folder.strip_prefix(&root).unwrap().display().to_string();

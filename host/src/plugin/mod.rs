@@ -1,4 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The plugin runtime: the only folder that names wasmtime.
+//!
+//! From a file to a call: [`Runtime::load`] passes a file through the [`gate`], has it compiled ([`compile`], kept by
+//! `cache`) and links it; [`Component::configure`] checks a configuration against it, makes the first instance and runs the
+//! author's own vectors; the [`Plugin`] that comes out keeps its instances in a `pool` and is called through [`Adapter`] and
+//! the [policies](policy). What an instance sees of the host is in `imports` and `wasi`, what comes out of it is checked in
+//! `convert`. All calls are synchronous and end within their deadline; no lock is held beyond one call.
 
+mod adapter;
+mod bindings;
+mod cache;
+mod chatter;
+pub mod compile;
+mod component;
+mod convert;
+mod engine;
+pub mod gate;
+mod imports;
+pub mod manifest;
+pub mod policy;
+mod pool;
+mod schema;
+mod series;
 pub mod types;
+mod wasi;
+
+pub use adapter::{Adapter, Exchange};
+pub use compile::Compiler;
+pub use component::{Component, Plugin, Settings};
+pub use engine::{Runtime, RuntimeOptions, SelfTest};
+pub use gate::{Issue, Refusal};
+pub use manifest::{Kind, Manifest};
+pub use policy::{Auth, Filter, Limits, Routing};

@@ -14,7 +14,7 @@ use super::{Build, Configured, Snapshot};
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
 use crate::keys::{Grants, Secret, Source};
-use crate::plugin::{Adapter, Plugin, Routing, Settings};
+use crate::plugin::{Adapter, Kind, Plugin, Refusal, Routing, Settings};
 use crate::routes::{Alias, Models, Route, Routes, Serves, Service, Target, Vendor};
 use crate::upstream::Endpoint;
 
@@ -138,7 +138,7 @@ impl<'a> Builder<'a> {
         };
         let table = wanted.config.map(|config| config.get_ref().clone()).unwrap_or_default();
         let json = serde_json::to_value(table).unwrap_or(Value::Null);
-        let fingerprint = fingerprint(&wanted, component.digest().to_string().as_bytes(), &json);
+        let fingerprint = fingerprint(&wanted, component.digest().as_bytes(), &json);
         let previous = self.build.previous.and_then(|previous| previous.plugins.get(&wanted.key));
         let plugin = match previous.filter(|configured| configured.fingerprint == fingerprint) {
             Some(configured) => configured.plugin.clone(),
@@ -161,11 +161,11 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        self.plugins.insert(wanted.key, Configured { fingerprint, plugin: plugin.clone() });
+        self.plugins.insert(wanted.key, Configured { fingerprint, plugin: plugin.clone(), component: Arc::clone(component) });
         Some(plugin)
     }
 
-    fn refused(&mut self, span: Range<usize>, name: &str, refusal: &crate::plugin::Refusal) {
+    fn refused(&mut self, span: Range<usize>, name: &str, refusal: &Refusal) {
         if refusal.issues.is_empty() {
             let message = format!("{name}: {} [{}]", refusal.message, refusal.code);
             self.problems.push(Problem::new(self.build.sources.place(span), message, refusal.help.clone()));
@@ -209,7 +209,7 @@ impl<'a> Builder<'a> {
         let adapter: Arc<Adapter> = match plugin {
             Plugin::Adapter(adapter) => adapter,
             other => {
-                self.wrong_kind(&vendor.adapter, other.kind(), "an adapter");
+                self.wrong_kind(&vendor.adapter, kind_of(&other), "an adapter");
                 return None;
             }
         };
@@ -317,21 +317,21 @@ impl<'a> Builder<'a> {
         for name in &route.filters {
             match self.plugin(name)? {
                 Plugin::Filter(filter) => filters.push(filter),
-                other => self.wrong_kind(name, other.kind(), "a filter"),
+                other => self.wrong_kind(name, kind_of(&other), "a filter"),
             }
         }
         let mut limits = Vec::new();
         for name in &route.limits {
             match self.plugin(name)? {
                 Plugin::Limits(limit) => limits.push(limit),
-                other => self.wrong_kind(name, other.kind(), "a limits plugin"),
+                other => self.wrong_kind(name, kind_of(&other), "a limits plugin"),
             }
         }
         let mut auth = None;
         if let Some(name) = &route.auth {
             match self.plugin(name)? {
                 Plugin::Auth(plugin) => auth = Some(plugin),
-                other => self.wrong_kind(name, other.kind(), "an auth plugin"),
+                other => self.wrong_kind(name, kind_of(&other), "an auth plugin"),
             }
         }
         let routing = match &route.routing {
@@ -346,7 +346,7 @@ impl<'a> Builder<'a> {
         match self.plugin(name)? {
             Plugin::Routing(routing) => Some(routing),
             other => {
-                self.wrong_kind(name, other.kind(), "a routing plugin");
+                self.wrong_kind(name, kind_of(&other), "a routing plugin");
                 None
             }
         }
@@ -393,6 +393,17 @@ impl<'a> Builder<'a> {
         };
         self.problem(name.span(), format!("there is no {what} {:?}", name.get_ref()), &help);
     }
+}
+
+fn kind_of(plugin: &Plugin) -> &'static str {
+    match plugin {
+        Plugin::Adapter(_) => Kind::Adapter,
+        Plugin::Auth(_) => Kind::Auth,
+        Plugin::Limits(_) => Kind::Limits,
+        Plugin::Routing(_) => Kind::Routing,
+        Plugin::Filter(_) => Kind::Filter,
+    }
+    .name()
 }
 
 fn fingerprint(wanted: &Wanted<'_>, digest: &[u8], config: &Value) -> [u8; 32] {

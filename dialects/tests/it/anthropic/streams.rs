@@ -55,9 +55,9 @@ fn told(stream: &[u8]) -> Vec<String> {
     wire(stream).iter().map(word).collect()
 }
 
-#[test]
-fn blocks_open_and_close_as_kinds_change() {
-    let cases: &[(&str, Vec<Event>, &str)] = &[
+/// Name, events, and the stream in words.
+fn block_cases() -> Vec<(&'static str, Vec<Event>, &'static str)> {
+    vec![
         ("nothing", vec![finish("stop")], "start delta stop"),
         (
             "kinds",
@@ -123,11 +123,15 @@ fn blocks_open_and_close_as_kinds_change() {
             vec![Event::Redacted("d".into()), text("t"), finish("stop")],
             "start +redacted_thinking - +text t - delta stop",
         ),
-    ];
-    for (name, events, expected) in cases {
+    ]
+}
+
+#[test]
+fn blocks_open_and_close_as_kinds_change() {
+    for (name, events, expected) in block_cases() {
         let events: Vec<Event> = std::iter::once(start()).chain(events.iter().cloned()).collect();
         let stream = as_stream(&CODEC, &events);
-        assert_eq!(told(&stream).join(" "), *expected, "{name}");
+        assert_eq!(told(&stream).join(" "), expected, "{name}");
         assert_eq!(grammar::complaint(&stream), None, "{name}");
     }
 }

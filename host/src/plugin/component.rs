@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+//! A component that has passed the gate, and what it becomes with a configuration.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use wasmtime::component::InstancePre;
+
+use super::adapter::Adapter;
+use super::bindings::exports::penstock::plugin::{adapter, auth, lifecycle, limits, routing};
+use super::chatter::Flood;
+use super::engine::Runtime;
+use super::gate::{self, Issue, Passed, Refusal};
+use super::imports::{Imports, Shared};
+use super::manifest::{Kind, Manifest};
+use super::policy::{Auth, Filter, FilterRole, Limits, Routing};
+use super::pool::{Linked, Pool, Role, Stillborn, Stock, start};
+use super::schema;
+use super::series::PluginSeries;
+use super::types::{Broken, Wants};
+use crate::config::Isolation;
+use crate::keys::Grants;
+use crate::state::Memory;
+
+/// What a plugin may want to see of each call, in all.
+const WANTS_MAX: usize = 256;
+
+/// A component, compiled and linked.
+pub struct Component {
+    runtime: Arc<Runtime>,
+    passed: Passed,
+    bytes_len: usize,
+    linked: LinkedKind,
+}
+
+enum LinkedKind {
+    Adapter(Arc<Linked<adapter::Guest>>),
+    Auth(Arc<Linked<auth::Guest>>),
+    Limits(Arc<Linked<limits::Guest>>),
+    Routing(Arc<Linked<routing::Guest>>),
+    Filter(Arc<Linked<FilterRole>>),
+}
+
+/// What the operator says of one configured plugin.
+pub struct Settings {
+    /// Name of the configured plugin (not of the component): in logs, metrics, and as the namespace of its state.
+    pub name: String,
+    /// Its configuration; null for none.
+    pub config: Value,
+    /// Secrets that it may use.
+    pub secrets: Grants,
+    /// Sharing of instances.
+    pub isolation: Isolation,
+    /// Where its values are kept.
+    pub state: Arc<Memory>,
+    /// Where its metrics go.
+    pub metrics: prometheus::Registry,
+}
+
+/// A configured plugin.
+#[derive(Clone)]
+pub enum Plugin {
+    /// Speaks a vendor's API.
+    Adapter(Arc<Adapter>),
+    /// Decides who asks.
+    Auth(Arc<Auth>),
+    /// Limits.
+    Limits(Arc<Limits>),
+    /// Orders targets.
+    Routing(Arc<Routing>),
+    /// Edits heads.
+    Filter(Arc<Filter>),
+}
+
+impl Runtime {
+    /// Passes a file through the gate and makes it ready. Blocks, for seconds if it must be compiled: not for a worker.
+    ///
+    /// # Errors
+    /// Which check it failed, and what to do.
+    pub fn load(self: &Arc<Self>, bytes: &[u8]) -> Result<Arc<Component>, Refusal> {
+        let passed = gate::inspect(bytes, self.sandbox.component_bytes_max)?;
+        let compiled = self.compiled(&passed.digest, bytes)?;
+        let instance = self.linker(passed.kind).instantiate_pre(&compiled).map_err(|error| {
+            Refusal::new(
+                "import-refused",
+                format!("an import does not match what the host offers: {error:#}"),
+                "rebuild it with the penstock-sdk of this host",
+            )
+        })?;
+        let linked = match passed.kind {
+            Kind::Adapter => LinkedKind::Adapter(self.link(instance, &passed)?),
+            Kind::Auth => LinkedKind::Auth(self.link(instance, &passed)?),
+            Kind::Limits => LinkedKind::Limits(self.link(instance, &passed)?),
+            Kind::Routing => LinkedKind::Routing(self.link(instance, &passed)?),
+            Kind::Filter => LinkedKind::Filter(self.link(instance, &passed)?),
+        };
+        Ok(Arc::new(Component { runtime: Arc::clone(self), passed, bytes_len: bytes.len(), linked }))
+    }
+
+    fn compiled(&self, digest: &str, bytes: &[u8]) -> Result<wasmtime::component::Component, Refusal> {
+        if let Some(component) = self.cache.as_ref().and_then(|cache| cache.load(&self.engine, digest)) {
+            return Ok(component);
+        }
+        let compiled = self.compiler.compile(&self.engine, &self.sandbox, bytes)?;
+        #[allow(unsafe_code, reason = "the only way to load compiled code")]
+        // SAFETY: the bytes must be what `Engine::precompile_component` made: they come straight from it, in this process
+        // or in a child that runs the same executable, over a pipe that nobody else holds.
+        let component = unsafe { wasmtime::component::Component::deserialize(&self.engine, &compiled) };
+        let component = component.map_err(|error| {
+            Refusal::new(
+                "too-demanding",
+                format!("it asks for more than an instance may have: {error:#}"),
+                "let it begin with less memory, fewer tables or fewer modules, or raise sandbox.memory_bytes_max",
+            )
+        })?;
+        if let Some(cache) = &self.cache {
+            cache.store(digest, &compiled);
+        }
+        Ok(component)
+    }
+
+    /// Finds the exports, and compares their types on an instance that is thrown away.
+    fn link<R: Role>(&self, instance: InstancePre<Imports>, passed: &Passed) -> Result<Arc<Linked<R>>, Refusal> {
+        let kind = passed.kind.name();
+        let missing = |error: wasmtime::Error| {
+            Refusal::new(
+                "export-missing",
+                format!("a plugin of kind {kind} needs an export that it lacks: {error:#}"),
+                "rebuild it with the penstock-sdk of this host",
+            )
+        };
+        let lifecycle = lifecycle::GuestIndices::new(&instance).map_err(missing)?;
+        let role = R::find(&instance, passed.filters_responses).map_err(missing)?;
+        let linked = Linked { instance, lifecycle, role };
+        let shared = Arc::new(Shared {
+            name: passed.manifest.name.clone(),
+            grants: Grants::default(),
+            state: Arc::new(Memory::new(1)),
+            series: Arc::new(PluginSeries::new(&passed.manifest.name, prometheus::Registry::new())),
+            flood: Flood::new(),
+        });
+        let mut store = self.store(&shared);
+        let typed = start(&linked, &mut store)
+            .and_then(|(instance, _)| linked.lifecycle.load(&mut store, &instance).map(drop).map_err(Stillborn::Start));
+        match typed {
+            Ok(()) | Err(Stillborn::NoRoom) => Ok(Arc::new(linked)),
+            Err(stillborn) => Err(stillborn_refusal(stillborn)),
+        }
+    }
+}
+
+impl Component {
+    /// SHA-256 of the file, in hexadecimal.
+    #[must_use]
+    pub fn digest(&self) -> &str {
+        &self.passed.digest
+    }
+
+    /// What it says of itself.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.passed.manifest
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.passed.kind
+    }
+
+    /// Length of the file.
+    #[must_use]
+    pub fn bytes_len(&self) -> usize {
+        self.bytes_len
+    }
+
+    /// Checks the configuration, makes the first instance and runs the vectors that the component carries.
+    ///
+    /// # Errors
+    /// Which check failed, with the paths of what is wrong in the configuration.
+    pub fn configure(self: &Arc<Self>, settings: Settings) -> Result<Plugin, Refusal> {
+        let Settings { name, config, secrets, isolation, state, metrics } = settings;
+        let config = if config.is_null() { Value::Object(serde_json::Map::new()) } else { config };
+        self.check_config(&config)?;
+        let series = self.runtime.series.of(&name, &metrics);
+        let shared = Arc::new(Shared { name, grants: secrets, state, series, flood: Flood::new() });
+        let plan = Plan { component: self, shared, config: config.to_string(), isolation };
+        let plugin = match &self.linked {
+            LinkedKind::Adapter(linked) => {
+                let (pool, wants) = plan.pool(linked)?;
+                Plugin::Adapter(Arc::new(Adapter::new(pool, wants, &self.passed.manifest)))
+            }
+            LinkedKind::Auth(linked) => {
+                let (pool, wants) = plan.pool(linked)?;
+                Plugin::Auth(Arc::new(Auth::new(pool, wants)))
+            }
+            LinkedKind::Limits(linked) => Plugin::Limits(Arc::new(Limits::new(plan.pool(linked)?.0))),
+            LinkedKind::Routing(linked) => Plugin::Routing(Arc::new(Routing::new(plan.pool(linked)?.0))),
+            LinkedKind::Filter(linked) => {
+                let (pool, wants) = plan.pool(linked)?;
+                Plugin::Filter(Arc::new(Filter::new(pool, wants, self.passed.filters_responses)))
+            }
+        };
+        if let (Some(run), Some(vectors)) = (self.runtime.self_test, &self.passed.vectors) {
+            let count = gate::self_test(run, &plugin, vectors)?;
+            tracing::debug!(plugin = self.passed.manifest.name, count, "the plugin's own vectors pass");
+        }
+        Ok(plugin)
+    }
+
+    fn check_config(&self, config: &Value) -> Result<(), Refusal> {
+        let issues = schema::check(&self.passed.manifest.schema, config).map_err(|error| {
+            Refusal::new(
+                "config-schema",
+                format!("its configuration schema is of no use: {error}"),
+                "correct the schema in the plugin's manifest",
+            )
+        })?;
+        if issues.is_empty() {
+            return Ok(());
+        }
+        let help = format!("see the README of the plugin {}", self.passed.manifest.name);
+        Err(Refusal::of_config("config-invalid", issues, help))
+    }
+}
+
+/// A plugin in the making.
+struct Plan<'a> {
+    component: &'a Component,
+    shared: Arc<Shared>,
+    config: String,
+    isolation: Isolation,
+}
+
+impl Plan<'_> {
+    fn pool<R: Role>(&self, linked: &Arc<Linked<R>>) -> Result<(Arc<Pool<R>>, Wants), Refusal> {
+        let runtime = &self.component.runtime;
+        let sandbox = &runtime.sandbox;
+        let call_ms = if self.component.kind() == Kind::Adapter { sandbox.adapter_ms } else { sandbox.policy_ms };
+        let stock = Stock {
+            runtime: Arc::clone(runtime),
+            linked: Arc::clone(linked),
+            shared: Arc::clone(&self.shared),
+            config: self.config.clone(),
+            isolation: self.isolation,
+            call_ms,
+        };
+        let (pool, wants) = Pool::new(stock).map_err(stillborn_refusal)?;
+        Ok((pool, wanted(wants)?))
+    }
+}
+
+fn stillborn_refusal(stillborn: Stillborn) -> Refusal {
+    match stillborn {
+        Stillborn::NoRoom => Refusal::new(
+            "no-room",
+            "there is no room for another instance",
+            "remove plugins that are not used, or raise sandbox.instances_max",
+        ),
+        Stillborn::Refused(issues) => {
+            let cure = "correct the plugin's configuration";
+            if issues.is_empty() {
+                return Refusal::new("configure-refused", "the plugin refuses its configuration and does not say why", cure);
+            }
+            let issue = |issue: lifecycle::Issue| Issue { path: issue.path, message: issue.message };
+            Refusal::of_config("configure-refused", issues.into_iter().take(32).map(issue).collect(), cure)
+        }
+        Stillborn::Configure(reason) => {
+            let cure = match reason {
+                Broken::Deadline(_) => "make `configure` faster, or raise sandbox.configure_ms",
+                Broken::Memory => "let it take less memory, or raise sandbox.memory_bytes_max",
+                _ => "the log has the stack; correct the plugin",
+            };
+            Refusal::new("configure-trapped", format!("the plugin {reason} in `configure`"), cure)
+        }
+        Stillborn::Start(error) if error.is::<wasmtime::Trap>() => Refusal::new(
+            "start-trapped",
+            format!("it breaks before anything is asked of it: {}", error.root_cause()),
+            "correct what the plugin does on its own at the start",
+        ),
+        Stillborn::Start(error) => Refusal::new(
+            "export-type",
+            format!("an export is not what the contract says: {error:#}"),
+            "rebuild it with the penstock-sdk of this host",
+        ),
+    }
+}
+
+fn wanted(wants: Vec<lifecycle::Want>) -> Result<Wants, Refusal> {
+    let refuse =
+        |what: String| Refusal::new("configure-refused", what, "correct what `configure` of the plugin answers with");
+    if wants.len() > WANTS_MAX {
+        return Err(refuse(format!("it wants to see {} things of each call, at most {WANTS_MAX}", wants.len())));
+    }
+    let mut sorted = Wants::default();
+    for want in wants {
+        let header = || http::HeaderName::from_bytes(want.name.as_bytes()).map(|name| name.as_str().to_owned());
+        let header = || header().map_err(|_| refuse(format!("it wants the header {:?}, which is no name", want.name)));
+        match want.kind.as_str() {
+            "header" => sorted.headers.push(header()?),
+            "response-header" => sorted.response_headers.push(header()?),
+            "member" => sorted.members.push(want.name),
+            // A plugin may ask for what a later host has: it is not given that.
+            other => tracing::debug!(kind = other, "a plugin wants something unknown"),
+        }
+    }
+    for list in [&mut sorted.headers, &mut sorted.response_headers, &mut sorted.members] {
+        list.sort_unstable();
+        list.dedup();
+    }
+    Ok(sorted)
+}

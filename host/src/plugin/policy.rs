@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Configured plugins of the kinds that decide: auth, limits, routing, filters. Each is one crossing by value; calls are
+//! synchronous and end within `sandbox.policy_ms`.
+
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::{Instance, InstancePre};
+
+use super::bindings::exports::penstock::plugin::{auth, head_filter, limits, response_filter, routing};
+use super::convert::{self, faulted};
+use super::imports::Imports;
+use super::pool::{Pool, Role};
+use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Verdict, Wants};
+
+/// A configured auth plugin.
+pub struct Auth {
+    pool: Arc<Pool<auth::Guest>>,
+    wants: Wants,
+}
+
+impl Auth {
+    pub(super) fn new(pool: Arc<Pool<auth::Guest>>, wants: Wants) -> Self {
+        Self { pool, wants }
+    }
+
+    /// Name of the configured plugin.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.pool.shared().name
+    }
+
+    /// What it wants to see of each call.
+    #[must_use]
+    pub fn wants(&self) -> &Wants {
+        &self.wants
+    }
+
+    /// Who asks. `headers` are those of [`Self::wants`] that the request has.
+    ///
+    /// # Errors
+    /// The plugin's fault, or that it broke: then nobody is let in.
+    pub fn authenticate(&self, call: &Call<'_>, headers: &[Pair<'_>]) -> Result<Grant, CallError> {
+        let authenticate = |store: &mut Store<Imports>, guest: &auth::Guest| {
+            guest.call_authenticate(store, convert::call(call), headers)
+        };
+        let grant = self.pool.call("auth.authenticate", authenticate)?.map_err(faulted)?;
+        convert::grant(grant).map_err(|invalid| invalid.broken(self.name()))
+    }
+}
+
+/// A configured limits plugin.
+pub struct Limits {
+    pool: Arc<Pool<limits::Guest>>,
+}
+
+impl Limits {
+    pub(super) fn new(pool: Arc<Pool<limits::Guest>>) -> Self {
+        Self { pool }
+    }
+
+    /// Name of the configured plugin, and the namespace of its counters.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.pool.shared().name
+    }
+
+    /// The counters that a call is charged to.
+    ///
+    /// # Errors
+    /// The plugin's fault, or that it broke.
+    pub fn plan(&self, call: &Call<'_>) -> Result<Vec<Check>, CallError> {
+        let plan = |store: &mut Store<Imports>, guest: &limits::Guest| guest.call_plan(store, convert::call(call));
+        let checks = self.pool.call("limits.plan", plan)?.map_err(faulted)?;
+        convert::checks(checks).map_err(|invalid| invalid.broken(self.name()))
+    }
+}
+
+/// A configured routing plugin.
+pub struct Routing {
+    pool: Arc<Pool<routing::Guest>>,
+}
+
+impl Routing {
+    pub(super) fn new(pool: Arc<Pool<routing::Guest>>) -> Self {
+        Self { pool }
+    }
+
+    /// Name of the configured plugin.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.pool.shared().name
+    }
+
+    /// Indices into `candidates`, each at most once, in the order in which to try them.
+    ///
+    /// # Errors
+    /// The plugin's fault, or that it broke.
+    pub fn rank(&self, call: &Call<'_>, candidates: &[Candidate<'_>], seed: u64) -> Result<Vec<usize>, CallError> {
+        let targets: Vec<_> = candidates.iter().map(target).collect();
+        let rank = |store: &mut Store<Imports>, guest: &routing::Guest| {
+            guest.call_rank(store, convert::call(call), &targets, seed)
+        };
+        let order = self.pool.call("routing.rank", rank)?.map_err(faulted)?;
+        convert::order(order, candidates.len()).map_err(|invalid| invalid.broken(self.name()))
+    }
+}
+
+/// A configured filter.
+pub struct Filter {
+    pool: Arc<Pool<FilterRole>>,
+    wants: Wants,
+    filters_responses: bool,
+}
+
+impl Filter {
+    pub(super) fn new(pool: Arc<Pool<FilterRole>>, wants: Wants, filters_responses: bool) -> Self {
+        Self { pool, wants, filters_responses }
+    }
+
+    /// Name of the configured plugin.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.pool.shared().name
+    }
+
+    /// What it wants to see of each call.
+    #[must_use]
+    pub fn wants(&self) -> &Wants {
+        &self.wants
+    }
+
+    /// Whether it sees the heads of answers.
+    #[must_use]
+    pub fn filters_responses(&self) -> bool {
+        self.filters_responses
+    }
+
+    /// What it makes of the head of a request. `headers` are those of [`Self::wants`] that the request has.
+    ///
+    /// # Errors
+    /// The plugin's fault, or that it broke.
+    pub fn request_head(
+        &self,
+        call: &Call<'_>,
+        method: &str,
+        path: &str,
+        headers: &[Pair<'_>],
+    ) -> Result<Verdict, CallError> {
+        let request_head = |store: &mut Store<Imports>, guest: &FilterRole| {
+            guest.request.call_request_head(store, convert::call(call), method, path, headers)
+        };
+        let verdict = self.pool.call("head-filter.request-head", request_head)?.map_err(faulted)?;
+        convert::verdict(verdict).map_err(|invalid| invalid.broken(self.name()))
+    }
+
+    /// What it makes of the head of an answer; none if it does not look at answers.
+    ///
+    /// # Errors
+    /// The plugin's fault, or that it broke.
+    pub fn response_head(
+        &self,
+        call: &Call<'_>,
+        status: u16,
+        headers: &[Pair<'_>],
+    ) -> Result<Option<Vec<Edit>>, CallError> {
+        if !self.filters_responses {
+            return Ok(None);
+        }
+        let response_head = |store: &mut Store<Imports>, guest: &FilterRole| match &guest.response {
+            Some(response) => response.call_response_head(store, convert::call(call), status, headers),
+            None => Ok(Ok(Vec::new())),
+        };
+        let edits = self.pool.call("response-filter.response-head", response_head)?.map_err(faulted)?;
+        convert::edits(edits).map(Some).map_err(|invalid| invalid.broken(self.name()))
+    }
+}
+
+/// What a filter exports.
+pub(super) struct FilterRole {
+    request: head_filter::Guest,
+    response: Option<response_filter::Guest>,
+}
+
+/// Where it exports that.
+pub(super) struct FilterIndices {
+    request: head_filter::GuestIndices,
+    response: Option<response_filter::GuestIndices>,
+}
+
+impl Role for FilterRole {
+    type Indices = FilterIndices;
+
+    fn find(linked: &InstancePre<Imports>, filters_responses: bool) -> wasmtime::Result<Self::Indices> {
+        let response = filters_responses.then(|| response_filter::GuestIndices::new(linked)).transpose()?;
+        Ok(FilterIndices { request: head_filter::GuestIndices::new(linked)?, response })
+    }
+
+    fn load(indices: &Self::Indices, store: &mut Store<Imports>, instance: &Instance) -> wasmtime::Result<Self> {
+        let response = indices.response.as_ref().map(|response| response.load(&mut *store, instance)).transpose()?;
+        Ok(Self { request: indices.request.load(store, instance)?, response })
+    }
+}
+
+macro_rules! roles {
+    ($($interface:ident),*) => {$(
+        impl Role for $interface::Guest {
+            type Indices = $interface::GuestIndices;
+
+            fn find(linked: &InstancePre<Imports>, _: bool) -> wasmtime::Result<Self::Indices> {
+                $interface::GuestIndices::new(linked)
+            }
+
+            fn load(indices: &Self::Indices, store: &mut Store<Imports>, instance: &Instance) -> wasmtime::Result<Self> {
+                indices.load(store, instance)
+            }
+        }
+    )*};
+}
+
+roles!(auth, limits, routing);
+
+fn target<'a>(candidate: &Candidate<'a>) -> routing::Target<'a> {
+    routing::Target {
+        id: candidate.id,
+        vendor: candidate.vendor,
+        model: candidate.model,
+        weight: candidate.weight,
+        priority: candidate.priority,
+        healthy: candidate.healthy,
+        latency_ms: candidate.latency_ms,
+        inflight: candidate.inflight,
+        facts: &[],
+    }
+}
