@@ -28,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace, tests: &[String]) -> anyhow::Result<()>
         .args(tests)
         .current_dir(&folder)
         .env("PENSTOCK_BIN", workspace.binary())
-        .env("PENSTOCK_PLUGINS", workspace.plugins_dir())
+        .env("PENSTOCK_PLUGINS", workspace.shipped_dir())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command(&mut unittest)
 }

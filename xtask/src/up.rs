@@ -17,7 +17,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
     plugins::build(workspace)?;
     workspace::run(&mut build_host(workspace))?;
     let mut gateway = Command::new(workspace.binary());
-    gateway.arg("run").arg("--plugins").arg(workspace.plugins_dir()).args(arguments).current_dir(&workspace.root);
+    gateway.arg("run").arg("--plugins").arg(workspace.shipped_dir()).args(arguments).current_dir(&workspace.root);
     replace_with(gateway)
 }
 

@@ -43,7 +43,7 @@ impl Gateway {
             .args(["run", "--policies"])
             .arg(&policies)
             .arg("--plugins")
-            .arg(workspace.plugins_dir())
+            .arg(workspace.shipped_dir())
             .arg("--state")
             .arg(folder.join("state"))
             .env("REPLAY_KEY", "replay")
