@@ -198,7 +198,7 @@ mod tests {
         assert_eq!(series(&registry), SERIES_MAX + 1);
         let family = &registry.gather()[0];
         assert_eq!(family.name(), "penstock_plugin_a_b_hits_total");
-        let sum: f64 = family.get_metric().iter().map(|metric| metric.get_counter().value()).sum();
+        let sum: f64 = family.get_metric().iter().map(|metric| metric.get_counter().get_value()).sum();
         assert!((sum - 2000.0).abs() < 0.5);
     }
 
@@ -214,6 +214,6 @@ mod tests {
         table.of("p", &registry).counter("n", "", &[]).add(1, &strings(&["too", "many"]));
         assert_eq!(series(&registry), 1);
         let metric = &registry.gather()[0].get_metric()[0].clone();
-        assert!((metric.get_counter().value() - 2.0).abs() < 0.5);
+        assert!((metric.get_counter().get_value() - 2.0).abs() < 0.5);
     }
 }

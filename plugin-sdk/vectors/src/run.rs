@@ -79,8 +79,9 @@ pub enum Plan {
 /// A request to the vendor.
 #[derive(Debug)]
 pub struct Upstream {
-    /// As JSON: `method`, `path`, `query`, `headers` (`name` with `value`, or `name` with `prefix` and `secret`), `body`,
-    /// `framing`, `after_ms`, `dropped`; what is empty is left out, except for the body.
+    /// As JSON: `method`, `path`, `query` and `headers` (each `["name", "text"]` or `["name", {"prefix", "secret"}]`), `body`
+    /// (JSON, text, `{"splice": {name: raw JSON}}` or null), `framing`, `after_ms`, `dropped`; a list that is empty and a
+    /// wait of 0 are left out.
     pub json: Value,
     /// How a streamed answer is cut; none if it comes whole.
     pub framing: Option<Kind>,
