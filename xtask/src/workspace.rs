@@ -23,6 +23,8 @@ pub(crate) struct PluginCrate {
     pub name: String,
     /// Name of what cargo builds, without suffix: `openai_compatible`.
     pub library: String,
+    /// Whether it is part of what a gateway is given; those under `plugins/testing` are for the host's tests alone.
+    pub(crate) ships: bool,
 }
 
 impl Workspace {
