@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::plugins;
 use crate::workspace::{self, Workspace};
@@ -16,8 +16,14 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
     ensure_c_compiler()?;
     plugins::build(workspace)?;
     workspace::run(&mut build_host(workspace))?;
+    let drop_in = workspace.root.join("var/drop-in");
+    std::fs::create_dir_all(&drop_in).with_context(|| format!("cannot make {}", drop_in.display()))?;
     let mut gateway = Command::new(workspace.binary());
-    gateway.arg("run").arg("--plugins").arg(workspace.shipped_dir()).args(arguments).current_dir(&workspace.root);
+    gateway.arg("run");
+    for folder in [workspace.shipped_dir(), drop_in] {
+        gateway.arg("--plugins").arg(folder);
+    }
+    gateway.args(arguments).current_dir(&workspace.root);
     replace_with(gateway)
 }
 
