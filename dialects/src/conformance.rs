@@ -3,7 +3,7 @@
 //! independent decoder). Pure: the caller reads the files.
 //!
 //! Where the expectation and the canonical form count differently the rule has a name, and is here:
-//! - *cache outside*: a cache read larger than the stated input is not part of it, so the inputs are compared without it;
+//! - *cache outside*: a cache read larger than the stated input is no part of it: inputs are compared without it;
 //! - *clamped reasoning*: reasoning beyond the output is reported as the whole output;
 //! - *two answers*: a file into which a recorder has put the answers to two requests, whose expectation mixes them by block
 //!   index, is only held to be readable: the protocol knows one answer in a stream;
@@ -32,8 +32,7 @@ pub fn check(meta: &Value, expected: &Value, bytes: &[u8]) -> Result<(), Vec<Str
         let fault = codec.decode_fault(status, &|name| headers[name].as_str(), bytes);
         return findings(fault_differences(&fault, status, expected));
     }
-    let streamed =
-        meta["stream"].as_bool().unwrap_or_default() && !meta["framing"].as_str().is_some_and(|f| f == "json");
+    let streamed = meta["stream"].as_bool().unwrap_or_default() && meta["framing"] != "json";
     match decode(codec, streamed, bytes) {
         Ok(response) if answers(bytes) > 1 => fault_free(&response),
         Ok(response) => compare(&response, expected),

@@ -4,9 +4,9 @@
 
 mod support;
 
-mod dialects;
-mod failures;
-mod fallback;
-mod plain_http;
-mod policies;
+
+
+
+
+
 mod relayed;
