@@ -7,7 +7,7 @@
 //! - *clamped reasoning*: reasoning beyond the output is reported as the whole output;
 //! - *two answers*: a file into which a recorder has put the answers to two requests, whose expectation mixes them by block
 //!   index, is only held to be readable: the protocol knows one answer in a stream;
-//! - *refusal*: the expectation calls a refusal a content filter; *sequence*: a stop sequence is a stop.
+//! - *refusal*, *sequence*: the expectation calls a refusal a content filter, and a stop sequence a stop.
 
 use serde_json::Value;
 
@@ -41,10 +41,9 @@ pub fn check(meta: &Value, expected: &Value, bytes: &[u8]) -> Result<(), Vec<Str
     }
 }
 
-/// How many answers of anthropic-messages begin in a stream (none in other dialects).
+/// How many answers of anthropic-messages begin in a stream; none in other dialects.
 fn answers(bytes: &[u8]) -> usize {
-    memchr::memmem::find_iter(bytes, b"\nevent: message_start").count()
-        + usize::from(bytes.starts_with(b"event: message_start"))
+    memchr::memmem::find_iter(bytes, b"event: message_start").count()
 }
 
 fn fault_free(response: &Response) -> Result<(), Vec<String>> {

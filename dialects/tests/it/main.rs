@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Promises of the dialects, kept against recorded traffic that lies outside this repository.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests: helpers, too, fail by panicking, and skip loudly")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "tests: helpers, too, fail by panicking, and skip loudly"
+)]
 
 mod anthropic;
 mod framing;

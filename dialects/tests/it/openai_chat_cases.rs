@@ -323,7 +323,7 @@ fn a_legacy_conversation_becomes_a_modern_one() {
 
 #[test]
 fn what_the_dialect_has_no_place_for_is_told() {
-    let block = |content: Content| Block { content, cache: None };
+    let block = Block::new;
     let text = |text: &str| Content::Text { text: text.into(), citations: Vec::new() };
     let image = Source::Base64 { media_type: "image/png".into(), data: "AA==".into() };
     let shown = Content::Media { kind: "image".into(), source: image, title: None, detail: None };
@@ -333,7 +333,7 @@ fn what_the_dialect_has_no_place_for_is_told() {
     let foreign = Content::Opaque { dialect: "anthropic-messages".into(), json: json!({ "type": "x" }) };
     let request = Request {
         model: "m".into(),
-        system: vec![Block { content: text("s"), cache: Some(json!({ "type": "ephemeral" })) }],
+        system: vec![Block { cache: Some(json!({ "type": "ephemeral" })), ..Block::new(text("s")) }],
         messages: vec![Message {
             role: Role::User,
             name: None,
