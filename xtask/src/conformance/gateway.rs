@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::wire::{self, Message};
-use crate::workspace::{Workspace, run};
-use crate::{plugins, up};
+use crate::up;
+use crate::workspace::Workspace;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -35,14 +35,13 @@ impl Gateway {
     /// # Errors
     /// When something does not build or the gateway does not get ready.
     pub(super) fn start(workspace: &Workspace, upstream: SocketAddr) -> anyhow::Result<Self> {
-        plugins::build(workspace)?;
-        run(&mut up::build_host(workspace))?;
+        let binary = up::gateway(workspace)?;
         let folder = std::env::temp_dir().join(format!("penstock-conformance-{}", std::process::id()));
         let policies = folder.join("policies");
         fs::create_dir_all(&policies).with_context(|| format!("cannot make {}", policies.display()))?;
         fs::write(policies.join("gateway.toml"), policy(upstream))?;
         let log = fs::File::create(folder.join("log"))?;
-        let process = Command::new(workspace.binary())
+        let process = Command::new(&binary)
             .args(["run", "--policies"])
             .arg(&policies)
             .arg("--plugins")
@@ -55,7 +54,7 @@ impl Gateway {
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("cannot start {}", workspace.binary().display()))?;
+            .with_context(|| format!("cannot start {}", binary.display()))?;
         let mut gateway = Self { process, address: upstream, folder };
         gateway.wait()?;
         Ok(gateway)
