@@ -28,8 +28,8 @@ use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod wire;
 
-pub use wire::{cut, of_upstream};
 use wire::{build, class_of, event_stream, forwardable, is_event_stream, is_json};
+pub use wire::{cut, of_upstream};
 
 /// Largest error body that is read from an upstream.
 const ERROR_BYTES_MAX: usize = 1 << 20;
@@ -159,8 +159,7 @@ impl<'a> Asking<'a> {
         let adapter = &target.vendor.adapter;
         let headers = wanted(&adapter.wants().headers, &self.head.headers);
         let wants = adapter.wants().members.iter();
-        let members: Vec<_> =
-            wants.filter_map(|name| Some((name.as_str(), self.inbound.members.get(name)?))).collect();
+        let members: Vec<_> = wants.filter_map(|name| Some((name.as_str(), self.inbound.members.get(name)?))).collect();
         let request = adapter.relay(call, &headers, &members).map_err(of_adapter)?;
         self.refuse_dropped(&request)?;
         let body = match &request.body {
@@ -264,12 +263,7 @@ impl<'a> Asking<'a> {
         Err(Failure::new(Kind::UpstreamTimeout, message).into())
     }
 
-    async fn streamed(
-        &self,
-        translator: Translator,
-        mut body: UpstreamAnswer,
-        last: bool,
-    ) -> Result<Answer, Miss> {
+    async fn streamed(&self, translator: Translator, mut body: UpstreamAnswer, last: bool) -> Result<Answer, Miss> {
         let mut ready = VecDeque::new();
         if !self.inbound.streaming {
             // The vendor streams although the caller did not ask: fold it.
@@ -288,7 +282,12 @@ impl<'a> Asking<'a> {
     }
 
     /// The answer is complete within the translator.
-    fn closed(&self, mut translator: Translator, mut ready: VecDeque<Bytes>, dropped: Vec<String>) -> Result<Answer, Miss> {
+    fn closed(
+        &self,
+        mut translator: Translator,
+        mut ready: VecDeque<Bytes>,
+        dropped: Vec<String>,
+    ) -> Result<Answer, Miss> {
         if let Some(fault) = translator.fault() {
             return Err(Failure::refused(fault.clone()).into());
         }

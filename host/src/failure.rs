@@ -172,7 +172,8 @@ impl Failure {
                 Self::of_fault(kind, fault)
             }
             CallError::Broken { ref plugin, .. } => {
-                let text = format!("the plugin {plugin} could not decide on this call; tell the operator if it persists");
+                let text =
+                    format!("the plugin {plugin} could not decide on this call; tell the operator if it persists");
                 Self::new(Kind::PluginBroken, text).because(&error)
             }
         }

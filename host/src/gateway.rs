@@ -127,7 +127,8 @@ impl Gateway {
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
 
-        let (targets, routing) = underway.snapshot.models.resolve(&inbound.model).ok_or_else(|| unknown_model(&inbound))?;
+        let (targets, routing) =
+            underway.snapshot.models.resolve(&inbound.model).ok_or_else(|| unknown_model(&inbound))?;
         let targets = stages::rank(routing.or(route.routing.as_ref()), &call, targets, random::u64())?;
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&asking, &targets, entry).await?;

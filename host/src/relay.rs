@@ -18,9 +18,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use penstock_dialects::codec::Codec;
 use tokio::time::Sleep;
 
+use crate::attempt::cut;
 use crate::failure::{Failure, Kind};
 use crate::ledger::{Ending, Entry};
-use crate::attempt::cut;
 use crate::upstream::{Answer as UpstreamAnswer, BodyError};
 
 use pump::Pump;
