@@ -4,9 +4,6 @@
 
 mod support;
 
-
-
-
-
+mod command;
 
 mod relayed;
