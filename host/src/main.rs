@@ -12,6 +12,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let (flags, command): (Flags, fn(&Flags) -> anyhow::Result<ExitCode>) = match cli.command {
         Some(Command::CompileComponent) => return compile_component_child(),
+        Some(Command::Plugin(command)) => return penstock::cli::plugin::run(command),
         Some(Command::Check(flags)) => (flags, check),
         Some(Command::Run(flags)) => (flags, run),
         None => (cli.flags, run),

@@ -17,7 +17,7 @@ pub trait Adapter: Sized + 'static {
 
     /// Wire languages of the vendor ("openai-chat"): for callers that speak one of them the host asks [`Self::relay`].
     const DIALECTS: &'static [&'static str] = &[];
-    /// What the adapter can be asked for: "chat", "count_tokens", "embeddings".
+    /// What the adapter can be asked for: `chat`, `count_tokens`, `embeddings`.
     const OPERATIONS: &'static [&'static str];
     /// Secrets that the adapter names by itself.
     const SECRETS: &'static [&'static str] = &[];

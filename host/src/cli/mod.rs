@@ -2,6 +2,7 @@
 //! The command line: what there is to write, and where things are if nothing is written.
 
 pub mod logs;
+pub mod plugin;
 pub mod start;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,9 @@ pub enum Command {
     Run(Flags),
     /// Check policies and plugins as `run` would, and tell everything that is wrong.
     Check(Flags),
+    /// Make a plugin project, check a component, run its cases.
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
     /// Compile the component on standard input; the gateway runs this for itself.
     #[command(hide = true)]
     CompileComponent,

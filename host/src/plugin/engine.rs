@@ -21,7 +21,7 @@ use wasmtime::{
 use super::bindings::penstock::plugin as offered;
 use super::cache::Cache;
 use super::compile::Compiler;
-use super::component::Plugin;
+use super::component::Component;
 use super::imports::Imports;
 use super::manifest::Kind;
 use super::series::SeriesTable;
@@ -44,7 +44,7 @@ pub(super) const TABLES_MAX: u32 = 8;
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
 /// Runs the vectors that an author has put into a component: how many passed, or what the first failure is.
-pub type SelfTest = fn(plugin: &Plugin, vectors: &[u8]) -> Result<usize, String>;
+pub type SelfTest = fn(component: &Arc<Component>, vectors: &[u8]) -> Result<usize, String>;
 
 /// What a runtime is made from.
 pub struct RuntimeOptions {

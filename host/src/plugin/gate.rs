@@ -5,11 +5,12 @@
 //! compilation, types and canary (`component`). Nothing is executed here and nothing is compiled.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::component::Plugin;
+use super::component::Component;
 use super::engine::SelfTest;
 use super::manifest::{Kind, Manifest};
 
@@ -133,8 +134,9 @@ pub(super) fn inspect(bytes: &[u8], bytes_max: usize) -> Result<Passed, Refusal>
 }
 
 /// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure is.
-pub(super) fn self_test(run: SelfTest, plugin: &Plugin, vectors: &[u8]) -> Result<usize, Refusal> {
-    run(plugin, vectors).map_err(|failure| {
+pub(super) fn self_test(run: SelfTest, component: &Arc<Component>) -> Result<usize, Refusal> {
+    let Some(vectors) = component.vectors() else { return Ok(0) };
+    run(component, vectors).map_err(|failure| {
         Refusal::new(
             "self-test-failed",
             format!("its own vectors do not pass: {failure}"),

@@ -377,10 +377,11 @@ mod tests {
                 json!({"keys": [{"sha256": "00ff"}], "kyes": 1}),
                 vec!["kyes: is not known; there is keys, mode, ratio, count"],
             ),
-            (json!([]), vec!["the configuration must be of type object"]),
+            (json!([]), vec!["must be of type object"]),
         ];
         for (config, issues) in cases {
-            assert_eq!(check(&schema, &config).expect("a good schema"), issues, "{config}");
+            let found: Vec<_> = check(&schema, &config).expect("a good schema").iter().map(Issue::to_string).collect();
+            assert_eq!(found, issues, "{config}");
         }
     }
 
@@ -389,7 +390,7 @@ mod tests {
         let schema =
             json!({"oneOf": [{"type": "string"}, {"type": "object", "required": ["a"]}], "not": {"const": "no"}});
         assert_eq!(check(&schema, &json!("yes")), Ok(vec![]));
-        assert_eq!(check(&schema, &json!("no")), Ok(vec!["the configuration is what it must not be".to_owned()]));
+        assert_eq!(check(&schema, &json!("no")), Ok(vec![at("", "is what it must not be")]));
         assert_eq!(check(&schema, &json!(1)).map(|issues| issues.len()), Ok(1));
         let any = json!({"anyOf": [{"minimum": 5}, {"type": "null"}]});
         assert_eq!(check(&any, &json!(7)), Ok(vec![]));

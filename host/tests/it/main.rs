@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The integration tests of the host: one binary, a file per topic. They run the real library with the real components of
 //! `cargo xtask plugins` against fake upstreams on loopback.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and skips loudly"
+)]
 
 mod support;
 
 mod command;
-
+mod net_listener;
+mod net_support;
+mod net_tunnel;
+mod net_upstream;
 mod relayed;
