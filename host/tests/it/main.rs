@@ -12,6 +12,7 @@
 
 mod support;
 
+mod command;
 mod net_listener;
 mod net_support;
 mod net_tunnel;
