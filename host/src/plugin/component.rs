@@ -94,7 +94,12 @@ impl Runtime {
             Kind::Routing => LinkedKind::Routing(self.link(instance, &passed)?),
             Kind::Filter => LinkedKind::Filter(self.link(instance, &passed)?),
         };
-        Ok(Arc::new(Component { runtime: Arc::clone(self), passed, bytes_len: bytes.len(), linked }))
+        let component = Arc::new(Component { runtime: Arc::clone(self), passed, bytes_len: bytes.len(), linked });
+        if let (Some(run), Some(vectors)) = (self.self_test, &component.passed.vectors) {
+            let count = gate::self_test(run, &component, vectors)?;
+            tracing::debug!(plugin = component.manifest().name, count, "the plugin's own vectors pass");
+        }
+        Ok(component)
     }
 
     fn compiled(&self, digest: &str, bytes: &[u8]) -> Result<wasmtime::component::Component, Refusal> {
@@ -174,7 +179,7 @@ impl Component {
         self.bytes_len
     }
 
-    /// Checks the configuration, makes the first instance and runs the vectors that the component carries.
+    /// Checks the configuration and makes the first instance.
     ///
     /// # Errors
     /// Which check failed, with the paths of what is wrong in the configuration.
@@ -185,7 +190,7 @@ impl Component {
         let series = self.runtime.series.of(&name, &metrics);
         let shared = Arc::new(Shared { name, grants: secrets, state, series, flood: Flood::new() });
         let plan = Plan { component: self, shared, config: config.to_string(), isolation };
-        let plugin = match &self.linked {
+        Ok(match &self.linked {
             LinkedKind::Adapter(linked) => {
                 let (pool, wants) = plan.pool(linked)?;
                 Plugin::Adapter(Arc::new(Adapter::new(pool, wants, &self.passed.manifest)))
@@ -200,12 +205,7 @@ impl Component {
                 let (pool, wants) = plan.pool(linked)?;
                 Plugin::Filter(Arc::new(Filter::new(pool, wants, self.passed.filters_responses)))
             }
-        };
-        if let (Some(run), Some(vectors)) = (self.runtime.self_test, &self.passed.vectors) {
-            let count = gate::self_test(run, &plugin, vectors)?;
-            tracing::debug!(plugin = self.passed.manifest.name, count, "the plugin's own vectors pass");
-        }
-        Ok(plugin)
+        })
     }
 
     fn check_config(&self, config: &Value) -> Result<(), Refusal> {
@@ -221,6 +221,20 @@ impl Component {
         }
         let help = format!("see the README of the plugin {}", self.passed.manifest.name);
         Err(Refusal::of_config("config-invalid", issues, help))
+    }
+}
+
+impl Plugin {
+    /// Instances in memory.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        match self {
+            Self::Adapter(adapter) => adapter.instances(),
+            Self::Auth(auth) => auth.instances(),
+            Self::Limits(limits) => limits.instances(),
+            Self::Routing(routing) => routing.instances(),
+            Self::Filter(filter) => filter.instances(),
+        }
     }
 }
 
@@ -260,7 +274,11 @@ fn stillborn_refusal(stillborn: Stillborn) -> Refusal {
         Stillborn::Refused(issues) => {
             let cure = "correct the plugin's configuration";
             if issues.is_empty() {
-                return Refusal::new("configure-refused", "the plugin refuses its configuration and does not say why", cure);
+                return Refusal::new(
+                    "configure-refused",
+                    "the plugin refuses its configuration and does not say why",
+                    cure,
+                );
             }
             let issue = |issue: lifecycle::Issue| Issue { path: issue.path, message: issue.message };
             Refusal::of_config("configure-refused", issues.into_iter().take(32).map(issue).collect(), cure)

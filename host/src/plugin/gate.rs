@@ -5,11 +5,13 @@
 //! compilation, types and canary (`component`). Nothing is executed here and nothing is compiled.
 
 use std::fmt;
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
-use super::component::Plugin;
+use super::chatter::printable;
+use super::component::Component;
 use super::engine::SelfTest;
 use super::manifest::{Kind, Manifest};
 
@@ -69,9 +71,9 @@ pub struct Issue {
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path.escape_debug())?;
+            write!(f, "{}: ", printable(&self.path))?;
         }
-        write!(f, "{}", self.message.escape_debug())
+        f.write_str(&printable(&self.message))
     }
 }
 
@@ -132,9 +134,9 @@ pub(super) fn inspect(bytes: &[u8], bytes_max: usize) -> Result<Passed, Refusal>
     Ok(Passed { digest, kind, manifest, vectors: parts.vectors.map(<[u8]>::to_vec), filters_responses })
 }
 
-/// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure is.
-pub(super) fn self_test(run: SelfTest, plugin: &Plugin, vectors: &[u8]) -> Result<usize, Refusal> {
-    run(plugin, vectors).map_err(|failure| {
+/// Runs the vectors that a component carries: how many passed, or what the first failure is.
+pub(super) fn self_test(run: SelfTest, component: &Arc<Component>, vectors: &[u8]) -> Result<usize, Refusal> {
+    run(component, vectors).map_err(|failure| {
         Refusal::new(
             "self-test-failed",
             format!("its own vectors do not pass: {failure}"),

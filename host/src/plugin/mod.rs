@@ -24,6 +24,7 @@ mod schema;
 mod series;
 pub mod types;
 mod wasi;
+mod watch;
 
 pub use adapter::{Adapter, Exchange};
 pub use compile::Compiler;

@@ -8,5 +8,7 @@ mod dialects;
 mod failures;
 mod fallback;
 mod plain_http;
+mod plugin_gate;
+mod plugin_runtime;
 mod policies;
 mod relayed;
