@@ -24,7 +24,7 @@ impl Operation {
     /// Every operation.
     pub const ALL: &'static [Self] = &[Self::Chat, Self::CountTokens, Self::Embeddings, Self::Models];
 
-    /// The name that crosses the contract: "chat", "count_tokens", "embeddings", "models".
+    /// The name that crosses the contract: "chat", `count_tokens`, "embeddings", "models".
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Folds the events of an answer into a whole [`Response`], and unfolds one again. Folding the events of a whole answer and
-//! those of a stream that says the same gives the same response.
+//! Folds the events of an answer into a whole [`Response`], and unfolds one again. Folding the events of a whole answer
+//! and those of a stream that says the same gives the same response.
 
 use std::collections::BTreeMap;
 

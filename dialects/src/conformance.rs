@@ -3,11 +3,11 @@
 //! independent decoder). Pure: the caller reads the files.
 //!
 //! Where the expectation and the canonical form count differently the rule has a name, and is here:
-//! - *cache outside*: a cache read larger than the stated input is not part of it, so the inputs are compared without it;
+//! - *cache outside*: a cache read larger than the stated input is no part of it: inputs are compared without it;
 //! - *clamped reasoning*: reasoning beyond the output is reported as the whole output;
 //! - *two answers*: a file into which a recorder has put the answers to two requests, whose expectation mixes them by block
 //!   index, is only held to be readable: the protocol knows one answer in a stream;
-//! - *refusal*: the expectation calls a refusal a content filter; *sequence*: a stop sequence is a stop.
+//! - *refusal*, *sequence*: the expectation calls a refusal a content filter, and a stop sequence a stop.
 
 use serde_json::Value;
 
@@ -32,8 +32,7 @@ pub fn check(meta: &Value, expected: &Value, bytes: &[u8]) -> Result<(), Vec<Str
         let fault = codec.decode_fault(status, &|name| headers[name].as_str(), bytes);
         return findings(fault_differences(&fault, status, expected));
     }
-    let streamed =
-        meta["stream"].as_bool().unwrap_or_default() && !meta["framing"].as_str().is_some_and(|f| f == "json");
+    let streamed = meta["stream"].as_bool().unwrap_or_default() && meta["framing"] != "json";
     match decode(codec, streamed, bytes) {
         Ok(response) if answers(bytes) > 1 => fault_free(&response),
         Ok(response) => compare(&response, expected),
@@ -42,10 +41,9 @@ pub fn check(meta: &Value, expected: &Value, bytes: &[u8]) -> Result<(), Vec<Str
     }
 }
 
-/// How many answers of anthropic-messages begin in a stream (none in other dialects).
+/// How many answers of anthropic-messages begin in a stream; none in other dialects.
 fn answers(bytes: &[u8]) -> usize {
-    memchr::memmem::find_iter(bytes, b"\nevent: message_start").count()
-        + usize::from(bytes.starts_with(b"event: message_start"))
+    memchr::memmem::find_iter(bytes, b"event: message_start").count()
 }
 
 fn fault_free(response: &Response) -> Result<(), Vec<String>> {

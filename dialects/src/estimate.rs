@@ -3,9 +3,9 @@
 //! charged before the vendor has counted. It is an estimate: within a third for prose, wider for code and data; it does
 //! not know the model.
 //!
-//! Text: four Latin characters a token (OpenAI's own rule of thumb), three characters of other alphabets for two tokens,
-//! and the same for CJK (1.5 characters a token). A message, a tool and a call add a few tokens of framing. A picture is
-//! flat, since its price depends on a size that is not decoded here; documents and sound go by their bytes.
+//! Text: four Latin characters a token (OpenAI's own rule of thumb), three characters of other alphabets for two
+//! tokens, and the same for CJK (1.5 characters a token). A message, a tool and a call add a few tokens of framing. A
+//! picture is flat, since its price depends on a size that is not decoded here; documents and sound go by their bytes.
 
 use crate::ir::{Block, Content, Format, Request, Source, Tool};
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Cuts a stream of bytes into frames: server-sent events, JSON lines. One audited parser for the host, the test kit and
-//! the conformance run; no adapter ever sees half a frame or half a character.
+//! Cuts a stream of bytes into frames: server-sent events, JSON lines. One audited parser for the host, the test kit
+//! and the conformance run; no adapter ever sees half a frame or half a character.
 //!
-//! A parser is a value: after the same bytes it is in the same state, however they were cut into chunks (`PartialEq` lets
-//! tests prove that). What a parser holds is bounded by `frame_bytes_max`, and a frame that lies whole in one chunk is
-//! handed out without a copy.
+//! A parser is a value: after the same bytes it is in the same state, however they were cut into chunks (`PartialEq`
+//! lets tests prove that). What a parser holds is bounded by `frame_bytes_max`, and a frame that lies whole in one
+//! chunk is handed out without a copy.
 
 use memchr::{memchr, memchr2};
 
@@ -102,9 +102,9 @@ impl Parser {
 
 /// Parser of server-sent events.
 ///
-/// Lines end with LF, CRLF or CR; a leading byte order mark, comments, `id`, `retry` and unknown fields are passed over;
-/// the space after the colon may be missing; several `data` lines are joined with LF. An event without `data` is none, and
-/// neither is one whose data and name are both empty.
+/// Lines end with LF, CRLF or CR; a leading byte order mark, comments, `id`, `retry` and unknown fields are passed
+/// over; the space after the colon may be missing; several `data` lines are joined with LF. An event without `data` is
+/// none, and neither is one whose data and name are both empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SseParser {
     frame_bytes_max: usize,
@@ -153,8 +153,8 @@ impl SseParser {
         self.feed_boundary(chunk, out).map(|_| ())
     }
 
-    /// As [`SseParser::feed`]; tells how long the part of `chunk` is after which no event is open (0 if there is none). A
-    /// relay that sends only up to there can put an event of its own behind it at any time.
+    /// As [`SseParser::feed`]; tells how long the part of `chunk` is after which no event is open (0 if there is none).
+    /// A relay that sends only up to there can put an event of its own behind it at any time.
     ///
     /// # Errors
     /// As [`SseParser::feed`].
@@ -181,8 +181,8 @@ impl SseParser {
         Ok(boundary)
     }
 
-    /// The stream has ended: hands out a last event that lacks its blank line. (The standard would drop it, but vendors end
-    /// streams so.)
+    /// The stream has ended: hands out a last event that lacks its blank line. (The standard would drop it, but vendors
+    /// end streams so.)
     ///
     /// # Errors
     /// As [`SseParser::feed`].
@@ -404,7 +404,10 @@ mod tests {
         frames
     }
 
-    const NASTY: &[(&[u8], &[(&str, &[u8])])] = &[
+    /// A stream and its frames: names with data.
+    type Case = (&'static [u8], &'static [(&'static str, &'static [u8])]);
+
+    const NASTY: &[Case] = &[
         (b"data: a\n\n", &[("", b"a")]),
         (b"data:a\r\n\r\ndata: b\r\n\r\n", &[("", b"a"), ("", b"b")]),
         (b"data: a\r\rdata: b\r\r", &[("", b"a"), ("", b"b")]),

@@ -348,7 +348,7 @@ impl Usage {
 /// How the answer ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finish {
-    /// "stop", "length", "tool_calls", "content_filter", "refusal", "stop_sequence", "pause", "error"; others pass through.
+    /// `stop`, `length`, `tool_calls`, `content_filter`, `refusal`, `stop_sequence`, `pause`, `error`; others pass through.
     pub reason: String,
     /// The stop sequence that was met.
     pub sequence: Option<String>,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Finds and replaces top-level members of a JSON object and leaves every other byte as it came: what lets a caller's body
-//! reach a vendor of the same dialect without being re-written. It does not interpret what the members mean.
+//! Finds and replaces top-level members of a JSON object and leaves every other byte as it came: what lets a caller's
+//! body reach a vendor of the same dialect without being re-written. It does not interpret what the members mean.
 //!
-//! One pass validates the whole syntax, so nothing that two parsers could read differently goes through: duplicate member
-//! names are refused, also where one of them is spelled with escapes. Nesting costs no stack.
+//! One pass validates the whole syntax, so nothing that two parsers could read differently goes through: duplicate
+//! member names are refused, also where one of them is spelled with escapes. Nesting costs no stack.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -76,8 +76,8 @@ impl<'b> Members<'b> {
     }
 
     /// The body with these members set to this raw JSON, or removed where the raw JSON is empty; a member that the body
-    /// lacks is added at the end. Every other byte stays. Of two edits of one member the last holds. The raw JSON must be
-    /// valid (see [`is_json`]).
+    /// lacks is added at the end. Every other byte stays. Of two edits of one member the last holds. The raw JSON must
+    /// be valid (see [`is_json`]).
     #[must_use]
     pub fn splice(&self, edits: &[(&str, &str)]) -> Vec<u8> {
         let edit = |name: &str| edits.iter().rev().find(|(edited, _)| *edited == name).map(|(_, raw)| *raw);
@@ -209,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_splice_changes_nothing_but_what_it_names() {
-        let cases: &[(&str, &[(&str, &str)], &str)] = &[
+        type Case = (&'static str, &'static [(&'static str, &'static str)], &'static str);
+        let cases: &[Case] = &[
             (r#"{"a":1,"b":2}"#, &[], r#"{"a":1,"b":2}"#),
             (r#"{ "a" : 1.0 , "b":2 }"#, &[("b", "[3]")], r#"{ "a" : 1.0 , "b":[3] }"#),
             (r#"{ "a" : 1 , "b":2 }"#, &[("a", "")], r#"{ "b":2 }"#),

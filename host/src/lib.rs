@@ -27,6 +27,7 @@ pub mod random;
 pub mod plugin;
 
 // -- control plane and foundations
+pub mod cli;
 pub mod config;
 pub mod keys;
 pub mod library;

@@ -17,7 +17,7 @@ pub trait Adapter: Sized + 'static {
 
     /// Wire languages of the vendor ("openai-chat"): for callers that speak one of them the host asks [`Self::relay`].
     const DIALECTS: &'static [&'static str] = &[];
-    /// What the adapter can be asked for: "chat", "count_tokens", "embeddings".
+    /// What the adapter can be asked for: `chat`, `count_tokens`, `embeddings`.
     const OPERATIONS: &'static [&'static str];
     /// Secrets that the adapter names by itself.
     const SECRETS: &'static [&'static str] = &[];
@@ -142,14 +142,14 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// A POST of JSON, with an answer that comes whole.
+    /// A POST of JSON, with an answer that comes whole. The host states the content type and the length of the body.
     #[must_use]
     pub fn post(path: impl Into<String>) -> Self {
         Self {
             method: "POST".to_owned(),
             path: path.into(),
             query: Vec::new(),
-            headers: vec![Placed::text("content-type", "application/json")],
+            headers: Vec::new(),
             body: Body::None,
             framing: Framing::Whole,
             after_ms: 0,
@@ -199,12 +199,11 @@ impl Upstream {
 }
 
 /// A header or a query parameter of an upstream request.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     /// Lower-case header name, or name of the parameter.
     pub name: String,
     /// Value.
-    #[serde(flatten)]
     pub value: PlacedValue,
 }
 
@@ -269,6 +268,13 @@ impl Framing {
     #[must_use]
     pub fn sse_if(streaming: bool) -> Self {
         if streaming { Self::Sse } else { Self::Whole }
+    }
+}
+
+/// Golden cases show `["name", "text"]` or `["name", {"prefix", "secret"}]`.
+impl Serialize for Placed {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        (&self.name, &self.value).serialize(serializer)
     }
 }
 

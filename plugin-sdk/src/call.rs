@@ -8,7 +8,7 @@ use serde::Serialize;
 pub struct Call {
     /// Unique to the request.
     pub id: String,
-    /// "chat", "count_tokens", "embeddings" …; "" before the route is known to be an AI route.
+    /// `chat`, `count_tokens`, `embeddings` …; "" before the route is known to be an AI route.
     pub operation: String,
     /// The caller's wire language; "" on a plain HTTP route.
     pub dialect: String,
@@ -70,7 +70,7 @@ fn find<'a>(pairs: &'a [(String, String)], wanted: &str) -> Option<&'a str> {
 }
 
 /// What a plugin wants to see of each call; what no plugin wants is never copied into a guest.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wants {
     /// Request headers.
     pub headers: Vec<String>,

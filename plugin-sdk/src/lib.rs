@@ -42,6 +42,7 @@ extern crate self as penstock_sdk;
 pub mod adapter;
 pub mod call;
 pub mod config;
+pub mod dialect;
 pub mod log;
 pub mod manifest;
 pub mod metrics;

@@ -278,9 +278,21 @@ fn configure<T, C: Config>(
 ) -> Result<Value, Unfit> {
     secrets::imp::grant(granted.clone());
     let made = Reader::read(config).and_then(new).map_err(|issues| Unfit::Issues(json!(issues)))?;
-    let wants = json!(wants(&made));
+    let Wants { headers, response_headers, members } = wants(&made);
+    let wants = json!({
+        "headers": sorted(headers),
+        "response_headers": sorted(response_headers),
+        "members": sorted(members),
+    });
     *plugin = Some(made);
     Ok(wants)
+}
+
+/// As the host keeps them.
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn unconfigured() -> Failed {

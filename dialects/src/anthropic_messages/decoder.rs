@@ -233,8 +233,8 @@ fn end_block(open: Open, events: &mut Vec<Event>) {
             }
         }
         Open::Opaque(mut block, input) => {
-            if let Ok(input) = serde_json::from_str(&input) {
-                block["input"] = input;
+            if let (Value::Object(block), Ok(input)) = (&mut block, serde_json::from_str(&input)) {
+                block.insert("input".to_owned(), input);
             }
             events.push(response::opaque_event(&block));
         }

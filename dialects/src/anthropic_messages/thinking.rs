@@ -93,8 +93,13 @@ pub(super) fn of(request: &Request, stated_effort: bool) -> Thinking {
     if decides_itself {
         let dropped = if reasoning.budget_tokens.is_some() { vec!["reasoning.budget_tokens"] } else { Vec::new() };
         let thinking_tokens = if ceiling.is_none() { budget_tokens(effort) } else { 0 };
+        let mut thinking = json!({"type": "adaptive"});
+        // From 4.7 on thoughts come without text unless it is asked for. Who asks in this dialect says so itself.
+        if reasoning.enabled.is_none() && generation.is_claude_from(4, 7) {
+            thinking["display"] = json!("summarized");
+        }
         return Thinking {
-            thinking: Some(json!({"type": "adaptive"})),
+            thinking: Some(thinking),
             effort: effort.and_then(|effort| wire_effort(effort, generation)),
             output_tokens_max: plain.output_tokens_max + thinking_tokens,
             dropped,
@@ -195,6 +200,8 @@ mod tests {
             of_case(old, None, Some(9000), Some(4000)),
             (enabled(2000), None, 4000, vec!["reasoning.budget_tokens"])
         );
+        let told = json!({"type": "adaptive", "display": "summarized"});
+        assert_eq!(of_case("claude-opus-5", Some("xhigh"), None, Some(9)), (told, Some("xhigh"), 9, vec![]));
         let new = "claude-opus-4-6";
         assert_eq!(
             of_case(new, Some("xhigh"), None, None),

@@ -163,31 +163,8 @@ impl Writer<'_> {
     }
 
     fn sampling(&mut self, thinks: bool) {
+        self.temperature(thinks);
         let request = self.request;
-        if let Some(temperature) = request.temperature {
-            // Other dialects go up to 2.
-            let clamped = temperature.clamp(0.0, 1.0);
-            #[allow(clippy::float_cmp, reason = "whether the value was changed, not whether it is near")]
-            let as_wanted = clamped == temperature && !(thinks && clamped != 1.0);
-            if !as_wanted {
-                self.drop("temperature");
-            }
-            // A model that thinks takes no other temperature than its own.
-            if !thinks || as_wanted {
-                self.set("temperature", json!(clamped));
-            }
-        }
-        if let Some(top_p) = request.top_p {
-            // Since 4.1 the API takes one of the two.
-            if request.temperature.is_some() && Generation::of(&request.model).is_claude_from(4, 1) {
-                self.drop("top_p");
-            } else {
-                self.set("top_p", json!(top_p));
-            }
-        }
-        if let Some(top_k) = request.top_k {
-            if thinks { self.drop("top_k") } else { self.set("top_k", json!(top_k)) }
-        }
         if request.seed.is_some() {
             self.drop("seed");
         }
@@ -202,6 +179,38 @@ impl Writer<'_> {
         }
         if !stop.is_empty() {
             self.set("stop_sequences", json!(stop));
+        }
+    }
+
+    /// What the API admits depends on the generation of the model: since 4.1 one of `temperature` and `top_p`, since 4.7
+    /// none of the three. A model that thinks samples in its own way.
+    fn temperature(&mut self, thinks: bool) {
+        let request = self.request;
+        let generation = Generation::of(&request.model);
+        let fixed = generation.is_claude_from(4, 7);
+        if let Some(temperature) = request.temperature {
+            // Other dialects go up to 2.
+            let clamped = temperature.clamp(0.0, 1.0);
+            #[allow(clippy::float_cmp, reason = "whether it is the default to the bit")]
+            let is_default = temperature == 1.0;
+            #[allow(clippy::float_cmp, reason = "whether the value was changed, not whether it is near")]
+            let changed = clamped != temperature;
+            if changed || (!is_default && (thinks || fixed)) {
+                self.drop("temperature");
+            }
+            if !fixed && (!thinks || is_default) {
+                self.set("temperature", json!(clamped));
+            }
+        }
+        if let Some(top_p) = request.top_p {
+            if fixed || (request.temperature.is_some() && generation.is_claude_from(4, 1)) {
+                self.drop("top_p");
+            } else {
+                self.set("top_p", json!(top_p));
+            }
+        }
+        if let Some(top_k) = request.top_k {
+            if thinks || fixed { self.drop("top_k") } else { self.set("top_k", json!(top_k)) }
         }
     }
 

@@ -15,7 +15,7 @@ pub struct Style {
     pub top_k: bool,
     /// Name of the output limit: `max_tokens`, or `max_completion_tokens`, which OpenAI's newer models demand.
     pub output_limit: &'static str,
-    /// Name of the member in which reasoning goes back; none leaves the text out.
+    /// Name of the member in which reasoning goes back; with none, reasoning and its seals are left out.
     pub reasoning: Option<&'static str>,
 }
 
@@ -170,6 +170,13 @@ impl Writer<'_> {
                 self.mark(block, path, &mut call);
                 parts.calls.push(call);
             }
+            Content::Reasoning { signature, .. } if self.style.reasoning.is_none() => {
+                match signature.as_deref().and_then(seal::as_extra_content) {
+                    Some(extra) => parts.extra.push(extra),
+                    None => self.drop(path),
+                }
+            }
+            Content::Redacted { .. } if self.style.reasoning.is_none() => self.drop(path),
             Content::Reasoning { text, signature } => {
                 parts.reasoning.push_str(text);
                 parts.extra.extend(signature.as_deref().and_then(seal::as_extra_content));
@@ -272,19 +279,15 @@ impl Writer<'_> {
     }
 
     fn reasoning(&mut self, request: &Request, body: &mut Map<String, Value>) {
-        let own = request.extensions.get(NAME);
-        if own.is_some_and(|own| OWN_REASONING.iter().any(|member| own.contains_key(*member))) {
-            return set(
-                body,
-                "reasoning_effort",
-                request.reasoning.as_ref().and_then(|stated| stated.effort.as_deref()).filter(|_| {
-                    own.is_some_and(|own| own.get("reasoning").is_none_or(|stated| stated["effort"].is_null()))
-                }),
-            );
-        }
         let Some(stated) = &request.reasoning else { return };
-        match effort(stated) {
-            Some(effort) => set(body, "reasoning_effort", Some(effort)),
+        let own = request.extensions.get(NAME);
+        let has_own = own.is_some_and(|own| OWN_REASONING.iter().any(|member| own.contains_key(*member)));
+        let own_effort =
+            own.and_then(|own| own.get("reasoning")).is_some_and(|reasoning| !reasoning["effort"].is_null());
+        let word = if has_own { stated.effort.as_deref().filter(|_| !own_effort) } else { effort(stated) };
+        match word {
+            Some(word) => set(body, "reasoning_effort", Some(word)),
+            None if has_own => {} // says more, and is written with the extensions
             None => self.drop("reasoning"),
         }
     }

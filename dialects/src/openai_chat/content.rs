@@ -52,13 +52,13 @@ pub(super) fn message(mut members: Object, path: &str, index: usize, legacy_id: 
     }
     members.retain(|_, value| value.as_array().is_none_or(|list| !list.is_empty()));
     if !members.is_empty() {
-        message.blocks.push(block(kept_members(members)));
+        message.blocks.push(block(kept_members(&members)));
     }
     Ok(message)
 }
 
 /// Members of a message that the canonical form has no place for: an opaque block without a type.
-fn kept_members(members: Object) -> Content {
+fn kept_members(members: &Object) -> Content {
     Content::Opaque { dialect: NAME.to_owned(), json: json!({ "message": members }) }
 }
 
@@ -101,7 +101,7 @@ fn blocks(content: Option<Value>, path: &str) -> Result<Vec<Block>, Fault> {
 fn result(id: String, mut blocks: Vec<Block>, members: &mut Object) -> Block {
     members.retain(|_, value| !value.is_null());
     if !members.is_empty() {
-        blocks.push(block(kept_members(std::mem::take(members))));
+        blocks.push(block(kept_members(&std::mem::take(members))));
     }
     block(Content::ToolResult { id, blocks, is_error: false })
 }
@@ -250,7 +250,8 @@ fn sealed(text: &str, seal: String) -> Block {
     block(Content::Reasoning { text: text.to_owned(), signature: Some(seal) })
 }
 
-/// Thoughts that come back: `reasoning_details` where it has them, since only it knows the seals, and otherwise the text.
+/// Thoughts that come back: `reasoning_details` where it has them, since only it knows the seals, and otherwise the
+/// text.
 fn reasoning(members: &mut Object, path: &str) -> Result<Vec<Block>, Fault> {
     let content = take_text(members, "reasoning_content", path)?;
     let other = match members.get("reasoning") {

@@ -6,6 +6,7 @@
 
 use serde_json::{Value, json};
 
+use super::rules::{CALLER_AT_FAULT, RULES, minimax_class, zhipu_class};
 use crate::ir::{Fault, FaultClass};
 
 /// What a vendor said of an error, wherever it said it.
@@ -140,7 +141,8 @@ impl Said {
     }
 
     fn class(&self, wait_ms: Option<u64>) -> FaultClass {
-        if let Some(class) = self.numbered {
+        // "Wrong request" is what numbers say of everything that has no number of its own.
+        if let Some(class) = self.numbered.filter(|class| *class != FaultClass::InvalidRequest) {
             return class;
         }
         match self.status {
@@ -153,8 +155,9 @@ impl Said {
             let said = tags.iter().any(|tag| self.tags.contains(tag)) || words.iter().any(|w| self.text.contains(w));
             // "Too many tokens" is a rate where the status or the code says so.
             let misread = limited && *class == FaultClass::ContextTooLong && !self.tags.contains("context_length");
-            // Google words every rate limit as a quota, but tells when to come again.
-            let renewed = *class == FaultClass::Quota && wait_ms.is_some() && !self.tags.contains("insufficient_quota");
+            // Google words every rate limit as a quota, but tells when to come again; Groq limits the rate of a day.
+            let soon = wait_ms.is_some() || self.tags.contains("rate_limit");
+            let renewed = *class == FaultClass::Quota && soon && !self.tags.contains("insufficient_quota");
             if said && !misread && !(renewed && limited) {
                 return *class;
             }
@@ -172,282 +175,9 @@ impl Said {
             500 if CALLER_AT_FAULT.iter().any(|words| self.text.contains(words)) => FaultClass::InvalidRequest,
             400..=499 => FaultClass::InvalidRequest,
             500..=599 => FaultClass::Overloaded,
-            _ if self.tags.contains("invalid_request") => FaultClass::InvalidRequest,
+            _ if self.numbered.is_some() || self.tags.contains("invalid_request") => FaultClass::InvalidRequest,
             _ => FaultClass::VendorBug,
         }
-    }
-}
-
-/// Class, parts of codes and types that mean it, parts of messages that mean it. The first that fits decides.
-type Rule = (FaultClass, &'static [&'static str], &'static [&'static str]);
-
-const RULES: &[Rule] = &[
-    (
-        FaultClass::ContextTooLong,
-        &[
-            "context_length",
-            "exceed_context_size",
-            "too_many_prompt_tokens",
-            "too_many_tokens",
-            "context_window",
-            "contextlengthexceeded",
-            "prompt_too_long",
-            "input_too_long",
-            "max_context",
-            "context_limit",
-        ],
-        &[
-            "maximum context length",
-            "context length",
-            "context window",
-            "context size",
-            "prompt is too long",
-            "prompt too long",
-            "input tokens exceed",
-            "input is too long",
-            "input too long",
-            "messages is too long",
-            "range of input length",
-            "exceeds the maximum number of tokens",
-            "exceed max context",
-            "maximum prompt length",
-            "exceeds the model's maximum",
-            "too many tokens",
-            "token count exceeds",
-            "prompt exceeds max length",
-            "input length and `max_tokens` exceed",
-            "exceeded model token limit",
-            "input token limit",
-            "exceeds model's max",
-        ],
-    ),
-    (
-        FaultClass::Billing,
-        &[
-            "insufficient_balance",
-            "insufficientbalance",
-            "billing",
-            "arrearage",
-            "payment",
-            "accountoverdue",
-            "insufficient_credits",
-            "insufficient_funds",
-            "overdue",
-        ],
-        &[
-            "insufficient balance",
-            "insufficient credit",
-            "insufficient fund",
-            "credit balance",
-            "payment required",
-            "overdue payment",
-            "in arrears",
-            "arrearage",
-            "requires more credits",
-            "never purchased credits",
-            "out of credits",
-            "no credits",
-            "in good standing",
-            "recharge",
-            "余额不足",
-            "欠费",
-        ],
-    ),
-    (
-        FaultClass::Quota,
-        &[
-            "insufficient_quota",
-            "quota_exceeded",
-            "quotaexceeded",
-            "exceeded_current_quota",
-            "freetieronly",
-            "usage_limit",
-        ],
-        &[
-            "exceeded your current quota",
-            "free-models-per-day",
-            "per day",
-            "tokens per day",
-            "daily limit",
-            "monthly limit",
-            "weekly limit",
-            "usage limit",
-            "free tier of the model has been exhausted",
-            "monthly spend",
-            "spending limit",
-        ],
-    ),
-    (
-        FaultClass::ContentFilter,
-        &[
-            "content_filter",
-            "content_policy",
-            "contentpolicy",
-            "responsibleai",
-            "data_inspection_failed",
-            "datainspectionfailed",
-            "content_moderation",
-            "sensitivecontent",
-            "moderation_blocked",
-            "content_blocked",
-        ],
-        &[
-            "content management policy",
-            "content filter",
-            "inappropriate content",
-            "content policy",
-            "flagged by our safety",
-            "flagged for",
-            "sensitive content",
-            "violates our usage policies",
-            "content exists risk",
-        ],
-    ),
-    (
-        FaultClass::RateLimit,
-        &[
-            "rate_limit",
-            "ratelimit",
-            "rate_limited",
-            "too_many_requests",
-            "toomanyrequests",
-            "throttling",
-            "limit_requests",
-            "limit_burst_rate",
-            "service_tier_capacity_exceeded",
-            "resource_exhausted",
-        ],
-        &[
-            "rate limit",
-            "rate-limit",
-            "too many requests",
-            "requests per minute",
-            "tokens per min",
-            "concurrency limit",
-        ],
-    ),
-    (
-        FaultClass::Authentication,
-        &["invalid_api_key", "invalidapikey", "authentication", "unauthorized", "unauthenticated", "invalid_key"],
-        &[
-            "invalid api key",
-            "incorrect api key",
-            "api key not valid",
-            "no api key",
-            "provide an api key",
-            "invalid token",
-            "authentication fail",
-            "unauthorized",
-            "api key is invalid",
-            "invalid authentication",
-        ],
-    ),
-    (
-        FaultClass::ModelNotFound,
-        &[
-            "model_not_found",
-            "deploymentnotfound",
-            "invalid_model",
-            "modelnotfound",
-            "unknown_model",
-            "invalidendpointormodel",
-            "model_not_available",
-            "modelnotopen",
-            "not_found_model",
-            "unknownmodel",
-        ],
-        &[
-            "model not exist",
-            "model not found",
-            "invalid model",
-            "unknown model",
-            "no such model",
-            "not a valid model",
-            "is not found for api version",
-            "no endpoints found for",
-            "supported api model names",
-            "deployment for this resource",
-            "no allowed providers",
-            "model does not exist",
-            "is not a valid model id",
-        ],
-    ),
-    (
-        FaultClass::Permission,
-        &["permission", "accessdenied", "access_denied", "forbidden", "modelaccessdenied", "modelidaccessdisabled"],
-        &["permission denied", "access denied", "not authorized to", "do not have permission", "not allowed to access"],
-    ),
-    (FaultClass::Unsupported, &["not_supported_error", "unsupported_country"], &[]),
-    (
-        FaultClass::Timeout,
-        &["timeout", "timed_out", "deadline_exceeded", "requesttimeout"],
-        &["timed out", "request timeout", "deadline exceeded"],
-    ),
-    (
-        FaultClass::Overloaded,
-        &[
-            "overloaded",
-            "engine_overloaded",
-            "service_unavailable",
-            "serviceunavailable",
-            "serveroverloaded",
-            "unavailable",
-        ],
-        &[
-            "overloaded",
-            "at capacity",
-            "over capacity",
-            "temporarily unavailable",
-            "service unavailable",
-            "server is busy",
-        ],
-    ),
-];
-
-/// Phrases by which a server says under a 500 that the request was wrong (llama.cpp does).
-const CALLER_AT_FAULT: &[&str] = &[
-    "cannot use",
-    "requires --",
-    "not supported",
-    "unsupported",
-    "does not support",
-    "failed to parse",
-    "must be",
-    "invalid",
-    "unknown ",
-    "expected ",
-    "missing ",
-];
-
-/// Business codes of Zhipu (docs.bigmodel.cn, "error codes"): strings of four digits.
-fn zhipu_class(code: &str) -> Option<FaultClass> {
-    let number: u16 = code.parse().ok().filter(|_| code.len() == 4)?;
-    Some(match number {
-        1000..=1004 => FaultClass::Authentication,
-        1110..=1112 | 1120..=1121 | 1220 | 1311 => FaultClass::Permission,
-        1113 | 1309 => FaultClass::Billing,
-        1210 | 1212..=1215 => FaultClass::InvalidRequest,
-        1211 | 1221 | 1222 => FaultClass::ModelNotFound,
-        1230 | 1234 | 1305 | 1312 => FaultClass::Overloaded,
-        1261 => FaultClass::ContextTooLong,
-        1300 | 1301 => FaultClass::ContentFilter,
-        1302 | 1303 | 1313 => FaultClass::RateLimit,
-        1304 | 1308 | 1310 => FaultClass::Quota,
-        _ => return None,
-    })
-}
-
-/// `base_resp.status_code` of MiniMax (platform.minimax.io, "error codes").
-fn minimax_class(code: i64) -> FaultClass {
-    match code {
-        1001 => FaultClass::Timeout,
-        1002 | 1039 | 1041 => FaultClass::RateLimit,
-        1004 | 2049 => FaultClass::Authentication,
-        1008 => FaultClass::Billing,
-        1026 | 1027 => FaultClass::ContentFilter,
-        1042 | 2013 | 20132 => FaultClass::InvalidRequest,
-        2056 => FaultClass::Quota,
-        _ => FaultClass::Overloaded,
     }
 }
 
@@ -541,7 +271,7 @@ pub(super) fn encode(fault: &Fault) -> Value {
         FaultClass::ContentFilter => ("invalid_request_error", Some("content_filter")),
         FaultClass::ModelNotFound => ("invalid_request_error", Some("model_not_found")),
         FaultClass::InvalidRequest => ("invalid_request_error", None),
-        FaultClass::Unsupported => ("invalid_request_error", Some("unsupported")),
+        FaultClass::Unsupported => ("invalid_request_error", Some("unsupported_operation")),
         FaultClass::Overloaded => ("server_error", Some("overloaded")),
         FaultClass::Timeout => ("server_error", Some("timeout")),
         FaultClass::VendorBug => ("server_error", Some("upstream_error")),
@@ -561,85 +291,99 @@ fn parameter(fault: &Fault) -> Option<&str> {
 mod tests {
     use super::*;
 
+    use FaultClass as C;
+
+    const ERRORS: &[(u16, &str, FaultClass)] = &[
+        (400, r#"{"error":{"message":"x","code":"context_length_exceeded"}}"#, C::ContextTooLong),
+        (
+            400,
+            r#"{"error":{"message":"the request exceeds the available context size","code":400,"type":"exceed_context_size_error"}}"#,
+            C::ContextTooLong,
+        ),
+        (
+            400,
+            r#"{"object":"error","message":"Prompt contains 65673 tokens, too large for model with 32768 maximum context length","type":"invalid_request_prompt_too_large","code":"3051"}"#,
+            C::ContextTooLong,
+        ),
+        (
+            429,
+            r#"{"error":{"message":"Request too large on tokens per min (TPM): too many tokens","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            C::RateLimit,
+        ),
+        (
+            429,
+            r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","code":"insufficient_quota"}}"#,
+            C::Quota,
+        ),
+        (402, r#"{"error":{"message":"Insufficient Balance","type":"unknown_error"}}"#, C::Billing),
+        (429, r#"{"error":{"code":"1113","message":"x"}}"#, C::Billing),
+        (429, r#"{"error":{"code":"1302","message":"x"}}"#, C::RateLimit),
+        (
+            429,
+            r#"{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}"#,
+            C::RateLimit,
+        ),
+        (
+            400,
+            r#"{"error":{"code":"data_inspection_failed","message":"Input data may contain inappropriate content."}}"#,
+            C::ContentFilter,
+        ),
+        (
+            400,
+            r#"{"error":{"message":"The response was filtered","code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
+            C::ContentFilter,
+        ),
+        (
+            400,
+            r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***yz"}"#,
+            C::Authentication,
+        ),
+        (401, r#"{"detail":"Unauthorized"}"#, C::Authentication),
+        (403, r#"{"error":{"code":"Model.AccessDenied","message":"Model access denied."}}"#, C::Permission),
+        (
+            403,
+            r#"{"error":{"code":"AllocationQuota.FreeTierOnly","message":"The free tier of the model has been exhausted."}}"#,
+            C::Quota,
+        ),
+        (404, r#"{"error":{"message":"No endpoints found for foo/bar.","code":404}}"#, C::ModelNotFound),
+        (404, "", C::InvalidRequest),
+        (422, r#"{"detail":[{"loc":["body"],"msg":"field required"}]}"#, C::InvalidRequest),
+        (
+            500,
+            r#"{"error":{"code":500,"message":"tools param requires --jinja flag","type":"server_error"}}"#,
+            C::InvalidRequest,
+        ),
+        (
+            500,
+            r#"{"error":{"message":"The server had an error while processing your request","type":"server_error"}}"#,
+            C::Overloaded,
+        ),
+        (501, r#"{"error":{"code":501,"message":"x","type":"not_supported_error"}}"#, C::Unsupported),
+        (503, "upstream connect error", C::Overloaded),
+        (529, r#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#, C::Overloaded),
+        (504, "<html>", C::Timeout),
+        (302, "", C::VendorBug),
+        (500, r#"{"error":{"message":"An unexpected error occurred","type":"server_error"}}"#, C::Overloaded),
+        (
+            422,
+            r#"{"error":"`inputs` tokens + `max_new_tokens` must be <= 4096. Given: 5000","error_type":"validation"}"#,
+            C::ContextTooLong,
+        ),
+        (
+            429,
+            r#"{"error":{"message":"Rate limit reached on tokens per day (TPD)","type":"tokens","code":"rate_limit_exceeded"}}"#,
+            C::RateLimit,
+        ),
+        (429, r#"{"error":{"message":"Rate limit exceeded: free-models-per-day","code":429}}"#, C::Quota),
+    ];
+
     fn class(status: u16, body: &str) -> FaultClass {
         decode(status, &|_| None, body.as_bytes()).class
     }
 
     #[test]
     fn a_class_follows_from_status_and_words() {
-        use FaultClass as C;
-        let cases: &[(u16, &str, FaultClass)] = &[
-            (400, r#"{"error":{"message":"x","code":"context_length_exceeded"}}"#, C::ContextTooLong),
-            (
-                400,
-                r#"{"error":{"message":"the request exceeds the available context size","code":400,"type":"exceed_context_size_error"}}"#,
-                C::ContextTooLong,
-            ),
-            (
-                400,
-                r#"{"object":"error","message":"Prompt contains 65673 tokens, too large for model with 32768 maximum context length","type":"invalid_request_prompt_too_large","code":"3051"}"#,
-                C::ContextTooLong,
-            ),
-            (
-                429,
-                r#"{"error":{"message":"Request too large on tokens per min (TPM): too many tokens","type":"tokens","code":"rate_limit_exceeded"}}"#,
-                C::RateLimit,
-            ),
-            (
-                429,
-                r#"{"error":{"message":"You exceeded your current quota, please check your plan and billing details.","type":"insufficient_quota","code":"insufficient_quota"}}"#,
-                C::Quota,
-            ),
-            (402, r#"{"error":{"message":"Insufficient Balance","type":"unknown_error"}}"#, C::Billing),
-            (429, r#"{"error":{"code":"1113","message":"x"}}"#, C::Billing),
-            (429, r#"{"error":{"code":"1302","message":"x"}}"#, C::RateLimit),
-            (
-                429,
-                r#"{"object":"error","message":"Rate limit exceeded","type":"rate_limited","param":null,"code":"1300"}"#,
-                C::RateLimit,
-            ),
-            (
-                400,
-                r#"{"error":{"code":"data_inspection_failed","message":"Input data may contain inappropriate content."}}"#,
-                C::ContentFilter,
-            ),
-            (
-                400,
-                r#"{"error":{"message":"The response was filtered","code":"content_filter","innererror":{"code":"ResponsibleAIPolicyViolation"}}}"#,
-                C::ContentFilter,
-            ),
-            (
-                400,
-                r#"{"code":"Client specified an invalid argument","error":"Incorrect API key provided: xa***yz"}"#,
-                C::Authentication,
-            ),
-            (401, r#"{"detail":"Unauthorized"}"#, C::Authentication),
-            (403, r#"{"error":{"code":"Model.AccessDenied","message":"Model access denied."}}"#, C::Permission),
-            (
-                403,
-                r#"{"error":{"code":"AllocationQuota.FreeTierOnly","message":"The free tier of the model has been exhausted."}}"#,
-                C::Quota,
-            ),
-            (404, r#"{"error":{"message":"No endpoints found for foo/bar.","code":404}}"#, C::ModelNotFound),
-            (404, "", C::InvalidRequest),
-            (422, r#"{"detail":[{"loc":["body"],"msg":"field required"}]}"#, C::InvalidRequest),
-            (
-                500,
-                r#"{"error":{"code":500,"message":"tools param requires --jinja flag","type":"server_error"}}"#,
-                C::InvalidRequest,
-            ),
-            (
-                500,
-                r#"{"error":{"message":"The server had an error while processing your request","type":"server_error"}}"#,
-                C::Overloaded,
-            ),
-            (501, r#"{"error":{"code":501,"message":"x","type":"not_supported_error"}}"#, C::Unsupported),
-            (503, "upstream connect error", C::Overloaded),
-            (529, r#"{"error":{"type":"overloaded_error","message":"Overloaded"}}"#, C::Overloaded),
-            (504, "<html>", C::Timeout),
-            (302, "", C::VendorBug),
-        ];
-        for (status, body, expected) in cases {
+        for (status, body, expected) in ERRORS {
             assert_eq!(class(*status, body), *expected, "{status} {body}");
         }
     }
@@ -662,6 +406,14 @@ mod tests {
             ),
             (json!({"error": "slow down", "code": 503}), Some(FaultClass::Overloaded)),
             (json!({"error": null, "choices": []}), None),
+            (
+                json!({"base_resp": {"status_code": 2013, "status_msg": "context window exceeds limit"}}),
+                Some(FaultClass::ContextTooLong),
+            ),
+            (
+                json!({"base_resp": {"status_code": 2013, "status_msg": "invalid params"}}),
+                Some(FaultClass::InvalidRequest),
+            ),
             (json!({"code": "InvalidParameter", "message": "no", "request_id": "r"}), Some(FaultClass::VendorBug)),
             (json!({"detail": "Not Found"}), Some(FaultClass::VendorBug)),
         ];

@@ -2,15 +2,17 @@
 //! The dialect `openai-chat`: OpenAI's Chat Completions, which most vendors speak in their own way.
 //!
 //! What we write is what OpenAI documents; what we read is what recorded vendors send. The parts: [`request`] reads a
-//! caller's request, [`asking`] writes one to a vendor, [`reading`] reads a vendor's answer, [`writing`] writes one to a
-//! caller, [`fault`] does both for errors, [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged,
-//! [`tap`] watches what is relayed.
+//! caller's request, [`asking`] writes one to a vendor, [`reading`] reads a vendor's answer ([`plain`] most
+//! of its chunks), [`writing`] writes one to a caller, [`fault`] does both for errors (its words are in [`rules`]),
+//! [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged, [`tap`] watches what is relayed.
 
 mod asking;
 mod content;
 mod fault;
+mod plain;
 mod reading;
 mod request;
+mod rules;
 mod seal;
 mod tap;
 mod usage;

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Reads a vendor's answer, whole or chunk by chunk, into events. Tolerant: vendors that call themselves compatible differ
-//! in where they put usage, reasoning, errors and tool calls, and each branch here is something that a recorded vendor does.
+//! Reads a vendor's answer, whole or chunk by chunk, into events. Tolerant: vendors that call themselves compatible
+//! differ in where they put usage, reasoning, errors and tool calls, and each branch here is something that a recorded
+//! vendor does.
 
 use serde_json::{Map, Value};
 
-use super::{fault, seal, usage};
+use super::{fault, plain, seal, usage};
 use crate::codec::StreamDecoder;
 use crate::framing::Frame;
 use crate::ir::{Event, Fault, FaultClass, Finish, Usage};
@@ -82,6 +83,9 @@ impl StreamDecoder for Reading {
         if data.is_empty() || self.concluded {
             return;
         }
+        if self.started && frame.name.is_empty() && self.plain(data, events) {
+            return;
+        }
         match serde_json::from_slice::<Value>(data) {
             Ok(object) => {
                 let fault = fault::in_band(&object, frame.name == "error");
@@ -102,6 +106,19 @@ impl StreamDecoder for Reading {
 }
 
 impl Reading {
+    /// Takes a chunk that is plain; false if it is not.
+    fn plain(&mut self, data: &[u8], events: &mut Vec<Event>) -> bool {
+        let Some(chunk) = plain::read(data) else { return false };
+        if chunk.reasoning.is_some()
+            && *self.reasoning_from.get_or_insert(ReasoningFrom::Member) != ReasoningFrom::Member
+        {
+            return false;
+        }
+        events.extend(chunk.reasoning.map(Event::Reasoning));
+        events.extend(chunk.text.map(Event::Text));
+        true
+    }
+
     fn object(&mut self, object: &Value, events: &mut Vec<Event>) {
         let choices = object["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
         self.start(object, !choices.is_empty(), events);
@@ -265,7 +282,8 @@ impl Reading {
             return;
         }
         for (position, slot) in self.tools.iter_mut().enumerate() {
-            if !slot.told && !(slot.id.is_empty() && slot.early.is_empty()) {
+            let named = !slot.id.is_empty() || !slot.early.is_empty();
+            if named && !slot.told {
                 tell(slot, position, "", events);
             }
         }

@@ -3,9 +3,9 @@
 //! goes into the extensions of this dialect. `null` is read as absent everywhere.
 //!
 //! Normalised on the way (a request that is read and written again differs in this only): leading system and developer
-//! messages become one system message; `functions` and `function_call` become tools; `max_completion_tokens` becomes the
-//! output limit; a `stop` string becomes a list; a cache mark on a message moves to its last part; the names of reasoning
-//! members become `reasoning_content`; ids of legacy function calls are made up.
+//! messages become one system message; `functions` and `function_call` become tools; `max_completion_tokens` becomes
+//! the output limit; a `stop` string becomes a list; a cache mark on a message moves to its last part; the names of
+//! reasoning members become `reasoning_content`; ids of legacy function calls are made up.
 
 use serde_json::{Map, Value};
 
@@ -228,8 +228,8 @@ fn format(members: &mut Map<String, Value>) -> Result<Option<Format>, Fault> {
     }
 }
 
-/// How much to think. Vendors have their own members for that beside `reasoning_effort`; they are understood, and kept as
-/// extensions, since what they say beyond effort has no other place in this dialect.
+/// How much to think. Vendors have their own members for that beside `reasoning_effort`; they are understood, and kept
+/// as extensions, since what they say beyond effort has no other place in this dialect.
 fn reasoning(members: &mut Map<String, Value>, request: &mut Request) -> Result<(), Fault> {
     let mut stated = Reasoning { effort: text(members, "reasoning_effort")?, ..Reasoning::default() };
     if let Some(reasoning) = members.get("reasoning").filter(|reasoning| reasoning.is_object()) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Reasoning that a vendor wants back unchanged, between its wire form and the canonical one.
 //!
-//! On the wire it is the member `reasoning_details` (as OpenRouter defines it), a list of
-//! `{"type":"reasoning.text","text","signature"}` and `{"type":"reasoning.encrypted","data"}`. An item that holds more than
-//! that (`id`, `format`) travels whole inside the seal, which nobody but its vendor reads; so does `extra_content`, in which
-//! Gemini's OpenAI form hides its thought signatures.
+//! On the wire it is the member `reasoning_details` (as `OpenRouter` defines it), a list of
+//! `{"type":"reasoning.text","text","signature"}` and `{"type":"reasoning.encrypted","data"}`. An item that holds more
+//! than that (`id`, `format`) travels whole inside the seal, which nobody but its vendor reads; so does
+//! `extra_content`, in which Gemini's OpenAI form hides its thought signatures.
 
 use serde_json::{Map, Value, json};
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Watches an answer that is relayed untouched: its usage, its end, its error. A frame is parsed only where a byte search
-//! has found a member that says something.
+//! Watches an answer that is relayed untouched: its usage, its end, its error. A frame is parsed only where a byte
+//! search has found a member that says something.
 
 use std::sync::LazyLock;
 
@@ -67,8 +67,8 @@ impl codec::Tap for Tap {
     }
 }
 
-/// Whether the data has this member with a value other than null and the empty string. (In a JSON string the quotes of a
-/// name would be escaped, so a hit is a name.)
+/// Whether the data has this member with a value other than null and the empty string. (In a JSON string the quotes of
+/// a name would be escaped, so a hit is a name.)
 fn says_something(member: &Finder<'_>, data: &[u8]) -> bool {
     member.find_iter(data).any(|at| {
         let rest = data[at + member.needle().len()..].trim_ascii_start();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The usage object of OpenAI-shaped vendors, read into disjoint buckets and written from them.
 //!
-//! The vendors share the names and not the arithmetic (measured on recorded traffic): the cache is inside `prompt_tokens`
-//! except at Azure-hosted Grok; reasoning is inside `completion_tokens` except at xAI; audio is outside at Mistral; Gemini
-//! counts hidden thoughts only in the total.
+//! The vendors share the names and not the arithmetic (measured on recorded traffic): the cache is inside
+//! `prompt_tokens` except at Azure-hosted Grok; reasoning is inside `completion_tokens` except at xAI; audio is outside
+//! at Mistral; Gemini counts hidden thoughts only in the total.
 
 use serde_json::{Value, json};
 

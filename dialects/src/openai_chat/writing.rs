@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Writes an answer as OpenAI's SDKs read it: `chat.completion`, and `chat.completion.chunk` with its terminator.
-//! (platform.openai.com/docs/api-reference/chat.) Reasoning stands in `reasoning_content`, as DeepSeek named it; its seals
-//! in `reasoning_details` (see [`super::seal`]).
+//! (platform.openai.com/docs/api-reference/chat.) Reasoning stands in `reasoning_content`, as DeepSeek named it; its
+//! seals in `reasoning_details` (see [`super::seal`]).
 
 use serde_json::{Map, Value, json};
 

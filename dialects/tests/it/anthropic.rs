@@ -3,6 +3,7 @@
 
 mod cross;
 mod grammar;
+mod hostile;
 mod recorded;
 mod requests;
 mod streams;
@@ -48,6 +49,14 @@ fn comparable(mut response: Response) -> Response {
         }
     }
     response
+}
+
+#[test]
+fn every_recorded_exchange_conforms() {
+    for exchange in exchanges("anthropic-messages") {
+        let found = penstock_dialects::conformance::check(&exchange.meta, &exchange.expected, &exchange.answer);
+        assert_eq!(found, Ok(()), "{}", exchange.name);
+    }
 }
 
 #[test]

@@ -15,8 +15,8 @@ fn feed(parser: &mut SseParser, bytes: &[u8]) -> Vec<Owned> {
     frames
 }
 
-/// Cutting a stream at one byte is the same as cutting only the piece between two boundaries there: before it the parser
-/// has seen the same bytes, and behind it it is in the same state. So each piece is cut at each of its bytes.
+/// Cutting a stream at one byte is the same as cutting only the piece between two boundaries there: before it the
+/// parser has seen the same bytes, and behind it it is in the same state. So each piece is cut at each of its bytes.
 fn check_every_cut(name: &str, stream: &[u8]) {
     let (mut parser, mut at, mut pieces) = (SseParser::new(MAX), 0, 0);
     while at < stream.len() {

@@ -22,7 +22,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -71,14 +71,16 @@ where
     let mut socket = Socket::new(stream, Arc::clone(&activity));
     let mut life = server.life.subscribe();
     let Some(tls) = tls else {
-        let protocol = until_stopped(&mut life, sniff(&mut socket)).await;
+        let protocol = in_time(&mut life, &activity, sniff(&mut socket)).await;
         return match protocol {
             Some(Ok(Protocol::Http1)) => serve_http1(socket, peer, server, activity, life).await,
             Some(Ok(Protocol::Http2)) => serve_http2(socket, peer, server, activity, life).await,
-            Some(Ok(Protocol::Neither) | Err(_)) | None => {}
+            // Closed in good order, so that what it sent and we did not read makes no reset.
+            Some(Ok(Protocol::Neither)) => drop(socket.shutdown().await),
+            Some(Err(_)) | None => {}
         };
     };
-    let Some(Ok(stream)) = until_stopped(&mut life, tls.accept(socket)).await else { return };
+    let Some(Ok(stream)) = in_time(&mut life, &activity, tls.accept(socket)).await else { return };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(stream, peer, server, activity, life).await;
     } else {
@@ -102,9 +104,10 @@ async fn serve_http1<H, F, B, I>(
     let head_bytes_max = server.limits.head_bytes_max;
     let service = service_fn(|request| exchange(&server, &peer, activity.begin(false), &activity, request));
     let mut builder = http1::Builder::new();
-    // The socket has the time-outs: hyper's own would end an idle connection as early as an incomplete head.
+    // hyper's own time-out would end an idle connection as early as an incomplete head.
     builder.header_read_timeout(None).max_header_size(head_bytes_max);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
+    let mut check = pin!(tokio::time::sleep(activity.period()));
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
@@ -112,6 +115,17 @@ async fn serve_http1<H, F, B, I>(
                 Life::Stopped => return,
                 Life::Running | Life::Draining => connection.as_mut().graceful_shutdown(),
             },
+            () = check.as_mut() => {
+                let now = Instant::now();
+                let mut again = now + activity.period();
+                match activity.deadline() {
+                    Some((deadline, false)) if deadline <= now => return,
+                    Some((deadline, true)) if deadline <= now => connection.as_mut().graceful_shutdown(),
+                    Some((deadline, _)) => again = again.min(deadline),
+                    None => {}
+                }
+                check.as_mut().reset(again);
+            }
         }
     }
 }
@@ -159,7 +173,7 @@ async fn serve_http2<H, F, B, I>(
                 Life::Running | Life::Draining => connection.as_mut().graceful_shutdown(),
             },
             () = check.as_mut() => {
-                let idle_until = activity.idle_since().map_or_else(Instant::now, |since| since) + keep_alive;
+                let idle_until = activity.idle_since().unwrap_or_else(Instant::now) + keep_alive;
                 if idle_until <= Instant::now() {
                     connection.as_mut().graceful_shutdown();
                 }
@@ -276,15 +290,21 @@ async fn next(life: &mut watch::Receiver<Life>) -> Life {
     }
 }
 
-/// Runs what comes before the first request; none if the server drains or stops meanwhile.
-async fn until_stopped<T>(life: &mut watch::Receiver<Life>, future: impl Future<Output = T>) -> Option<T> {
+/// Runs what comes before the first request; none if it takes longer than a head may, or the server drains meanwhile.
+async fn in_time<T>(
+    life: &mut watch::Receiver<Life>,
+    activity: &Activity,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    let deadline = activity.deadline().map_or_else(Instant::now, |(deadline, _)| deadline);
     tokio::select! {
         done = future => Some(done),
+        () = tokio::time::sleep_until(deadline) => None,
         _ = life.wait_for(|life| *life != Life::Running) => None,
     }
 }
 
-/// Reads as much as it takes to tell HTTP/2 from HTTP/1, and gives it back. The socket's own time-out limits the wait.
+/// Reads as much as it takes to tell HTTP/2 from HTTP/1, and gives it back.
 async fn sniff(socket: &mut Socket) -> std::io::Result<Protocol> {
     let mut read = BytesMut::with_capacity(PREFACE.len());
     let protocol = loop {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A caller's TCP connection with what hyper leaves to us: time-outs for the head, the idle connection and a reader that does
-//! not read; bytes that were read ahead; and a close that lets the caller read the last answer.
+//! A caller's TCP connection with what hyper leaves to us: what it is doing and how long it may, bytes that were read ahead, an
+//! end for a reader that does not read, and a close that lets the caller read the last answer.
 //!
-//! A time-out ends the connection by an I/O error from `poll_read` or `poll_write`, which hyper takes as the end. Timers are
-//! touched only while waiting, and one that rings too early is set again, so that a request costs no timer operation.
+//! [`Activity`] only takes notes; the connection's task looks at them now and then, so that a request costs no timer
+//! operation. A write that is stuck for too long ends the connection by an I/O error, which hyper takes as the end.
 
 use std::future::Future;
 use std::io;
@@ -104,12 +104,18 @@ impl Activity {
         }
     }
 
-    fn deadline(&self) -> Option<Instant> {
+    /// When the caller's time is over, if it is the caller whom we wait for, and whether that is between requests.
+    pub(super) fn deadline(&self) -> Option<(Instant, bool)> {
         match self.phase.load(Ordering::Relaxed) {
-            HEAD => Some(self.since() + self.patience.head),
-            IDLE => Some(self.since() + self.patience.keep_alive),
+            HEAD => Some((self.since() + self.patience.head, false)),
+            IDLE => Some((self.since() + self.patience.keep_alive, true)),
             _ => None,
         }
+    }
+
+    /// How long one may look away without missing a deadline that begins meanwhile.
+    pub(super) fn period(&self) -> Duration {
+        self.patience.head.min(self.patience.keep_alive)
     }
 
     fn is_tunnel(&self) -> bool {
@@ -141,8 +147,7 @@ pub(super) struct Socket {
     stream: TcpStream,
     ahead: Bytes,
     activity: Arc<Activity>,
-    read_timer: Timer,
-    write_timer: Timer,
+    timer: Timer,
     write_since: Option<Instant>,
     ended: bool,
     shut: Option<Instant>,
@@ -154,8 +159,7 @@ impl Socket {
             stream,
             ahead: Bytes::new(),
             activity,
-            read_timer: Timer::default(),
-            write_timer: Timer::default(),
+            timer: Timer::default(),
             write_since: None,
             ended: false,
             shut: None,
@@ -174,7 +178,7 @@ impl Socket {
             return written;
         }
         let deadline = *self.write_since.get_or_insert_with(Instant::now) + self.activity.patience.write;
-        ready!(self.write_timer.poll_at(cx, deadline));
+        ready!(self.timer.poll_at(cx, deadline));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
@@ -186,7 +190,7 @@ impl Socket {
             match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(()),
-                Poll::Pending => return self.read_timer.poll_at(cx, deadline),
+                Poll::Pending => return self.timer.poll_at(cx, deadline),
             }
         }
         cx.waker().wake_by_ref();
@@ -204,18 +208,10 @@ impl AsyncRead for Socket {
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
-        match Pin::new(&mut this.stream).poll_read(cx, buf) {
-            Poll::Ready(result) => {
-                this.ended |= buf.filled().len() == before;
-                this.activity.was_read();
-                Poll::Ready(result)
-            }
-            Poll::Pending => {
-                let Some(deadline) = this.activity.deadline() else { return Poll::Pending };
-                ready!(this.read_timer.poll_at(cx, deadline));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
-        }
+        let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buf));
+        this.ended |= buf.filled().len() == before;
+        this.activity.was_read();
+        Poll::Ready(read)
     }
 }
 

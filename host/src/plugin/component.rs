@@ -73,13 +73,28 @@ pub enum Plugin {
 }
 
 impl Runtime {
-    /// Passes a file through the gate and makes it ready. Blocks, for seconds if it must be compiled: not for a worker.
+    /// Passes a file through the gate and makes it ready: its own vectors have passed, too. Blocks, for seconds if it must
+    /// be compiled: not for a worker.
     ///
     /// # Errors
     /// Which check it failed, and what to do.
     pub fn load(self: &Arc<Self>, bytes: &[u8]) -> Result<Arc<Component>, Refusal> {
+        self.load_in_steps(bytes, &mut |_| ())
+    }
+
+    /// As [`Self::load`]; `passed_step` is told the name of each step that the file has passed.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_in_steps(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        passed_step: &mut dyn FnMut(&'static str),
+    ) -> Result<Arc<Component>, Refusal> {
         let passed = gate::inspect(bytes, self.sandbox.component_bytes_max)?;
+        passed_step("manifest, imports and exports");
         let compiled = self.compiled(&passed.digest, bytes)?;
+        passed_step("compilation");
         let instance = self.linker(passed.kind).instantiate_pre(&compiled).map_err(|error| {
             Refusal::new(
                 "import-refused",
@@ -94,10 +109,19 @@ impl Runtime {
             Kind::Routing => LinkedKind::Routing(self.link(instance, &passed)?),
             Kind::Filter => LinkedKind::Filter(self.link(instance, &passed)?),
         };
+<<<<<<< HEAD
         let component = Arc::new(Component { runtime: Arc::clone(self), passed, bytes_len: bytes.len(), linked });
         if let (Some(run), Some(vectors)) = (self.self_test, &component.passed.vectors) {
             let count = gate::self_test(run, &component, vectors)?;
             tracing::debug!(plugin = component.manifest().name, count, "the plugin's own vectors pass");
+=======
+        passed_step("types and first instance");
+        let component = Arc::new(Component { runtime: Arc::clone(self), passed, bytes_len: bytes.len(), linked });
+        if let Some(run) = self.self_test {
+            let count = gate::self_test(run, &component)?;
+            tracing::debug!(plugin = component.manifest().name, count, "the plugin's own vectors pass");
+            passed_step("self-test");
+>>>>>>> main
         }
         Ok(component)
     }
@@ -179,6 +203,15 @@ impl Component {
         self.bytes_len
     }
 
+<<<<<<< HEAD
+=======
+    /// The vectors that it carries for its self-test, as JSON.
+    #[must_use]
+    pub fn vectors(&self) -> Option<&[u8]> {
+        self.passed.vectors.as_deref()
+    }
+
+>>>>>>> main
     /// Checks the configuration and makes the first instance.
     ///
     /// # Errors

@@ -74,7 +74,7 @@ impl Watch for () {}
 
 impl Watch for Busy {
     fn broken(&self) {
-        self.health().record(Outcome::Failed, std::time::Instant::now());
+        self.health().record(Outcome::Lost(self.begun()), std::time::Instant::now());
     }
 }
 

@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn what_is_no_base_url_is_refused_with_a_reason() {
         let bad =
-            ["", "x", "/v1", "ftp://x/", "http:///x", "http://user:secret@x/", "http://x/?key=1", "http://x/../y"];
+            ["", "x", "/v1", "ftp://x/", "http:///x", "http://user:hunter2@x/", "http://x/?key=1", "http://x/../y"];
         for url in bad {
             let error = Endpoint::parse(url, None, false).err().unwrap_or_else(|| panic!("{url:?} was taken"));
-            assert!(!error.contains("secret"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
         assert!(Endpoint::parse("https://x", Some(b"not PEM"), false).is_err());
     }

@@ -33,7 +33,8 @@ pub struct Health {
     lanes: [AtomicU32; LANES],
     first_byte_us: AtomicU64,
     failures: AtomicU32,
-    open_until_ms: AtomicU64,
+    open_until_us: AtomicU64,
+    lost_us: AtomicU64,
 }
 
 /// What became of an attempt.
@@ -43,8 +44,11 @@ pub enum Outcome {
     Answered(Duration),
     /// It answered in a way that says nothing about its health.
     Neutral,
-    /// It could not be reached, broke off, was too late, or said that it is down.
+    /// It could not be reached, was too late, or said that it is down.
     Failed,
+    /// It broke off an exchange that had begun at this time. One lost connection takes all its exchanges along, which is still
+    /// one failure: only an exchange that had begun after the last loss counts.
+    Lost(Instant),
 }
 
 impl Default for Health {
@@ -54,7 +58,8 @@ impl Default for Health {
             lanes: std::array::from_fn(|_| AtomicU32::new(0)),
             first_byte_us: AtomicU64::new(0),
             failures: AtomicU32::new(0),
-            open_until_ms: AtomicU64::new(0),
+            open_until_us: AtomicU64::new(0),
+            lost_us: AtomicU64::new(0),
         }
     }
 }
@@ -77,24 +82,24 @@ impl Health {
 
     /// Whether to send a request here: the breaker is closed, or its cool-down is over and nobody has begun a probe.
     pub fn healthy(&self, now: Instant) -> bool {
-        self.failures() < FAILURES_MAX || clock_ms(now) >= self.open_until_ms.load(Ordering::Acquire)
+        self.failures() < FAILURES_MAX || clock(now) >= self.open_until_us.load(Ordering::Acquire)
     }
 
     /// Counts an exchange in until the guard is dropped. With an open breaker whose cool-down is over, this is the probe.
     pub fn begin(self: &Arc<Self>, now: Instant) -> Busy {
         if self.failures() >= FAILURES_MAX {
-            let until = self.open_until_ms.load(Ordering::Acquire);
-            let now = clock_ms(now);
+            let until = self.open_until_us.load(Ordering::Acquire);
+            let now = clock(now);
             if now >= until {
-                let next = now.saturating_add(millis(COOL_DOWN));
+                let next = now.saturating_add(micros(COOL_DOWN));
                 // Losing the race means that somebody else is the probe; this exchange goes on all the same.
-                let _ = self.open_until_ms.compare_exchange(until, next, Ordering::AcqRel, Ordering::Relaxed);
+                let _ = self.open_until_us.compare_exchange(until, next, Ordering::AcqRel, Ordering::Relaxed);
             }
         }
         let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
         let lane = self.lane(before);
         self.lanes[lane].fetch_add(1, Ordering::Relaxed);
-        Busy { health: Arc::clone(self), lane }
+        Busy { health: Arc::clone(self), lane, begun: now }
     }
 
     /// Takes note of an outcome.
@@ -111,15 +116,23 @@ impl Health {
                     self.failures.store(0, Ordering::Release);
                 }
             }
-            Outcome::Failed => {
-                let until = clock_ms(now).saturating_add(millis(COOL_DOWN));
-                if self.failures.load(Ordering::Relaxed) + 1 >= FAILURES_MAX {
-                    self.open_until_ms.fetch_max(until, Ordering::AcqRel);
+            Outcome::Failed => self.failed(now),
+            Outcome::Lost(begun) => {
+                let last = self.lost_us.fetch_max(clock(now), Ordering::AcqRel);
+                if clock(begun) > last {
+                    self.failed(now);
                 }
-                // Saturates far above the threshold, so that it cannot wrap to "healthy".
-                let _ = self.failures.try_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_add(1));
             }
         }
+    }
+
+    fn failed(&self, now: Instant) {
+        let until = clock(now).saturating_add(micros(COOL_DOWN));
+        if self.failures.load(Ordering::Relaxed) + 1 >= FAILURES_MAX {
+            self.open_until_us.fetch_max(until, Ordering::AcqRel);
+        }
+        // Stops far above the threshold, so that it cannot wrap to "healthy".
+        let _ = self.failures.try_update(Ordering::AcqRel, Ordering::Relaxed, |n| (n < u32::MAX / 2).then_some(n + 1));
     }
 
     /// The first lane with room: low lanes fill first, so that idle connections gather there.
@@ -134,9 +147,15 @@ impl Health {
 pub struct Busy {
     health: Arc<Health>,
     lane: usize,
+    begun: Instant,
 }
 
 impl Busy {
+    /// When the exchange began.
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// The lane of connections that the exchange uses. A pooled client keeps one HTTP/2 connection for each host and queues
     /// what exceeds the peer's stream limit on it; with a client for each lane a further connection is opened instead.
     pub fn lane(&self) -> usize {
@@ -156,14 +175,16 @@ impl Drop for Busy {
     }
 }
 
-/// Milliseconds since the first call in this process.
-fn clock_ms(now: Instant) -> u64 {
+/// Microseconds on a clock of this process. It starts a little before the first call, since other threads may have taken their
+/// time before that.
+fn clock(now: Instant) -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    millis(now.saturating_duration_since(*START.get_or_init(|| now)))
+    let start = START.get_or_init(|| now.checked_sub(COOL_DOWN).unwrap_or(now));
+    micros(now.saturating_duration_since(*start)).saturating_add(1)
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -215,6 +236,19 @@ mod tests {
         assert_eq!(health.begin(now).lane(), 0, "room in a low lane is used first");
         drop(busy);
         assert_eq!(health.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_lost_connection_is_one_failure_however_many_exchanges_it_takes_along() {
+        let health = Health::default();
+        let start = Instant::now();
+        let lost = start + Duration::from_secs(1);
+        for _ in 0..100 {
+            health.record(Outcome::Lost(start), lost);
+        }
+        assert_eq!(health.failures(), 1);
+        health.record(Outcome::Lost(lost + Duration::from_secs(1)), lost + Duration::from_secs(2));
+        assert_eq!(health.failures(), 2);
     }
 
     #[test]

@@ -92,12 +92,14 @@ impl Client {
     /// The outcome is recorded in the endpoint's health. Dropping the future, or the answer before its end, cancels the
     /// exchange at the upstream.
     ///
-    /// The time-out for the first byte starts again with each piece that a streamed request body moves on.
+    /// The time-out for the first byte includes connecting, and starts again with each piece that a streamed request body
+    /// moves on.
     pub async fn send(&self, endpoint: &Endpoint, request: Request<OutBody>) -> Result<Response<Answer>, SendError> {
         let begun = Instant::now();
         let busy = endpoint.health.begin(begun);
         let method = request.method().clone();
-        match self.head_of_answer(endpoint, request, busy.lane()).await {
+        let answer = self.head_of_answer(endpoint, request, busy.lane()).await;
+        match answer.and_then(unambiguous) {
             Ok(response) => {
                 let now = Instant::now();
                 busy.health().record(outcome(response.status(), now - begun), now);
@@ -105,9 +107,12 @@ impl Client {
                 Ok(response.map(|body| Answer::new(body, self.shared.idle, busy, close_delimited)))
             }
             Err(error) => {
-                if error.is_upstreams() {
-                    busy.health().record(Outcome::Failed, Instant::now());
-                }
+                let outcome = match error {
+                    SendError::RequestBody(_) => Outcome::Neutral,
+                    SendError::Reset(_) | SendError::Unsent(_) => Outcome::Lost(begun),
+                    _ => Outcome::Failed,
+                };
+                busy.health().record(outcome, Instant::now());
                 Err(error)
             }
         }
@@ -233,6 +238,19 @@ fn outcome(status: StatusCode, first_byte: Duration) -> Outcome {
         429 | 500.. => Outcome::Neutral,
         _ => Outcome::Answered(first_byte),
     }
+}
+
+/// Refuses what another reader of the same bytes could frame in another way (RFC 9112 section 6.3): a length beside
+/// chunks, and codings other than a single `chunked`. hyper goes by the chunks, or reads to the end of the connection.
+fn unambiguous(response: Response<Incoming>) -> Result<Response<Incoming>, SendError> {
+    let headers = response.headers();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let Some(coding) = codings.next() else { return Ok(response) };
+    let single = codings.next().is_none() && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if single && !headers.contains_key(CONTENT_LENGTH) {
+        return Ok(response);
+    }
+    Err(SendError::Protocol(String::from("the framing of the answer is ambiguous")))
 }
 
 /// RFC 9112 section 6.3: no length, no chunks, and a body.

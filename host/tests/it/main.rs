@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The integration tests of the host: one binary, a file per topic. They run the real library with the real components of
 //! `cargo xtask plugins` against fake upstreams on loopback.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and skips loudly"
+)]
 
 mod support;
 
 mod dialects;
 mod failures;
 mod fallback;
+mod net_listener;
+mod net_support;
+mod net_tunnel;
+mod net_upstream;
 mod plain_http;
 mod plugin_gate;
 mod plugin_runtime;

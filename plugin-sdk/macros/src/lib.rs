@@ -12,7 +12,7 @@ use proc_macro::TokenStream;
 ///
 /// On a struct every field is required unless it is an `Option` or has `#[config(default)]` or `#[config(default = value)]`.
 /// Further: `#[config(rename = "name")]`, and `#[config(min = 1, max = 10)]` for the value of a number or the length of a
-/// text, list or map. The names of an enum's variants are written in snake_case. Unknown members are refused.
+/// text, list or map. The names of an enum's variants are written in `snake_case`. Unknown members are refused.
 #[proc_macro_derive(Config, attributes(config))]
 pub fn derive_config(input: TokenStream) -> TokenStream {
     let input = syn::parse_macro_input!(input as syn::DeriveInput);

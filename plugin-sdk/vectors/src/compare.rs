@@ -16,7 +16,7 @@ pub fn differences(expected: &Map<String, Value>, outcome: &Map<String, Value>) 
             None => found.push(format!("{part}: expected {}, got none", short(expected))),
         }
     }
-    for part in ["fault", "issues"] {
+    for part in ["fault", "issues", "schema"] {
         if let Some(actual) = outcome.get(part).filter(|_| !expected.contains_key(part)) {
             found.push(format!("{part}: expected none, got {}", short(actual)));
         }
@@ -76,7 +76,10 @@ mod tests {
     use super::{Map, Value, differences};
 
     fn object(value: Value) -> Map<String, Value> {
-        value.as_object().cloned().unwrap_or_default()
+        match value {
+            Value::Object(object) => object,
+            other => panic!("{other} is no object"),
+        }
     }
 
     #[test]

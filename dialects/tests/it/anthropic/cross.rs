@@ -43,7 +43,7 @@ fn as_told_here(response: &Response) -> Value {
     read
 }
 
-/// A stop reason of "tool_use" is what these callers read even if the vendor's own word was "stop".
+/// Where a reading is not as expected.
 fn findings(expected: &Value, found: &Value, name: &str, way: &str) -> Vec<String> {
     let members = ["text", "reasoning", "tool_calls", "finish"].into_iter();
     let differ = members.filter(|member| expected[member] != found[member]);

@@ -304,6 +304,21 @@ fn thinking_yields_to_what_the_api_refuses_beside_it() {
 }
 
 #[test]
+fn a_model_that_samples_in_its_own_way_is_not_told_how() {
+    let sampled = |model: &str, temperature: f64| {
+        let sampled = Request { temperature: Some(temperature), top_p: Some(0.5), top_k: Some(5), ..asks(model) };
+        let (body, dropped) = written(&sampled);
+        let sent = ["temperature", "top_p", "top_k"].map(|name| body.get(name).is_some());
+        (sent, dropped.join(" "))
+    };
+    assert_eq!(sampled("claude-3-5-haiku", 0.5), ([true, true, true], String::new()));
+    assert_eq!(sampled("MiniMax-M2.7", 2.0), ([true, true, true], "temperature".to_owned()));
+    assert_eq!(sampled("claude-sonnet-4-5", 0.5), ([true, false, true], "top_p".to_owned()));
+    assert_eq!(sampled("claude-opus-4-7", 0.5), ([false, false, false], "temperature top_p top_k".to_owned()));
+    assert_eq!(sampled("claude-opus-4-7", 1.0), ([false, false, false], "top_p top_k".to_owned()));
+}
+
+#[test]
 fn the_callers_own_effort_asks_for_no_thinking() {
     let body = json!({"model": "claude-opus-4-6", "max_tokens": 5, "output_config": {"effort": "low"},
         "messages": [{"role": "user", "content": "hi"}]});

@@ -2,7 +2,9 @@
 //! Answers by itself with the caller's last words: a vendor that needs no key and no network, for a first start and for
 //! tests. README.md says what it makes of a request.
 
-use penstock_sdk::dialects::ir::{Block, Content, Message, Role, Tool};
+use penstock_sdk::dialect::read_request;
+use penstock_sdk::dialects::estimate::{input_tokens, text_tokens};
+use penstock_sdk::dialects::ir::{Block, Content, Message, Role, Tool, ToolChoice};
 use penstock_sdk::prelude::{
     Adapter, Blob, Call, Config, Event, Fault, FaultClass, Finish, Issue, Pairs, Plan, Request, Unasked, Usage,
 };
@@ -34,17 +36,13 @@ impl Adapter for Echo {
     }
 
     fn open(&self, call: &Call, _: &Pairs, body: &[u8], _: &[Blob]) -> Result<(Unasked, Plan), Fault> {
-        let request: Request = match call.operation.as_str() {
-            "chat" | "count_tokens" => serde_json::from_slice(body).map_err(|error| {
-                Fault::new(FaultClass::InvalidRequest, format!("the request cannot be read: {error}"))
-            })?,
-            other => {
-                let message =
-                    format!("echo cannot do {other}: it answers chat and count_tokens; choose a model of a vendor");
-                return Err(Fault::new(FaultClass::Unsupported, message));
-            }
-        };
-        let input = tokens(body);
+        if !Self::OPERATIONS.contains(&call.operation.as_str()) {
+            let message =
+                format!("echo answers chat and count_tokens only, not {}: name a vendor's model", call.operation);
+            return Err(Fault::new(FaultClass::Unsupported, message));
+        }
+        let request = read_request(call, body)?;
+        let input = input_tokens(&request);
         if call.operation == "count_tokens" {
             return Ok((Unasked, Plan::Answer(vec![Event::Usage(Usage { input, ..Usage::default() })])));
         }
@@ -64,12 +62,12 @@ impl Echo {
         let asked = request.reasoning.as_ref().is_some_and(|reasoning| reasoning.enabled != Some(false));
         if self.0.reasoning || asked {
             let thought = format!("The last message has {} characters. I will repeat it.", said.chars().count());
-            usage.reasoning = tokens(thought.as_bytes());
+            usage.reasoning = text_tokens(&thought);
             events.extend([Event::Reasoning(thought), Event::BlockEnd]);
         }
         let finish = match tool_call(request, &said) {
             Some((name, input)) => {
-                usage.output = tokens(input.as_bytes());
+                usage.output = text_tokens(&input);
                 let id = format!("call_{}", call.id.replace(|letter: char| !letter.is_ascii_alphanumeric(), "_"));
                 events.push(Event::Tool { index: 0, id, name });
                 events.extend(halves(&input).map(|json| Event::ToolInput { index: 0, json }));
@@ -79,7 +77,7 @@ impl Echo {
             None => {
                 let mut text = format!("{}{said}", self.0.prefix);
                 let cut = shorten(&mut text, request.output_tokens_max);
-                usage.output = tokens(text.as_bytes());
+                usage.output = text_tokens(&text);
                 events.extend(words(&text).map(|word| Event::Text(word.to_owned())));
                 events.push(Event::BlockEnd);
                 if cut { "length" } else { "stop" }
@@ -114,7 +112,6 @@ fn block_text(block: &Block) -> Option<String> {
 /// The tool to call, and its input. `call:NAME {json}` calls that tool; a request that demands a tool gets its first one,
 /// or the named one, with an input made from the schema.
 fn tool_call(request: &Request, said: &str) -> Option<(String, String)> {
-    use penstock_sdk::dialects::ir::ToolChoice;
     let named = |name: &str| request.tools.iter().find(|tool| tool.name == name);
     if let Some(order) = said.trim_start().strip_prefix("call:") {
         let (name, input) = order.split_once(char::is_whitespace).unwrap_or((order, ""));
@@ -165,14 +162,12 @@ fn sample(schema: &Value) -> Value {
     }
 }
 
-/// Cuts the text to the words that the ceiling allows; whether it was cut.
+/// Cuts the text to the longest beginning that the ceiling allows; whether it was cut.
 fn shorten(text: &mut String, tokens_max: Option<u64>) -> bool {
-    let Some(tokens_max) = tokens_max else { return false };
-    let bytes_max = usize::try_from(tokens_max.saturating_mul(BYTES_PER_TOKEN)).unwrap_or(usize::MAX);
-    if text.len() <= bytes_max {
-        return false;
-    }
-    text.truncate(text.floor_char_boundary(bytes_max));
+    let Some(tokens_max) = tokens_max.filter(|tokens_max| text_tokens(text) > *tokens_max) else { return false };
+    let ends: Vec<usize> = text.char_indices().map(|(end, _)| end).collect();
+    let fitting = ends.partition_point(|end| text_tokens(&text[..*end]) <= tokens_max);
+    text.truncate(fitting.checked_sub(1).map_or(0, |last| ends[last]));
     true
 }
 
@@ -185,13 +180,6 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 fn halves(json: &str) -> impl Iterator<Item = String> {
     let (first, second) = json.split_at(json.floor_char_boundary(json.len() / 2));
     [first.to_owned(), second.to_owned()].into_iter().filter(|piece| !piece.is_empty())
-}
-
-const BYTES_PER_TOKEN: u64 = 4;
-
-/// The usual rule of thumb; nobody is billed by an echo.
-fn tokens(text: &[u8]) -> u64 {
-    (text.len() as u64).div_ceil(BYTES_PER_TOKEN)
 }
 
 penstock_sdk::adapter!(Echo);

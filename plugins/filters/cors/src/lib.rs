@@ -9,7 +9,7 @@ const ALLOW_ORIGIN: &str = "access-control-allow-origin";
 /// Who may do what.
 #[derive(Debug, Config)]
 pub struct Options {
-    /// Origins that may call: "https://app.example.com", "https://*.example.com" for every subdomain, "*" for all.
+    /// Origins that may call: `https://app.example.com`, `https://*.example.com` for every subdomain, `*` for all.
     #[config(min = 1)]
     origins: Vec<String>,
     /// Methods that they may use; GET, HEAD and POST if left out.
@@ -132,7 +132,7 @@ enum Origins {
 #[derive(Debug)]
 enum Pattern {
     Exact(String),
-    /// "https://*.example.com:8443" as scheme "https://" and domain ".example.com:8443".
+    /// `https://*.example.com:8443` as scheme `https://` and domain `.example.com:8443`.
     Subdomains {
         scheme: String,
         domain: String,

@@ -46,7 +46,7 @@ fn draw(group: &[usize], targets: &[Target], random: &mut SplitMix64) -> usize {
     0
 }
 
-/// Vigna's SplitMix64: the host's seed is random, this draws several numbers from it.
+/// Vigna's `SplitMix64`: the host's seed is random, this draws several numbers from it.
 struct SplitMix64(u64);
 
 impl SplitMix64 {
