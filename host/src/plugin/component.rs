@@ -109,19 +109,12 @@ impl Runtime {
             Kind::Routing => LinkedKind::Routing(self.link(instance, &passed)?),
             Kind::Filter => LinkedKind::Filter(self.link(instance, &passed)?),
         };
-<<<<<<< HEAD
-        let component = Arc::new(Component { runtime: Arc::clone(self), passed, bytes_len: bytes.len(), linked });
-        if let (Some(run), Some(vectors)) = (self.self_test, &component.passed.vectors) {
-            let count = gate::self_test(run, &component, vectors)?;
-            tracing::debug!(plugin = component.manifest().name, count, "the plugin's own vectors pass");
-=======
         passed_step("types and first instance");
         let component = Arc::new(Component { runtime: Arc::clone(self), passed, bytes_len: bytes.len(), linked });
         if let Some(run) = self.self_test {
             let count = gate::self_test(run, &component)?;
             tracing::debug!(plugin = component.manifest().name, count, "the plugin's own vectors pass");
             passed_step("self-test");
->>>>>>> main
         }
         Ok(component)
     }
@@ -203,15 +196,12 @@ impl Component {
         self.bytes_len
     }
 
-<<<<<<< HEAD
-=======
     /// The vectors that it carries for its self-test, as JSON.
     #[must_use]
     pub fn vectors(&self) -> Option<&[u8]> {
         self.passed.vectors.as_deref()
     }
 
->>>>>>> main
     /// Checks the configuration and makes the first instance.
     ///
     /// # Errors

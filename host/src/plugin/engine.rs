@@ -42,12 +42,8 @@ pub(super) const TABLES_MAX: u32 = 8;
 /// Elements of one table; a large Rust guest has some thousands.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
-<<<<<<< HEAD
 /// Runs the vectors that an author has put into a component: how many passed, or what the first failure is. Each has a
 /// configuration of its own, so the runner configures the component as it needs.
-=======
-/// Runs the vectors that an author has put into a component: how many passed, or what the first failure is.
->>>>>>> main
 pub type SelfTest = fn(component: &Arc<Component>, vectors: &[u8]) -> Result<usize, String>;
 
 /// What a runtime is made from.

@@ -10,10 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
-<<<<<<< HEAD
 use super::chatter::printable;
-=======
->>>>>>> main
 use super::component::Component;
 use super::engine::SelfTest;
 use super::manifest::{Kind, Manifest};
@@ -137,14 +134,9 @@ pub(super) fn inspect(bytes: &[u8], bytes_max: usize) -> Result<Passed, Refusal>
     Ok(Passed { digest, kind, manifest, vectors: parts.vectors.map(<[u8]>::to_vec), filters_responses })
 }
 
-<<<<<<< HEAD
-/// Runs the vectors that a component carries: how many passed, or what the first failure is.
-pub(super) fn self_test(run: SelfTest, component: &Arc<Component>, vectors: &[u8]) -> Result<usize, Refusal> {
-=======
 /// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure is.
 pub(super) fn self_test(run: SelfTest, component: &Arc<Component>) -> Result<usize, Refusal> {
     let Some(vectors) = component.vectors() else { return Ok(0) };
->>>>>>> main
     run(component, vectors).map_err(|failure| {
         Refusal::new(
             "self-test-failed",

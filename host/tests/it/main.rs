@@ -11,15 +11,10 @@
 
 mod support;
 
-mod dialects;
-mod failures;
-mod fallback;
 mod net_listener;
 mod net_support;
 mod net_tunnel;
 mod net_upstream;
-mod plain_http;
 mod plugin_gate;
 mod plugin_runtime;
-mod policies;
 mod relayed;
