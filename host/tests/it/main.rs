@@ -17,4 +17,6 @@ mod net_listener;
 mod net_support;
 mod net_tunnel;
 mod net_upstream;
+mod plugin_gate;
+mod plugin_runtime;
 mod relayed;
