@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who started it")]
 
+mod bench;
 mod conformance;
 mod docs;
 mod plugins;
@@ -41,6 +42,8 @@ enum Task {
     Tidy,
     /// Write docs/configuration.md from the doc comments of host/src/config.rs.
     Docs,
+    /// What a request costs, beside a bare hyper proxy of the same build.
+    Bench(bench::Arguments),
     /// Decode recorded exchanges of real vendors, whole and cut at every byte, and compare with what is expected.
     Conformance(conformance::Arguments),
     /// Run the Python SDK tests against the release build.
@@ -73,6 +76,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         }),
         Task::Tidy => tidy::run(&workspace.root),
         Task::Docs => docs::write(&workspace.root),
+        Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Sdk { tests } => sdk::run(&workspace, &tests),
     }
