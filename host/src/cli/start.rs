@@ -88,8 +88,8 @@ impl Started {
             Ok(address) => tracing::info!(%address, "the admin API is at http://{address}"),
             Err(error) => tracing::warn!("the admin API has no address: {error}"),
         }
-        for (vendor, key) in &self.gateway.snapshot.load().dormant {
-            tracing::info!(vendor, "{vendor} is left out: {key} is not set");
+        for (vendor, why) in &self.gateway.snapshot.load().dormant {
+            tracing::info!(vendor, "{vendor} is left out: {why}");
         }
         let status = self.control.status();
         let names: Vec<&str> = status.plugins.iter().map(|plugin| plugin.facts.name.as_str()).collect();
@@ -140,7 +140,7 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
             let (vendors, routes, plugins) = (config.vendors.len(), config.routes.len(), status.plugins.len());
             let dormant: Vec<&str> = snapshot.dormant.iter().map(|(vendor, _)| vendor.as_str()).collect();
             let left_out =
-                if dormant.is_empty() { String::new() } else { format!(" ({} without a key)", dormant.join(", ")) };
+                if dormant.is_empty() { String::new() } else { format!(" (left out: {})", dormant.join(", ")) };
             writeln!(out, "ok: {files} files, {routes} routes, {vendors} vendors{left_out}, {plugins} plugins")?;
             for file in &status.refused {
                 writeln!(out, "warning: {}: {}", file.path, Problem::new("", file.refusal.to_string(), ""))?;
@@ -169,8 +169,7 @@ fn live(
         sandbox: policy.config.sandbox.clone(),
         cache_dir: compiled.map(Path::to_owned),
         compiler: Compiler::Child(program),
-        metrics: metrics.registry().clone(),
-        self_test: None,
+        self_test: Some(crate::plugin::self_test::run_embedded),
     })?;
     Ok(Live { runtime, state: Arc::clone(state), metrics: metrics.registry().clone(), certificates })
 }

@@ -13,6 +13,9 @@
 mod support;
 
 mod command;
+mod fallback;
+mod golden;
+mod hostile;
 mod net_listener;
 mod net_support;
 mod net_tunnel;
@@ -20,3 +23,5 @@ mod net_upstream;
 mod plugin_gate;
 mod plugin_runtime;
 mod relayed;
+mod stages;
+mod translated;
