@@ -160,6 +160,7 @@ fn over(sandbox: &Sandbox, what: &str) -> Refusal {
     )
 }
 
-fn cannot_compile(why: &str) -> Refusal {
-    Refusal::new("compile-failed", format!("the compiler cannot be run: {why}"), "see the gateway's own installation")
+/// The compiler itself is at fault.
+pub(super) fn cannot_compile(why: &str) -> Refusal {
+    Refusal::new("compile-failed", format!("the compiler cannot be used: {why}"), "see the gateway's own installation")
 }

@@ -9,6 +9,7 @@ use wasmtime::component::InstancePre;
 use super::adapter::Adapter;
 use super::bindings::exports::penstock::plugin::{adapter, auth, lifecycle, limits, routing};
 use super::chatter::Flood;
+use super::compile::cannot_compile;
 use super::engine::Runtime;
 use super::gate::{self, Issue, Passed, Refusal};
 use super::imports::{Imports, Shared};
@@ -124,6 +125,9 @@ impl Runtime {
             return Ok(component);
         }
         let compiled = self.compiler.compile(&self.engine, &self.sandbox, bytes)?;
+        if wasmtime::Engine::detect_precompiled(&compiled).is_none() {
+            return Err(cannot_compile("what it has written is no compiled component"));
+        }
         #[allow(unsafe_code, reason = "the only way to load compiled code")]
         // SAFETY: the bytes must be what `Engine::precompile_component` made: they come straight from it, in this process
         // or in a child that runs the same executable, over a pipe that nobody else holds.

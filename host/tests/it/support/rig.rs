@@ -25,10 +25,8 @@ use super::caller::{self, Reply};
 
 /// Where `cargo xtask plugins` puts the components.
 pub fn plugin_directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     std::env::var_os("PENSTOCK_PLUGINS").map_or_else(|| target.join("plugins"), PathBuf::from)
 }
 
@@ -43,7 +41,7 @@ pub fn runtime() -> &'static Arc<Runtime> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         let cache_dir = Some(plugin_directory().join("cache"));
-        let (sandbox, metrics) = (config::Sandbox::default(), prometheus::Registry::new());
+        let sandbox = config::Sandbox::default();
         let compiler = Compiler::InProcess;
         Runtime::new(RuntimeOptions { sandbox, cache_dir, compiler, self_test: None })
             .expect("the plugin runtime starts")
@@ -63,7 +61,8 @@ pub fn library() -> &'static Library<Component> {
             // What the tests of the load gate are for stays out.
             let tame = !["hostile.wasm", "curious.wasm"].iter().any(|name| path.ends_with(name));
             if tame && path.extension().is_some_and(|extension| extension == "wasm") {
-                let component = runtime().load(&std::fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+                let component =
+                    runtime().load(&std::fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{error}"));
                 components.insert(component.manifest().name.clone(), component);
             }
         }
