@@ -7,16 +7,19 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Where the policies are, from the folder of the crate: no absolute path is built in, so that a build can be moved.
+const POLICIES: &str = "../policies";
+
 fn main() -> io::Result<()> {
-    let root =
-        PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("../policies").canonicalize()?;
+    let root = Path::new(POLICIES); // cargo runs this in the folder of the crate
     let mut files = Vec::new();
-    find(&root, &mut files)?;
+    find(root, &mut files)?;
     files.sort();
     let mut list = String::from("[\n");
     for path in &files {
-        let name = path.strip_prefix(&root).unwrap_or(path);
-        let _ = writeln!(list, "    ({:?}, include_str!({path:?})),", name.display().to_string());
+        let name = path.strip_prefix(root).unwrap_or(path);
+        let (name, path) = (name.display().to_string(), format!("/{}", path.display()));
+        let _ = writeln!(list, "    ({name:?}, include_str!(concat!(env!(\"CARGO_MANIFEST_DIR\"), {path:?}))),");
     }
     list.push(']');
     fs::write(PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("policies.rs"), list)

@@ -28,7 +28,6 @@ use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod wire;
 
-pub use wire::{cut, of_upstream};
 use wire::{build, class_of, event_stream, forwardable, is_event_stream, is_json};
 
 /// Largest error body that is read from an upstream.
@@ -159,8 +158,7 @@ impl<'a> Asking<'a> {
         let adapter = &target.vendor.adapter;
         let headers = wanted(&adapter.wants().headers, &self.head.headers);
         let wants = adapter.wants().members.iter();
-        let members: Vec<_> =
-            wants.filter_map(|name| Some((name.as_str(), self.inbound.members.get(name)?))).collect();
+        let members: Vec<_> = wants.filter_map(|name| Some((name.as_str(), self.inbound.members.get(name)?))).collect();
         let request = adapter.relay(call, &headers, &members).map_err(of_adapter)?;
         self.refuse_dropped(&request)?;
         let body = match &request.body {
@@ -264,12 +262,7 @@ impl<'a> Asking<'a> {
         Err(Failure::new(Kind::UpstreamTimeout, message).into())
     }
 
-    async fn streamed(
-        &self,
-        translator: Translator,
-        mut body: UpstreamAnswer,
-        last: bool,
-    ) -> Result<Answer, Miss> {
+    async fn streamed(&self, translator: Translator, mut body: UpstreamAnswer, last: bool) -> Result<Answer, Miss> {
         let mut ready = VecDeque::new();
         if !self.inbound.streaming {
             // The vendor streams although the caller did not ask: fold it.
@@ -288,7 +281,12 @@ impl<'a> Asking<'a> {
     }
 
     /// The answer is complete within the translator.
-    fn closed(&self, mut translator: Translator, mut ready: VecDeque<Bytes>, dropped: Vec<String>) -> Result<Answer, Miss> {
+    fn closed(
+        &self,
+        mut translator: Translator,
+        mut ready: VecDeque<Bytes>,
+        dropped: Vec<String>,
+    ) -> Result<Answer, Miss> {
         if let Some(fault) = translator.fault() {
             return Err(Failure::refused(fault.clone()).into());
         }
@@ -381,7 +379,7 @@ impl<'a> Asking<'a> {
             tokio::time::sleep(Duration::from_millis(request.after_ms.into())).await;
         }
         let message = build(request, endpoint, &target.vendor.adapter, body)?;
-        self.client.send(endpoint, message).await.map_err(|error| of_upstream(&error, &target.vendor.name))
+        self.client.send(endpoint, message).await.map_err(|error| Failure::unanswered(&error, &target.vendor.name))
     }
 
     /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.
@@ -408,7 +406,7 @@ impl<'a> Asking<'a> {
 
     async fn next(&self, body: &mut UpstreamAnswer) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| cut(&error))?;
+            let frame = frame.map_err(|error| Failure::cut(&error))?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }

@@ -36,8 +36,7 @@ impl Canonical {
     /// # Errors
     /// `bad-body` with the path of what is wrong.
     pub fn read(dialect: &dyn Codec, body: &[u8], blob_bytes_min: usize) -> Result<Self, Failure> {
-        let request =
-            dialect.decode_request(body).map_err(|fault| Failure::of_fault(Kind::BadBody, fault))?;
+        let request = dialect.decode_request(body).map_err(|fault| Failure::of_fault(Kind::BadBody, fault))?;
         let nonce = format!("@blob:{:016x}:", crate::random::u64());
         let mut canonical = Self { request, blobs: Vec::new(), nonce };
         let mut blocks = std::mem::take(&mut canonical.request.messages);

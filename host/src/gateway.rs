@@ -116,7 +116,8 @@ impl Gateway {
             let call = underway.call(&principal, None, &facts);
             entry.hold(stages::admit(route, &call, 0, &self.state)?);
             let request = Request::from_parts(head, body);
-            return proxy::ask(&self.client, underway, service, &call, request, entry).await;
+            let proxied = proxy::ask(&self.client, underway, service, &call, request, entry).await?;
+            return Ok(Outcome::Proxied(proxied));
         }
         let asked = underway.asked.ok_or_else(|| unknown_operation(&head))?;
         if asked.operation == Operation::Models {
@@ -127,7 +128,8 @@ impl Gateway {
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
 
-        let (targets, routing) = underway.snapshot.models.resolve(&inbound.model).ok_or_else(|| unknown_model(&inbound))?;
+        let (targets, routing) =
+            underway.snapshot.models.resolve(&inbound.model).ok_or_else(|| unknown_model(&inbound))?;
         let targets = stages::rank(routing.or(route.routing.as_ref()), &call, targets, random::u64())?;
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&asking, &targets, entry).await?;

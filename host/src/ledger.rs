@@ -8,8 +8,8 @@ use std::time::Instant;
 use http::StatusCode;
 use penstock_dialects::ir::Usage;
 
-use crate::metrics::Metrics;
 use crate::failure::Failure;
+use crate::metrics::Metrics;
 use crate::stages::Permit;
 
 /// How a request ended, for the access log.

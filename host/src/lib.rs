@@ -5,32 +5,35 @@
 //! invariants. Start with [`gateway`]: the life of a request is one function there.
 
 // -- data path, in the order in which a request meets it
-pub mod listener;
-pub mod head;
+pub mod answer;
+pub mod attempt;
+pub mod canonical;
+pub mod failure;
 pub mod gateway;
-pub mod underway;
+pub mod head;
+pub mod inbound;
+pub mod ledger;
+pub mod listener;
+pub mod proxy;
+pub mod random;
+pub mod relay;
 pub mod routes;
 pub mod stages;
-pub mod inbound;
-pub mod canonical;
-pub mod attempt;
-pub mod proxy;
 pub mod tunnel;
+pub mod underway;
 pub mod upstream;
-pub mod answer;
-pub mod relay;
-pub mod ledger;
-pub mod failure;
-pub mod random;
 
 // -- plugin runtime
 pub mod plugin;
 
 // -- control plane and foundations
+pub mod admin;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod keys;
 pub mod library;
 pub mod metrics;
 pub mod snapshot;
 pub mod state;
+pub mod watch;

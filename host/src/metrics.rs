@@ -88,7 +88,7 @@ metrics! {
         "Seconds within one call into a plugin.";
     plugin_breaks: Counters = counter "penstock_plugin_breaks_total", ["plugin", "how"],
         "Calls that a plugin broke: `trap`, `deadline`, `memory`, `output` or `exhausted`.";
-    connections: Gauges = gauge "penstock_connections", ["listener"],
+    connections: Gauges = gauge "penstock_connections", [],
         "Open connections of callers.";
     generation: Gauges = gauge "penstock_generation", [],
         "Number of the generation that is in force.";
@@ -196,14 +196,9 @@ impl Metrics {
         self.plugin_breaks.with(&[plugin, how], IntCounter::inc);
     }
 
-    /// A caller has connected; [`Metrics::disconnected`] must follow.
-    pub fn connected(&self, listener: &str) {
-        self.connections.with(&[listener], IntGauge::inc);
-    }
-
-    /// A connection of that listener has closed.
-    pub fn disconnected(&self, listener: &str) {
-        self.connections.with(&[listener], IntGauge::dec);
+    /// Gauge of the open connections of callers.
+    pub fn connections(&self) -> IntGauge {
+        self.connections.all.with_label_values::<&str>(&[]) // panics on a wrong number of labels; the table has none
     }
 
     /// A change of policies or plugins has ended.

@@ -114,7 +114,8 @@ impl Routes {
         let mut prefix = path.trim_end_matches('/');
         loop {
             let here = self.by_prefix.get(prefix).into_iter().flatten();
-            let matches = |route: &&Arc<Route>| route.host.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(host));
+            let matches =
+                |route: &&Arc<Route>| route.host.as_deref().is_none_or(|name| name.eq_ignore_ascii_case(host));
             if let Some(route) = here.into_iter().find(matches) {
                 return Some(route);
             }

@@ -76,9 +76,8 @@ impl Snapshot {
     /// Names of the configured plugins and vendors, each with the digest of its component.
     #[must_use]
     pub fn components(&self) -> Vec<(String, String)> {
-        let named = |(name, configured): (&String, &Configured)| {
-            (name.clone(), configured.component.digest().to_owned())
-        };
+        let named =
+            |(name, configured): (&String, &Configured)| (name.clone(), configured.component.digest().to_owned());
         let mut components: Vec<_> = self.plugins.iter().map(named).collect();
         components.sort();
         components

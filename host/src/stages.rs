@@ -98,8 +98,7 @@ impl ResponseEdits {
 pub fn authenticate(route: &Route, call: &Call<'_>, headers: &HeaderMap) -> Result<Principal, Failure> {
     let Some(auth) = &route.auth else { return Ok(Principal::default()) };
     let pairs = wanted(&auth.wants().headers, headers);
-    let grant =
-        auth.authenticate(call, &pairs).map_err(|error| Failure::of_policy(error, Kind::Unauthenticated))?;
+    let grant = auth.authenticate(call, &pairs).map_err(|error| Failure::of_policy(error, Kind::Unauthenticated))?;
     let attributes = grant.attributes.into_iter().map(|(name, value)| (format!("auth.{name}"), value)).collect();
     Ok(Principal { subject: grant.subject, tenant: grant.tenant, attributes })
 }
@@ -262,10 +261,12 @@ pub fn rank(
         return Ok(targets);
     };
     let candidates: Vec<_> = targets.iter().map(|target| candidate(target, health(target).as_deref(), now)).collect();
-    let order =
-        routing.rank(call, &candidates, seed).map_err(|error| Failure::of_policy(error, Kind::NoTarget))?;
+    let order = routing.rank(call, &candidates, seed).map_err(|error| Failure::of_policy(error, Kind::NoTarget))?;
     if order.is_empty() {
-        return Err(Failure::new(Kind::NoTarget, format!("no target of {} is left to try; try again later", call.model)));
+        return Err(Failure::new(
+            Kind::NoTarget,
+            format!("no target of {} is left to try; try again later", call.model),
+        ));
     }
     Ok(order.into_iter().filter_map(|index| targets.get(index).cloned()).collect())
 }

@@ -40,7 +40,12 @@ impl Underway {
 
     /// The request as a plugin sees it, as far as it is known by then.
     #[must_use]
-    pub fn call<'c>(&'c self, principal: &'c Principal, inbound: Option<&'c Inbound<'_>>, facts: &'c [Pair<'c>]) -> Call<'c> {
+    pub fn call<'c>(
+        &'c self,
+        principal: &'c Principal,
+        inbound: Option<&'c Inbound<'_>>,
+        facts: &'c [Pair<'c>],
+    ) -> Call<'c> {
         let left = self.deadline.saturating_duration_since(Instant::now()).as_millis();
         let known = self.route.auth.is_some() && !principal.subject.is_empty();
         Call {

@@ -96,7 +96,7 @@ pub fn parse(sources: Sources) -> Result<Policy, Vec<Problem>> {
         }
         for (key, value) in table.into_inner() {
             let key = Spanned::new(shift(key.span(), base), key.into_inner().into_owned());
-            merge.add(key, shifted(value, base));
+            merge.add(&key, shifted(value, base));
         }
     }
     let (config, mut problems) = merge.finish();
@@ -146,11 +146,11 @@ struct Merge<'s> {
 }
 
 impl<'s> Merge<'s> {
-    fn add(&mut self, key: Key, value: Value<'s>) {
+    fn add(&mut self, key: &Key, value: Value<'s>) {
         let Some((section, kind)) = SECTIONS.into_iter().find(|(name, _)| name == key.get_ref()) else {
             let message = format!("unknown section `{}`", key.get_ref());
             let help = suggest::help(key.get_ref(), SECTIONS.map(|(name, _)| name));
-            return self.problem(&key, message, help);
+            return self.problem(key, message, help);
         };
         let (found, items) = match (kind, value.into_inner()) {
             (Kind::List, DeValue::Array(items)) => {
@@ -163,7 +163,7 @@ impl<'s> Merge<'s> {
         if !found {
             let wanted = if kind == Kind::List { format!("[[{section}]]") } else { format!("[{section}]") };
             return self.problem(
-                &key,
+                key,
                 format!("`{section}` must be {wanted}"),
                 format!("write {wanted} on a line of its own"),
             );

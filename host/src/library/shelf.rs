@@ -79,13 +79,11 @@ impl Shelves {
                             let Some(held) = before else { continue };
                             held
                         }
-                        Err(refused) => Held {
-                            stamp,
-                            shelf,
-                            digest: String::new(),
-                            good: before.and_then(|held| held.good),
-                            refused: Some(refused),
-                        },
+                        Err(refused) => {
+                            warn(&path, &refused);
+                            let good = before.and_then(|held| held.good);
+                            Held { stamp, shelf, digest: String::new(), good, refused: Some(refused) }
+                        }
                     },
                 };
                 there.insert(path, held);
@@ -136,6 +134,10 @@ impl Stamp {
     }
 }
 
+fn warn(path: &Path, refused: &Refused) {
+    tracing::warn!(path = %path.display(), code = refused.code, "a plugin file is refused: {refused}");
+}
+
 fn inspect(
     path: &Path,
     bytes: &[u8],
@@ -150,6 +152,7 @@ fn inspect(
         before => match load(path, bytes) {
             Ok(facts) => Held { stamp, shelf, digest, good: Some(facts), refused: None },
             Err(refused) => {
+                warn(path, &refused);
                 let good = before.and_then(|held| held.good);
                 Held { stamp, shelf, digest, good, refused: Some(refused) }
             }

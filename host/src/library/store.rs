@@ -57,12 +57,13 @@ impl Record {
 #[derive(Debug, Clone)]
 pub struct Store {
     root: Option<PathBuf>,
+    writes: bool,
 }
 
 impl Store {
-    /// A store in this directory, which need not exist.
-    pub fn new(root: Option<PathBuf>) -> Self {
-        Self { root }
+    /// A store in this directory, which need not exist. If not `writes`, what is to be kept is forgotten.
+    pub fn new(root: Option<PathBuf>, writes: bool) -> Self {
+        Self { root, writes }
     }
 
     /// All records. One that cannot be read is reported and left out.
@@ -86,7 +87,7 @@ impl Store {
 
     /// Keeps a version, and forgets the oldest one when there are too many. The record is not written yet.
     pub fn put(&self, record: &mut Record, name: &str, digest: &str, bytes: &[u8]) -> io::Result<()> {
-        let Some(directory) = self.directory(name)? else { return Ok(()) };
+        let Some(directory) = self.writable(name)? else { return Ok(()) };
         if !record.stored.iter().any(|stored| stored == digest) {
             fs::create_dir_all(&directory)?;
             write_whole(&directory.join(format!("{digest}.wasm")), bytes)?;
@@ -119,17 +120,21 @@ impl Store {
 
     /// Writes a record.
     pub fn save(&self, name: &str, record: &Record) -> io::Result<()> {
-        let Some(directory) = self.directory(name)? else { return Ok(()) };
+        let Some(directory) = self.writable(name)? else { return Ok(()) };
         fs::create_dir_all(&directory)?;
         write_whole(&directory.join("record.json"), &serde_json::to_vec_pretty(record)?)
     }
 
     /// Forgets all versions of a plugin.
     pub fn remove(&self, name: &str) -> io::Result<()> {
-        match self.directory(name)?.map(fs::remove_dir_all) {
+        match self.writable(name)?.map(fs::remove_dir_all) {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn writable(&self, name: &str) -> io::Result<Option<PathBuf>> {
+        Ok(self.directory(name)?.filter(|_| self.writes))
     }
 
     fn directory(&self, name: &str) -> io::Result<Option<PathBuf>> {
@@ -179,7 +184,7 @@ mod tests {
     #[test]
     fn versions_and_records_survive_a_restart_and_the_oldest_version_goes() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(Some(directory.path().join("plugins")));
+        let store = Store::new(Some(directory.path().join("plugins")), true);
         let mut record = Record::default();
         let bytes: Vec<Vec<u8>> = (0..VERSIONS_MAX + 2).map(|n| format!("version {n}").into_bytes()).collect();
         for version in &bytes {
@@ -188,7 +193,7 @@ mod tests {
             store.put(&mut record, "echo", &digest, version).unwrap();
         }
         store.save("echo", &record).unwrap();
-        let (records, troubles) = Store::new(Some(directory.path().join("plugins"))).records();
+        let (records, troubles) = Store::new(Some(directory.path().join("plugins")), true).records();
         assert_eq!((records.get("echo"), troubles.as_slice()), (Some(&record), &[][..]));
         assert_eq!(record.stored.len(), VERSIONS_MAX);
         let read = |version: &[u8]| store.read("echo", &digest_of(version), 1 << 20).unwrap();
@@ -202,7 +207,7 @@ mod tests {
     #[test]
     fn a_stored_file_that_was_changed_is_not_given_out() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::new(Some(directory.path().to_owned()));
+        let store = Store::new(Some(directory.path().to_owned()), true);
         let digest = digest_of(b"good");
         store.put(&mut Record::default(), "echo", &digest, b"good").unwrap();
         fs::write(directory.path().join("echo").join(format!("{digest}.wasm")), b"evil").unwrap();
@@ -211,7 +216,7 @@ mod tests {
 
     #[test]
     fn no_name_leads_out_of_the_directory() {
-        let store = Store::new(Some(PathBuf::from("/nonexistent")));
+        let store = Store::new(Some(PathBuf::from("/nonexistent")), true);
         for name in ["", "..", "a/b", "/etc", "A", "a b", "-x", "é", &"a".repeat(65)] {
             assert!(store.save(name, &Record::default()).is_err(), "{name}");
             assert!(store.remove(name).is_err(), "{name}");
@@ -224,7 +229,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("echo")).unwrap();
         fs::write(directory.path().join("echo/record.json"), b"{").unwrap();
-        let (records, troubles) = Store::new(Some(directory.path().to_owned())).records();
+        let (records, troubles) = Store::new(Some(directory.path().to_owned()), true).records();
         assert_eq!((records.len(), troubles.len()), (0, 1));
     }
 

@@ -147,16 +147,7 @@ impl Translator {
     }
 
     fn new(exchange: Exchange, parser: Option<Parser>, dialect: &'static dyn Codec, output: Output) -> Self {
-        Self {
-            exchange,
-            parser,
-            dialect,
-            output,
-            usage: None,
-            fault: None,
-            finished: false,
-            arena: Vec::new(),
-        }
+        Self { exchange, parser, dialect, output, usage: None, fault: None, finished: false, arena: Vec::new() }
     }
 
     /// The answer turns out to be a stream that this parser cuts.
@@ -319,7 +310,8 @@ pub fn of_adapter(error: CallError) -> Failure {
         }
         CallError::Fault(fault) => Failure::refused(fault),
         CallError::Broken { ref plugin, .. } => {
-            let text = format!("the adapter of {plugin} broke on this call; another model or a later try may do better");
+            let text =
+                format!("the adapter of {plugin} broke on this call; another model or a later try may do better");
             Failure::new(Kind::AdapterBroken, text).because(&error)
         }
     }

@@ -98,7 +98,8 @@ impl<'a> Builder<'a> {
 
     fn secret(&mut self, written: &Spanned<String>) -> Option<Arc<Secret>> {
         let read = Source::parse(written.get_ref()).and_then(|source| source.read());
-        self.noted(written.span(), read, "write env:NAME or file:PATH, and set the variable or make the file").map(Arc::new)
+        self.noted(written.span(), read, "write env:NAME or file:PATH, and set the variable or make the file")
+            .map(Arc::new)
     }
 
     fn granted(&mut self, name: &str, written: &Spanned<String>, grants: &mut Grants) {
@@ -161,7 +162,8 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        self.plugins.insert(wanted.key, Configured { fingerprint, plugin: plugin.clone(), component: Arc::clone(component) });
+        self.plugins
+            .insert(wanted.key, Configured { fingerprint, plugin: plugin.clone(), component: Arc::clone(component) });
         Some(plugin)
     }
 
@@ -281,7 +283,11 @@ impl<'a> Builder<'a> {
             let clean = !prefix.contains(['?', '#', '%']) && !prefix.contains("//");
             if !route.path.get_ref().starts_with('/') || !clean {
                 let message = format!("{:?} is no path prefix", route.path.get_ref());
-                self.problem(route.path.span(), message, "write whole segments such as \"/v1\", or \"/\" for everything");
+                self.problem(
+                    route.path.span(),
+                    message,
+                    "write whole segments such as \"/v1\", or \"/\" for everything",
+                );
             }
             let host = route.host.as_ref().map(|host| host.to_ascii_lowercase());
             let before = seen.insert((host.clone(), prefix.clone()), route.name.get_ref().clone());
@@ -378,13 +384,7 @@ impl<'a> Builder<'a> {
         self.problem(name.span(), message, &format!("name {wanted} here"));
     }
 
-    fn unknown<'n>(
-        &mut self,
-        name: &Spanned<String>,
-        what: &str,
-        place: &str,
-        known: impl Iterator<Item = &'n str>,
-    ) {
+    fn unknown<'n>(&mut self, name: &Spanned<String>, what: &str, place: &str, known: impl Iterator<Item = &'n str>) {
         let known: Vec<_> = known.collect();
         let help = if known.is_empty() {
             format!("there is none in {place}")

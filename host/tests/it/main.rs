@@ -5,12 +5,14 @@
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
+    unreachable_pub,
     clippy::print_stderr,
     reason = "a test fails by panicking, and skips loudly"
 )]
 
 mod support;
 
+mod command;
 mod net_listener;
 mod net_support;
 mod net_tunnel;

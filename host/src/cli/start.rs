@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+//! From flags to a gateway that serves, and to the answer of `penstock check`.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use super::Flags;
+use crate::admin::token::Token;
+use crate::admin::{self, Admin};
+use crate::config::load::{self, Policy};
+use crate::config::place::Problem;
+use crate::control::live::Live;
+use crate::control::{self, Change, Control, Places};
+use crate::gateway::Gateway;
+use crate::listener::{self, Bound, Certificates, Drained};
+use crate::metrics::Metrics;
+use crate::plugin::{Compiler, Runtime, RuntimeOptions};
+use crate::state::Memory;
+use crate::upstream::Client;
+use crate::watch;
+
+/// Everything that runs.
+pub struct Started {
+    gateway: Gateway,
+    policy: Policy,
+    control: Control,
+    admin: Arc<Admin>,
+    admin_listener: TcpListener,
+    bound: Bound,
+    places: Places,
+}
+
+impl Started {
+    /// Opens sockets, reads policies and plugins, and builds the first generation.
+    ///
+    /// # Errors
+    /// Everything that keeps the gateway from serving, with the place and the cure.
+    pub async fn new(flags: &Flags) -> anyhow::Result<Self> {
+        let places = flags.places();
+        let policy = load::load(places.policies.as_deref()).map_err(|problems| all(&problems))?;
+        let config = &policy.config;
+        let (token, token_file) = Token::open(&flags.state_dir()).map_err(|error| anyhow!(error))?;
+        if places.built_in.is_some() {
+            places.plugins.iter().try_for_each(std::fs::create_dir_all).context("cannot make the drop-in directory")?;
+        }
+        let bound = listener::bind(&config.listeners).map_err(|error| anyhow!(error))?;
+        let admin_listener = TcpListener::bind(config.admin.address).await;
+        let admin_listener = admin_listener.with_context(|| format!("admin.address {}", config.admin.address))?;
+
+        let metrics = Arc::new(Metrics::new()?);
+        let state = Arc::new(Memory::new(config.limits.counters_max));
+        let live = live(&policy, Some(&flags.state_dir().join("compiled")), &state, &metrics, bound.certificates())?;
+        let (control, snapshot) = {
+            let (places, metrics) = (places.clone(), Arc::clone(&metrics));
+            tokio::task::spawn_blocking(move || Control::start(live, &places, metrics))
+                .await?
+                .map_err(|problems| all(&problems))?
+        };
+        let admin = Arc::new(Admin {
+            control: control.clone(),
+            metrics: Arc::clone(&metrics),
+            token,
+            metrics_open: config.admin.metrics_open,
+            component_bytes_max: config.sandbox.component_bytes_max,
+            draining: AtomicBool::new(false),
+        });
+        let client = Client::new(&config.limits, &config.timeouts)?;
+        let gateway = Gateway { snapshot, client, state, metrics };
+        tracing::info!("the admin API's token is in {}", token_file.display());
+        Ok(Self { gateway, policy, control, admin, admin_listener, bound, places })
+    }
+
+    /// Tells the operator what is served where.
+    pub fn announce(&self) {
+        for (address, listener) in self.bound.addresses().iter().zip(&self.policy.config.listeners) {
+            let scheme = if listener.tls.is_some() { "https" } else { "http" };
+            tracing::info!(%address, "serving {scheme}://{address}");
+        }
+        match self.admin_listener.local_addr() {
+            Ok(address) => tracing::info!(%address, "the admin API is at http://{address}"),
+            Err(error) => tracing::warn!("the admin API has no address: {error}"),
+        }
+        for (vendor, key) in &self.gateway.snapshot.load().dormant {
+            tracing::info!(vendor, "{vendor} is left out: {key} is not set");
+        }
+        let status = self.control.status();
+        let names: Vec<&str> = status.plugins.iter().map(|plugin| plugin.facts.name.as_str()).collect();
+        tracing::info!(generation = status.generation, plugins = names.join(" "), "ready");
+    }
+
+    /// Serves until a signal says to stop; then running requests may finish within `timeouts.drain_ms`.
+    ///
+    /// # Errors
+    /// Signals or files cannot be listened to.
+    pub async fn serve(self) -> anyhow::Result<Drained> {
+        let Self { gateway, policy, control, admin, admin_listener, bound, places } = self;
+        watch::start(control.clone(), &places).context("cannot watch files")?;
+        let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(serving_admin);
+        tokio::spawn(heed_signals(Signals::new()?, control, admin, stop));
+
+        let connections = gateway.metrics.connections();
+        let gateway = Arc::new(gateway);
+        let handler = move |request, peer| {
+            let gateway = Arc::clone(&gateway);
+            async move { gateway.handle(request, peer).await }
+        };
+        let shutdown = async { stopped.await.unwrap_or(()) };
+        let (limits, timeouts) = (&policy.config.limits, &policy.config.timeouts);
+        Ok(listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await)
+    }
+}
+
+/// `penstock check`: one line when all is well, otherwise a line for each problem.
+///
+/// # Errors
+/// Standard output cannot be written to, or the runtime does not start.
+pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
+    let places = flags.places();
+    let checked = load::load(places.policies.as_deref()).map_err(Ok).and_then(|policy| {
+        let metrics = Arc::new(Metrics::new().map_err(|error| Err(anyhow!(error)))?);
+        let state = Arc::new(Memory::new(policy.config.limits.counters_max));
+        let live = live(&policy, None, &state, &metrics, Certificates::default()).map_err(Err)?;
+        control::check(live, &places, metrics).map_err(Ok).map(|(status, snapshot)| (policy, status, snapshot))
+    });
+    let mut out = io::stdout().lock();
+    match checked {
+        Ok((policy, status, snapshot)) => {
+            let files = policy.sources.files().count();
+            let config = policy.config;
+            let (vendors, routes, plugins) = (config.vendors.len(), config.routes.len(), status.plugins.len());
+            let dormant: Vec<&str> = snapshot.dormant.iter().map(|(vendor, _)| vendor.as_str()).collect();
+            let left_out =
+                if dormant.is_empty() { String::new() } else { format!(" ({} without a key)", dormant.join(", ")) };
+            writeln!(out, "ok: {files} files, {routes} routes, {vendors} vendors{left_out}, {plugins} plugins")?;
+            for file in &status.refused {
+                writeln!(out, "warning: {}: {}", file.path, Problem::new("", file.refusal.to_string(), ""))?;
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(Ok(problems)) => {
+            for problem in problems {
+                writeln!(out, "{problem}")?;
+            }
+            Ok(ExitCode::FAILURE)
+        }
+        Err(Err(error)) => Err(error),
+    }
+}
+
+fn live(
+    policy: &Policy,
+    compiled: Option<&Path>,
+    state: &Arc<Memory>,
+    metrics: &Metrics,
+    certificates: Certificates,
+) -> anyhow::Result<Live> {
+    let program = std::env::current_exe().context("cannot find the program itself, which compiles plugins")?;
+    let runtime = Runtime::new(RuntimeOptions {
+        sandbox: policy.config.sandbox.clone(),
+        cache_dir: compiled.map(Path::to_owned),
+        compiler: Compiler::Child(program),
+        metrics: metrics.registry().clone(),
+        self_test: None,
+    })?;
+    Ok(Live { runtime, state: Arc::clone(state), metrics: metrics.registry().clone(), certificates })
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// True: stop. False: read everything anew.
+    async fn next(&mut self) -> bool {
+        tokio::select! {
+            _ = self.terminate.recv() => true,
+            _ = self.interrupt.recv() => true,
+            _ = self.hang_up.recv() => false,
+        }
+    }
+}
+
+/// The first signal to stop drains, the second one ends the process at once.
+async fn heed_signals(mut signals: Signals, control: Control, admin: Arc<Admin>, stop: oneshot::Sender<()>) {
+    let mut stop = Some(stop);
+    loop {
+        if !signals.next().await {
+            let _ = control.ask(Change::Reload).await; // the log says what came of it
+        } else if let Some(stop) = stop.take() {
+            tracing::info!("draining: no new connections, what runs may finish");
+            admin.draining.store(true, Ordering::Relaxed);
+            let _ = stop.send(()); // nobody waits if serving has failed
+        } else {
+            tracing::warn!("stopped by a second signal");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// Problems as one error, a line each.
+fn all(problems: &[Problem]) -> anyhow::Error {
+    for problem in problems {
+        tracing::error!("{problem}");
+    }
+    anyhow!("{} in policies or plugins; nothing is served", if problems.len() == 1 { "a problem" } else { "problems" })
+}
