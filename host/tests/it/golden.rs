@@ -23,7 +23,6 @@ fn every_golden_case_passes_with_the_component() {
         sandbox: Sandbox::default(),
         cache_dir: None,
         compiler: Compiler::InProcess,
-        metrics: prometheus::Registry::new(),
         self_test: Some(self_test::run_embedded),
     };
     let runtime = Runtime::new(options).unwrap();
