@@ -74,8 +74,8 @@ pub enum Plugin {
 }
 
 impl Runtime {
-    /// Passes a file through the gate and makes it ready: its own vectors have passed, too. Blocks, for seconds if it must
-    /// be compiled: not for a worker.
+    /// Passes a file through the gate and makes it ready: its own vectors have passed, too. Blocks, for seconds if it
+    /// must be compiled: not for a worker.
     ///
     /// # Errors
     /// Which check it failed, and what to do.
@@ -129,8 +129,8 @@ impl Runtime {
             return Err(cannot_compile("what it has written is no compiled component"));
         }
         #[allow(unsafe_code, reason = "the only way to load compiled code")]
-        // SAFETY: the bytes must be what `Engine::precompile_component` made: they come straight from it, in this process
-        // or in a child that runs the same executable, over a pipe that nobody else holds.
+        // SAFETY: the bytes must be what `Engine::precompile_component` made: they come straight from it, in this
+        // process or in a child that runs the same executable, over a pipe that nobody else holds.
         let component = unsafe { wasmtime::component::Component::deserialize(&self.engine, &compiled) };
         let component = component.map_err(|error| {
             Refusal::new(
