@@ -62,8 +62,8 @@ impl Adapter {
         &self.pool.shared().grants
     }
 
-    /// The head of a call in a dialect that the vendor speaks. `headers` and `members` are those of [`Self::wants`] that the
-    /// request has.
+    /// The head of a call in a dialect that the vendor speaks. `headers` and `members` are those of [`Self::wants`]
+    /// that the request has.
     ///
     /// # Errors
     /// The adapter's fault, or that it broke.

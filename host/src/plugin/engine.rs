@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The engine of the process: how guests are compiled, bounded and interrupted, and what each kind of plugin is linked to.
+//! The engine of the process: how guests are compiled, bounded and interrupted, and what each kind of plugin is linked
+//! to.
 //!
-//! Synchronous calls only: concurrency support costs 0.4 µs a call and is off. Instances come from a pool of memory that is
-//! reserved at the start, their memory is zeroed by the pool. A thread ticks once a millisecond; a call that sees its
-//! deadline pass traps.
+//! Synchronous calls only: concurrency support costs 0.4 µs a call and is off. Instances come from a pool of memory
+//! that is reserved at the start, their memory is zeroed by the pool. A thread ticks once a millisecond; a call that
+//! sees its deadline pass traps.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -134,7 +134,8 @@ pub(super) fn inspect(bytes: &[u8], bytes_max: usize) -> Result<Passed, Refusal>
     Ok(Passed { digest, kind, manifest, vectors: parts.vectors.map(<[u8]>::to_vec), filters_responses })
 }
 
-/// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure is.
+/// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure
+/// is.
 pub(super) fn self_test(run: SelfTest, component: &Arc<Component>) -> Result<usize, Refusal> {
     let Some(vectors) = component.vectors() else { return Ok(0) };
     run(component, vectors).map_err(|failure| {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The host as one instance sees it: log, metrics, secrets and state, and the ceilings that it lives under.
 //!
-//! Which of these a plugin is linked to depends on its kind (`engine`). A secret is a handle here: it can be compared, and
-//! it can sign; there is no function that gives its bytes.
+//! Which of these a plugin is linked to depends on its kind (`engine`). A secret is a handle here: it can be compared,
+//! and it can sign; there is no function that gives its bytes.
 
 use std::sync::Arc;
 use std::time::Instant;

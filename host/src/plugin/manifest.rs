@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a component says of itself, in its custom section `penstock:plugin` (JSON). It serves people and error texts, and
-//! says what a type cannot; what a component imports and exports is read from its types.
+//! What a component says of itself, in its custom section `penstock:plugin` (JSON). It serves people and error texts,
+//! and says what a type cannot; what a component imports and exports is read from its types.
 
 use serde::Deserialize;
 use serde_json::Value;

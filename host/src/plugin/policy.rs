@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Configured plugins of the kinds that decide: auth, limits, routing, filters. Each is one crossing by value; calls are
-//! synchronous and end within `sandbox.policy_ms`.
+//! Configured plugins of the kinds that decide: auth, limits, routing, filters. Each is one crossing by value; calls
+//! are synchronous and end within `sandbox.policy_ms`.
 
 use std::sync::Arc;
 

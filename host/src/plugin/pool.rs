@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The instances of one configured plugin.
 //!
-//! An instance does one thing at a time, but thousands of exchanges live in it between calls, as resources of the guest. So
-//! the pool hands out places, not instances: a worker goes to the place that is its own and finds it free, in the ordinary
-//! case; the lock of a place is held for one synchronous call and never across an await. Only when a place is busy does a
-//! worker look for another one, then for an empty place to put a new instance in, and only then does it wait.
+//! An instance does one thing at a time, but thousands of exchanges live in it between calls, as resources of the
+//! guest. So the pool hands out places, not instances: a worker goes to the place that is its own and finds it free, in
+//! the ordinary case; the lock of a place is held for one synchronous call and never across an await. Only when a place
+//! is busy does a worker look for another one, then for an empty place to put a new instance in, and only then does it
+//! wait.
 //!
 //! How an instance ends:
 //!  - It traps, passes its deadline, or takes more memory than it may: it is dropped within that call and its place is
@@ -13,7 +14,8 @@
 //!    never shrinks). Then it leaves its place, gets no new exchange, and is dropped when its last exchange is.
 //!  - The plugin is dropped, and with it all of them.
 //!
-//! With `Isolation::Request` there are no places: each call or exchange gets an instance, and takes it along when it ends.
+//! With `Isolation::Request` there are no places: each call or exchange gets an instance, and takes it along when it
+//! ends.
 //!
 //! A plugin that breaks time and again rests for a moment, so that a crash loop does not cost a deadline each time.
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Checks a plugin's configuration against the JSON schema that its manifest carries.
 //!
-//! The vocabulary is that of draft 2020-12 without what refers to other documents, conditions, and patterned or unevaluated
-//! properties. A keyword that is not known here refuses the schema: a rule that an author has written is never skipped in
-//! silence. Patterns are matched in linear time.
+//! The vocabulary is that of draft 2020-12 without what refers to other documents, conditions, and patterned or
+//! unevaluated properties. A keyword that is not known here refuses the schema: a rule that an author has written is
+//! never skipped in silence. Patterns are matched in linear time.
 
 use regex_lite::Regex;
 use serde_json::{Map, Number, Value};

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The deadline of one call, fair on a machine that is busy.
 //!
-//! The clock of the engine counts real time, but a worker that is not given a processor for some milliseconds must not cost
-//! an innocent plugin its instance. So there are two looks: at half of the deadline the processor time of the thread is
-//! noted, and at the deadline the call is stopped if it has used the time between. If it has not, it gets that time again,
-//! up to a bound. A call that ends before half of its deadline, as nearly all do, pays nothing for this.
+//! The clock of the engine counts real time, but a worker that is not given a processor for some milliseconds must not
+//! cost an innocent plugin its instance. So there are two looks: at half of the deadline the processor time of the
+//! thread is noted, and at the deadline the call is stopped if it has used the time between. If it has not, it gets
+//! that time again, up to a bound. A call that ends before half of its deadline, as nearly all do, pays nothing for
+//! this.
 
 use std::time::Duration;
 

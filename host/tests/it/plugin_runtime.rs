@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a plugin that misbehaves can do: break its own call within its deadline, and nothing else. `plugins/testing` has
-//! the guests that do it on request.
+//! What a plugin that misbehaves can do: break its own call within its deadline, and nothing else. `plugins/testing`
+//! has the guests that do it on request.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Components for tests of the plugin runtime: those that `cargo xtask plugins` builds, with other manifests, or made here.
+//! Components for tests of the plugin runtime: those that `cargo xtask plugins` builds, with other manifests, or made
+//! here.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
