@@ -9,11 +9,10 @@ use crate::failure::{Failure, Kind};
 use crate::inbound::Asked;
 use crate::ledger::Entry;
 use crate::plugin::types::Reply;
-use crate::proxy::Tunnel;
+use crate::proxy::Proxied;
 use crate::relay::{Body, Piped, Stream};
 use crate::snapshot::Snapshot;
 use crate::underway::Underway;
-use crate::upstream::Answer as UpstreamAnswer;
 
 /// How a request came out.
 pub enum Outcome {
@@ -22,9 +21,7 @@ pub enum Outcome {
     /// A target has answered.
     Answer(Box<Answer>),
     /// A plain HTTP service has answered.
-    Piped(Response<UpstreamAnswer>),
-    /// The connection is about to become a tunnel; this is the 101 answer of the upstream.
-    Upgraded(HeaderMap, Box<Tunnel>),
+    Proxied(Proxied),
 }
 
 /// The response of an outcome. The ledger's entry goes with its body.
@@ -37,13 +34,13 @@ pub fn respond(outcome: Outcome, underway: &Underway, mut entry: Entry) -> Respo
             response(reply.status, headers, Body::whole(reply.body, Some(entry)))
         }
         Outcome::Answer(answer) => of_target(*answer, underway, entry),
-        Outcome::Piped(piped) => {
+        Outcome::Proxied(Proxied::Piped(piped)) => {
             entry.status = piped.status();
             let (mut head, body) = piped.into_parts();
             crate::head::strip_hop_by_hop(&mut head.headers);
             response(head.status, head.headers, Body::Piped(Box::new(Piped::new(body, entry))))
         }
-        Outcome::Upgraded(headers, tunnel) => {
+        Outcome::Proxied(Proxied::Upgraded(headers, tunnel)) => {
             entry.status = StatusCode::SWITCHING_PROTOCOLS;
             tunnel.spawn(entry);
             response(StatusCode::SWITCHING_PROTOCOLS, headers, Body::whole("", None))

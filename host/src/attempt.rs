@@ -29,7 +29,6 @@ use crate::upstream::{Answer as UpstreamAnswer, Client};
 mod wire;
 
 use wire::{build, class_of, event_stream, forwardable, is_event_stream, is_json};
-pub use wire::{cut, of_upstream};
 
 /// Largest error body that is read from an upstream.
 const ERROR_BYTES_MAX: usize = 1 << 20;
@@ -380,7 +379,7 @@ impl<'a> Asking<'a> {
             tokio::time::sleep(Duration::from_millis(request.after_ms.into())).await;
         }
         let message = build(request, endpoint, &target.vendor.adapter, body)?;
-        self.client.send(endpoint, message).await.map_err(|error| of_upstream(&error, &target.vendor.name))
+        self.client.send(endpoint, message).await.map_err(|error| Failure::unanswered(&error, &target.vendor.name))
     }
 
     /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.
@@ -407,7 +406,7 @@ impl<'a> Asking<'a> {
 
     async fn next(&self, body: &mut UpstreamAnswer) -> Result<Option<Bytes>, Failure> {
         while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| cut(&error))?;
+            let frame = frame.map_err(|error| Failure::cut(&error))?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }

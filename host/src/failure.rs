@@ -9,6 +9,7 @@ use http::StatusCode;
 use penstock_dialects::ir::{Fault, FaultClass};
 
 use crate::plugin::types::CallError;
+use crate::upstream::{BodyError, SendError};
 
 /// Who has to act so that the request can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +156,35 @@ impl Failure {
     #[must_use]
     pub fn refused(fault: Fault) -> Self {
         Self::of_fault(Kind::Refused, fault)
+    }
+
+    /// Why an upstream gave no answer. The caller reads what kind of thing happened; where, is the operator's business.
+    #[must_use]
+    pub fn unanswered(error: &SendError, upstream: &str) -> Self {
+        let (kind, text) = match error {
+            SendError::RequestBody(_) => (Kind::BadBody, "the body of the request broke off".to_owned()),
+            SendError::ConnectTimeout(limit) => {
+                (Kind::UpstreamTimeout, format!("{upstream} took no connection within {} ms", limit.as_millis()))
+            }
+            SendError::FirstByteTimeout(limit) => {
+                (Kind::UpstreamTimeout, format!("{upstream} gave no answer within {} ms", limit.as_millis()))
+            }
+            SendError::Protocol(_) => (Kind::BadAnswer, format!("{upstream} gave an answer that is no HTTP")),
+            _ => (Kind::Unreachable, format!("{upstream} cannot be reached; try again, or name another model")),
+        };
+        Self::new(kind, text).because(error)
+    }
+
+    /// An answer that broke off.
+    #[must_use]
+    pub fn cut(error: &BodyError) -> Self {
+        let (kind, text) = match error {
+            BodyError::Idle(limit) => {
+                (Kind::UpstreamTimeout, format!("the upstream fell silent for {} ms in its answer", limit.as_millis()))
+            }
+            BodyError::Cut(_) => (Kind::Cut, "the upstream broke off before its answer was complete".to_owned()),
+        };
+        Self::new(kind, text).because(error)
     }
 
     /// What a policy plugin of some kind said, or that it broke: policy plugins fail closed.

@@ -116,7 +116,8 @@ impl Gateway {
             let call = underway.call(&principal, None, &facts);
             entry.hold(stages::admit(route, &call, 0, &self.state)?);
             let request = Request::from_parts(head, body);
-            return proxy::ask(&self.client, underway, service, &call, request, entry).await;
+            let proxied = proxy::ask(&self.client, underway, service, &call, request, entry).await?;
+            return Ok(Outcome::Proxied(proxied));
         }
         let asked = underway.asked.ok_or_else(|| unknown_operation(&head))?;
         if asked.operation == Operation::Models {

@@ -167,7 +167,11 @@ mod tests {
         assert_eq!(Source::parse("env:API_KEY"), Ok(Source::Env("API_KEY".into())));
         assert_eq!(Source::parse("file:/run/key"), Ok(Source::File("/run/key".into())));
         for wrong in ["", "sk-live-123", "env:", "env:A B", "file:", "vault:x", "ENV:X"] {
-            assert_eq!(Source::parse(wrong), Source::parse("sk-other"), "{wrong}: the text may be a key, and is not repeated");
+            assert_eq!(
+                Source::parse(wrong),
+                Source::parse("sk-other"),
+                "{wrong}: the text may be a key, and is not repeated"
+            );
             assert!(Source::parse(wrong).is_err());
         }
     }

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use penstock::cli::health::health;
 use penstock::cli::start::{Started, check};
 use penstock::cli::{Cli, Command, Flags, logs};
 use penstock::plugin::compile::compile_component_child;
@@ -14,6 +15,7 @@ fn main() -> ExitCode {
         Some(Command::CompileComponent) => return compile_component_child(),
         Some(Command::Plugin(command)) => return penstock::cli::plugin::run(command),
         Some(Command::Check(flags)) => (flags, check),
+        Some(Command::Health(flags)) => (flags, health),
         Some(Command::Run(flags)) => (flags, run),
         None => (cli.flags, run),
     };

@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
-use crate::answer::Outcome;
-use crate::attempt::of_upstream;
 use crate::failure::{Failure, Kind};
 use crate::head;
 use crate::ledger::{Ending, Entry};
@@ -22,7 +20,15 @@ use crate::random;
 use crate::routes::Service;
 use crate::tunnel;
 use crate::underway::Underway;
-use crate::upstream::{Client, Endpoint, InBody, OutBody};
+use crate::upstream::{Answer as UpstreamAnswer, Client, Endpoint, InBody, OutBody};
+
+/// What a service has answered.
+pub enum Proxied {
+    /// An answer, to be passed on.
+    Piped(Response<UpstreamAnswer>),
+    /// The connection is about to become a tunnel; this is the 101 answer of the upstream.
+    Upgraded(HeaderMap, Box<Tunnel>),
+}
 
 /// An upgraded connection that waits for the caller's side.
 pub struct Tunnel {
@@ -55,7 +61,7 @@ pub async fn ask(
     call: &Call<'_>,
     mut request: Request<InBody>,
     entry: &mut Entry,
-) -> Result<Outcome, Failure> {
+) -> Result<Proxied, Failure> {
     let upgrade = head::upgrade_of(request.headers()).map(str::to_owned);
     let caller = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let endpoints = rank(underway.route.routing.as_ref(), call, service)?;
@@ -75,7 +81,7 @@ pub async fn ask(
         match client.send(endpoint, message).await {
             Ok(answer) => return Ok(answered(answer, caller, underway)),
             Err(error) => {
-                failure = of_upstream(&error, &service.name);
+                failure = Failure::unanswered(&error, &service.name);
                 entry.missed(&failure);
                 if !(repeatable && error.before_sent()) {
                     break;
@@ -86,19 +92,15 @@ pub async fn ask(
     Err(failure)
 }
 
-fn answered(
-    mut answer: http::Response<crate::upstream::Answer>,
-    caller: Option<OnUpgrade>,
-    underway: &Underway,
-) -> Outcome {
+fn answered(mut answer: Response<UpstreamAnswer>, caller: Option<OnUpgrade>, underway: &Underway) -> Proxied {
     match caller {
         Some(caller) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let upstream = hyper::upgrade::on(&mut answer);
             let idle = Duration::from_millis(underway.snapshot.timeouts.idle_ms);
             let headers = std::mem::take(answer.headers_mut());
-            Outcome::Upgraded(headers, Box::new(Tunnel { caller, upstream, idle, peer: underway.peer.clone() }))
+            Proxied::Upgraded(headers, Box::new(Tunnel { caller, upstream, idle, peer: underway.peer.clone() }))
         }
-        _ => Outcome::Piped(answer),
+        _ => Proxied::Piped(answer),
     }
 }
 

@@ -18,7 +18,6 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use penstock_dialects::codec::Codec;
 use tokio::time::Sleep;
 
-use crate::attempt::cut;
 use crate::failure::{Failure, Kind};
 use crate::ledger::{Ending, Entry};
 use crate::upstream::{Answer as UpstreamAnswer, BodyError};
@@ -171,7 +170,7 @@ impl Stream {
                 Ok(data) => self.pump.chunk(data, &mut self.ready),
                 Err(_) => Ok(()), // trailers of a stream say nothing to a caller
             },
-            Some(Err(error)) => Err(cut(&error)),
+            Some(Err(error)) => Err(Failure::cut(&error)),
             None => {
                 let ended = self.pump.end(&mut self.ready);
                 self.state = State::Done;

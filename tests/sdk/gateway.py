@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the gateway under test, in front of a replay server, with policies of its own."""
 
+import hashlib
 import os
-import socket
+import re
 import subprocess
 import tempfile
 import time
@@ -14,10 +15,10 @@ READY_WITHIN_S = 60
 
 POLICY = """
 [[listeners]]
-address = "127.0.0.1:{port}"
+address = "127.0.0.1:0"
 
 [admin]
-address = "127.0.0.1:{admin_port}"
+address = "127.0.0.1:0"
 
 [plugins.callers]
 plugin = "api-key"
@@ -46,26 +47,17 @@ class Gateway:
     """A running gateway."""
 
     def __init__(self, upstream, key):
-        import hashlib
-
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-sdk-")
         folder = Path(self._folder.name)
         (folder / "policies").mkdir()
         self._log = open(folder / "log", "w+b")
-        port, admin_port = _free_port(), _free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.admin_url = f"http://127.0.0.1:{admin_port}"
+        self.url = self.admin_url = None
         (folder / "policies" / "gateway.toml").write_text(
-            POLICY.format(
-                port=port,
-                admin_port=admin_port,
-                upstream=upstream,
-                key_sha256=hashlib.sha256(key.encode()).hexdigest(),
-            )
+            POLICY.format(upstream=upstream, key_sha256=hashlib.sha256(key.encode()).hexdigest())
         )
         command = [os.environ["PENSTOCK_BIN"], "run", "--policies", folder / "policies", "--state", folder / "state"]
         command += ["--plugins", os.environ["PENSTOCK_PLUGINS"]]
-        environment = {**os.environ, "REPLAY_KEY": "replay-secret"}
+        environment = {**os.environ, "REPLAY_KEY": "replay-secret", "RUST_LOG": "info"}
         self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
         self._wait()
 
@@ -74,6 +66,14 @@ class Gateway:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break
+            # The gateway takes free ports and says in its log which.
+            log = self.log()
+            serving = re.search(r"serving (http://[0-9.:]+)", log)
+            admin = re.search(r"the admin API is at (http://[0-9.:]+)", log)
+            if not (serving and admin):
+                time.sleep(0.05)
+                continue
+            self.url, self.admin_url = serving[1], admin[1]
             try:
                 with urllib.request.urlopen(f"{self.admin_url}/readyz", timeout=5) as answer:
                     if answer.status == 200:
@@ -100,9 +100,3 @@ class Gateway:
             self._process.wait()
         self._log.close()
         self._folder.cleanup()
-
-
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -60,8 +60,14 @@ class GatewayTest(unittest.TestCase):
         cls.upstream = replay()
         cls.gateway = gateway()
 
-    def each_vendor(self):
-        """Runs the body of a `for` once for each dialect that the upstream speaks."""
+
+def each_vendor(test):
+    """Runs a test once for each dialect that the upstream speaks, as its argument `vendor`."""
+
+    @functools.wraps(test)
+    def run(self):
         for vendor in VENDORS:
             with self.subTest(upstream=vendor):
-                yield vendor
+                test(self, vendor)
+
+    return run

@@ -6,7 +6,7 @@ import json
 import openai
 from openai import OpenAI
 
-from support import CALLS, CITY_SCHEMA, GREETING, IMAGE_URL, KEY, RED_DOT, WEATHER, GatewayTest
+from support import CALLS, CITY_SCHEMA, GREETING, IMAGE_URL, KEY, RED_DOT, WEATHER, GatewayTest, each_vendor
 
 HELLO = [{"role": "user", "content": "Hello"}]
 TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Weather", "parameters": CITY_SCHEMA}}]
@@ -32,16 +32,16 @@ class OpenAiTest(GatewayTest):
         """A chat completion."""
         return self.client.chat.completions.create(model=model, messages=messages or HELLO, **options)
 
-    def test_chat(self):
-        for vendor in self.each_vendor():
-            answer = self.ask(f"{vendor}/chat", max_tokens=100, temperature=0.5)
-            self.assertEqual(answer.choices[0].message.content, GREETING)
-            self.assertEqual(answer.choices[0].finish_reason, "stop")
-            self.assertEqual(answer.choices[0].message.role, "assistant")
-            self.assertEqual((answer.usage.prompt_tokens, answer.usage.completion_tokens), (21, 9))
-            self.assertEqual(answer.usage.prompt_tokens_details.cached_tokens, 4)
-            self.assertEqual(self.upstream.last["model"], "chat")
-            self.assertEqual(self.upstream.last["max_tokens"], 100)
+    @each_vendor
+    def test_chat(self, vendor):
+        answer = self.ask(f"{vendor}/chat", max_tokens=100, temperature=0.5)
+        self.assertEqual(answer.choices[0].message.content, GREETING)
+        self.assertEqual(answer.choices[0].finish_reason, "stop")
+        self.assertEqual(answer.choices[0].message.role, "assistant")
+        self.assertEqual((answer.usage.prompt_tokens, answer.usage.completion_tokens), (21, 9))
+        self.assertEqual(answer.usage.prompt_tokens_details.cached_tokens, 4)
+        self.assertEqual(self.upstream.last["model"], "chat")
+        self.assertEqual(self.upstream.last["max_tokens"], 100)
 
     def test_the_vendor_gets_its_own_key_and_not_the_callers(self):
         for vendor, header, value in [("openai", "authorization", "Bearer replay-secret"), ("anthropic", "x-api-key", "replay-secret")]:
@@ -51,48 +51,48 @@ class OpenAiTest(GatewayTest):
                 self.assertEqual(headers[header], value)
                 self.assertNotIn(KEY, repr(self.upstream.requests[-1]))
 
-    def test_streaming(self):
-        for vendor in self.each_vendor():
-            options = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 100}
-            chunks = list(self.ask(f"{vendor}/chat", **options))
-            text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-            self.assertEqual(text, GREETING)
-            reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
-            self.assertEqual([reason for reason in reasons if reason], ["stop"])
-            self.assertEqual(chunks[-1].usage.prompt_tokens, 21)
-            self.assertEqual(chunks[-1].usage.completion_tokens, 9)
-            self.assertGreater(len(chunks), 5)
+    @each_vendor
+    def test_streaming(self, vendor):
+        options = {"stream": True, "stream_options": {"include_usage": True}, "max_tokens": 100}
+        chunks = list(self.ask(f"{vendor}/chat", **options))
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        self.assertEqual(text, GREETING)
+        reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
+        self.assertEqual([reason for reason in reasons if reason], ["stop"])
+        self.assertEqual(chunks[-1].usage.prompt_tokens, 21)
+        self.assertEqual(chunks[-1].usage.completion_tokens, 9)
+        self.assertGreater(len(chunks), 5)
 
     def test_a_stream_tells_no_usage_unless_asked(self):
         chunks = list(self.ask("anthropic/chat", stream=True, max_tokens=100))
         self.assertEqual([chunk.usage for chunk in chunks if chunk.usage], [])
 
-    def test_tools(self):
-        for vendor in self.each_vendor():
-            answer = self.ask(f"{vendor}/tools", tools=TOOLS, max_tokens=100)
-            self.assertEqual(answer.choices[0].finish_reason, "tool_calls")
-            self.check_calls([(call.id, call.function.name, call.function.arguments) for call in answer.choices[0].message.tool_calls])
-            self.check_second_turn(vendor, answer.choices[0].message.to_dict())
+    @each_vendor
+    def test_tools(self, vendor):
+        answer = self.ask(f"{vendor}/tools", tools=TOOLS, max_tokens=100)
+        self.assertEqual(answer.choices[0].finish_reason, "tool_calls")
+        self.check_calls([(call.id, call.function.name, call.function.arguments) for call in answer.choices[0].message.tool_calls])
+        self.check_second_turn(vendor, answer.choices[0].message.to_dict())
 
-    def test_streamed_tools(self):
-        for vendor in self.each_vendor():
-            calls = {}
-            for chunk in self.ask(f"{vendor}/tools", tools=TOOLS, stream=True, max_tokens=100):
-                for piece in (chunk.choices[0].delta.tool_calls or []) if chunk.choices else []:
-                    call = calls.setdefault(piece.index, {"id": "", "name": "", "arguments": ""})
-                    call["id"] += piece.id or ""
-                    call["name"] += piece.function.name or ""
-                    call["arguments"] += piece.function.arguments or ""
-            self.assertEqual(sorted(calls), [0, 1])
-            self.check_calls([(call["id"], call["name"], call["arguments"]) for call in calls.values()])
+    @each_vendor
+    def test_streamed_tools(self, vendor):
+        calls = {}
+        for chunk in self.ask(f"{vendor}/tools", tools=TOOLS, stream=True, max_tokens=100):
+            for piece in (chunk.choices[0].delta.tool_calls or []) if chunk.choices else []:
+                call = calls.setdefault(piece.index, {"id": "", "name": "", "arguments": ""})
+                call["id"] += piece.id or ""
+                call["name"] += piece.function.name or ""
+                call["arguments"] += piece.function.arguments or ""
+        self.assertEqual(sorted(calls), [0, 1])
+        self.check_calls([(call["id"], call["name"], call["arguments"]) for call in calls.values()])
 
-    def test_the_sdks_own_stream_helper(self):
-        for vendor in self.each_vendor():
-            with self.client.chat.completions.stream(
-                model=f"{vendor}/tools", messages=HELLO, tools=TOOLS, max_tokens=100
-            ) as stream:
-                message = stream.get_final_completion().choices[0].message
-            self.check_calls([(call.id, call.function.name, call.function.arguments) for call in message.tool_calls])
+    @each_vendor
+    def test_the_sdks_own_stream_helper(self, vendor):
+        with self.client.chat.completions.stream(
+            model=f"{vendor}/tools", messages=HELLO, tools=TOOLS, max_tokens=100
+        ) as stream:
+            message = stream.get_final_completion().choices[0].message
+        self.check_calls([(call.id, call.function.name, call.function.arguments) for call in message.tool_calls])
 
     def check_calls(self, calls):
         """Both calls are there, with ids, and their arguments are whole."""
@@ -116,53 +116,53 @@ class OpenAiTest(GatewayTest):
         else:
             self.assertEqual(sent[-2:], results)
 
-    def test_images(self):
+    @each_vendor
+    def test_images(self, vendor):
         url = f"data:image/png;base64,{RED_DOT}"
-        for vendor in self.each_vendor():
-            for source in (url, IMAGE_URL):
-                content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": source}}]
-                answer = self.ask(f"{vendor}/image", [{"role": "user", "content": content}], max_tokens=100)
-                self.assertEqual(answer.choices[0].message.content, "A red dot.")
-                sent = self.upstream.last["messages"][0]["content"][1]
-                if vendor == "openai":
-                    self.assertEqual(sent["image_url"]["url"], source)
-                elif source == IMAGE_URL:
-                    self.assertEqual(sent["source"], {"type": "url", "url": IMAGE_URL})
-                else:
-                    self.assertEqual(sent["source"], {"type": "base64", "media_type": "image/png", "data": RED_DOT})
+        for source in (url, IMAGE_URL):
+            content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": source}}]
+            answer = self.ask(f"{vendor}/image", [{"role": "user", "content": content}], max_tokens=100)
+            self.assertEqual(answer.choices[0].message.content, "A red dot.")
+            sent = self.upstream.last["messages"][0]["content"][1]
+            if vendor == "openai":
+                self.assertEqual(sent["image_url"]["url"], source)
+            elif source == IMAGE_URL:
+                self.assertEqual(sent["source"], {"type": "url", "url": IMAGE_URL})
+            else:
+                self.assertEqual(sent["source"], {"type": "base64", "media_type": "image/png", "data": RED_DOT})
 
-    def test_reasoning(self):
-        for vendor in self.each_vendor():
-            message = self.ask(f"{vendor}/thinking", max_tokens=100).choices[0].message
-            self.assertEqual((message.reasoning_content, message.content), ("Two plus two.", "Four."))
-            chunks = [chunk for chunk in self.ask(f"{vendor}/thinking", stream=True, max_tokens=100) if chunk.choices]
-            thoughts = "".join(getattr(chunk.choices[0].delta, "reasoning_content", None) or "" for chunk in chunks)
-            self.assertEqual(thoughts, "Two plus two.")
+    @each_vendor
+    def test_reasoning(self, vendor):
+        message = self.ask(f"{vendor}/thinking", max_tokens=100).choices[0].message
+        self.assertEqual((message.reasoning_content, message.content), ("Two plus two.", "Four."))
+        chunks = [chunk for chunk in self.ask(f"{vendor}/thinking", stream=True, max_tokens=100) if chunk.choices]
+        thoughts = "".join(getattr(chunk.choices[0].delta, "reasoning_content", None) or "" for chunk in chunks)
+        self.assertEqual(thoughts, "Two plus two.")
 
-    def test_errors_raise_their_class(self):
-        for vendor in self.each_vendor():
-            for status, expected in ERRORS.items():
-                for stream in (False, True):
-                    with self.subTest(status=status, stream=stream), self.assertRaises(expected) as raised:
-                        self.ask(f"{vendor}/error-{status}", stream=stream, max_tokens=10)
-                    self.assertTrue(raised.exception.message)
+    @each_vendor
+    def test_errors_raise_their_class(self, vendor):
+        for status, expected in ERRORS.items():
+            for stream in (False, True):
+                with self.subTest(status=status, stream=stream), self.assertRaises(expected) as raised:
+                    self.ask(f"{vendor}/error-{status}", stream=stream, max_tokens=10)
+                self.assertTrue(raised.exception.message)
 
-    def test_a_rate_limit_says_when_to_come_back(self):
-        for vendor in self.each_vendor():
-            with self.assertRaises(openai.RateLimitError) as raised:
-                self.ask(f"{vendor}/error-429", max_tokens=10)
-            self.assertEqual(raised.exception.response.headers["retry-after"], "7")
+    @each_vendor
+    def test_a_rate_limit_says_when_to_come_back(self, vendor):
+        with self.assertRaises(openai.RateLimitError) as raised:
+            self.ask(f"{vendor}/error-429", max_tokens=10)
+        self.assertEqual(raised.exception.response.headers["retry-after"], "7")
 
-    def test_an_error_in_the_middle_of_a_stream_raises(self):
-        for vendor in self.each_vendor():
-            with self.assertRaises(openai.APIError):
-                list(self.ask(f"{vendor}/error-midstream", stream=True, max_tokens=10))
+    @each_vendor
+    def test_an_error_in_the_middle_of_a_stream_raises(self, vendor):
+        with self.assertRaises(openai.APIError):
+            list(self.ask(f"{vendor}/error-midstream", stream=True, max_tokens=10))
 
-    def test_a_stream_that_is_cut_raises(self):
-        for vendor in self.each_vendor():
-            for ending in ("cut", "closed"):
-                with self.subTest(ending=ending), self.assertRaises(openai.APIError):
-                    list(self.ask(f"{vendor}/{ending}-chat", stream=True, max_tokens=10))
+    @each_vendor
+    def test_a_stream_that_is_cut_raises(self, vendor):
+        for ending in ("cut", "closed"):
+            with self.subTest(ending=ending), self.assertRaises(openai.APIError):
+                list(self.ask(f"{vendor}/{ending}-chat", stream=True, max_tokens=10))
 
     def test_models(self):
         models = {model.id: model.owned_by for model in self.client.models.list()}

@@ -22,7 +22,7 @@ def cases():
         meta = json.loads(path.read_text())
         expected = path.parent / "expected.json"
         if meta.get("protocol") in PROTOCOLS and meta["operation"] in OPERATIONS and meta["status"] == 200 and expected.exists():
-            mix = (meta["stream"], *sorted(meta["features"]))
+            mix = (meta["stream"], *sorted(meta.get("features") or []))
             chosen.setdefault(meta["vendor"], {}).setdefault(mix, (path.parent, meta, json.loads(expected.read_text())))
     return [case for mixes in chosen.values() for case in list(mixes.values())[:CASES_PER_VENDOR]]
 
@@ -45,18 +45,10 @@ class RecordedTest(GatewayTest):
     def with_openai(self, model, stream):
         """Text and calls, as the `openai` SDK reads them."""
         with OpenAI(base_url=f"{self.gateway.url}/v1", api_key=KEY, max_retries=0, timeout=30) as client:
-            options = {"model": model, "messages": HELLO, "max_tokens": 100}
+            answer = client.chat.completions.create(model=model, messages=HELLO, max_tokens=100, stream=stream)
             if stream:
-                with client.chat.completions.stream(**options) as events:
-                    answer = events.get_final_completion()
-            else:
-                answer = client.chat.completions.create(**options)
-        message = answer.choices[0].message
-        calls = [(call.function.name, json.loads(call.function.arguments or "{}")) for call in message.tool_calls or []]
-        text = message.content or ""
-        if isinstance(text, list):  # a vendor's own shape, relayed as it came
-            text = "".join(part["text"] for part in text if part["type"] == "text")
-        return text, calls
+                return joined([choice.delta for chunk in answer for choice in chunk.choices[:1] if choice.index == 0])
+            return joined([answer.choices[0].message])
 
     def with_anthropic(self, model, stream):
         """Text and calls, as the `anthropic` SDK reads them."""
@@ -69,3 +61,18 @@ class RecordedTest(GatewayTest):
                 answer = client.messages.create(**options)
         text = "".join(block.text for block in answer.content if block.type == "text")
         return text, [(block.name, block.input) for block in answer.content if block.type == "tool_use"]
+
+
+def joined(pieces):
+    """Text and calls of the pieces of a message."""
+    text, calls = "", {}
+    for piece in pieces:
+        content = piece.content or ""
+        if isinstance(content, list):  # a vendor's own shape, relayed as it came
+            content = "".join(part["text"] for part in content if part["type"] == "text")
+        text += content
+        for position, call in enumerate(piece.tool_calls or []):
+            names, arguments = calls.setdefault(getattr(call, "index", None) or position, ([], []))
+            names.append(call.function.name or "")
+            arguments.append(call.function.arguments or "")
+    return text, [("".join(names), json.loads("".join(arguments) or "{}")) for names, arguments in calls.values()]

@@ -35,7 +35,7 @@ enum Task {
     },
     /// Everything that continuous integration checks.
     Test,
-    /// Build every plugin and collect the components in `target/plugins`.
+    /// Build every plugin; collect the components that ship in `target/shipped`, and all of them in `target/plugins`.
     Plugins,
     /// Check the rules of the house: headers, ceilings, layers, names.
     Tidy,

@@ -8,32 +8,36 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use crate::workspace::{Workspace, run};
+use crate::workspace::{PluginCrate, Workspace, run};
 
 /// What plugins are built for.
 pub(crate) const TARGET: &str = "wasm32-wasip2";
 
-/// Builds every crate under `plugins/` in one cargo call and answers with the files in `target/plugins`.
+/// Builds every crate under `plugins/` in one cargo call and answers with the files in `target/plugins`. Those that ship are
+/// in `target/shipped`, too.
 ///
 /// # Errors
 /// When the target cannot be had, a plugin does not build, or a file cannot be written.
 pub(crate) fn build(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     ensure_target()?;
-    let folder = workspace.plugins_dir();
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    if workspace.plugins.is_empty() {
-        return Ok(Vec::new());
+    if !workspace.plugins.is_empty() {
+        run(&mut command(workspace, &["build", "--quiet"]))?;
     }
-    run(&mut command(workspace, &["build", "--quiet"]))?;
+    collect(workspace, &workspace.shipped_dir(), |plugin| plugin.ships)?;
+    collect(workspace, &workspace.plugins_dir(), |_| true)
+}
+
+/// Puts the components that are wanted into a folder, and takes out those that are not.
+fn collect(workspace: &Workspace, folder: &Path, wanted: fn(&PluginCrate) -> bool) -> anyhow::Result<Vec<PathBuf>> {
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let built = workspace.target.join(TARGET).join("plugin");
     let mut files = Vec::new();
-    for plugin in &workspace.plugins {
-        let from = built.join(format!("{}.wasm", plugin.library));
+    for plugin in workspace.plugins.iter().filter(|plugin| wanted(plugin)) {
         let to = folder.join(format!("{}.wasm", plugin.name));
-        place(&from, &to)?;
+        place(&built.join(format!("{}.wasm", plugin.library)), &to)?;
         files.push(to);
     }
-    remove_leftovers(&folder, &files)?;
+    remove_leftovers(folder, &files)?;
     Ok(files)
 }
 

@@ -7,8 +7,8 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::up;
 use crate::workspace::{Workspace, run as command};
-use crate::{plugins, up};
 
 /// Runs the tests in `tests/sdk`; with names only those.
 ///
@@ -17,8 +17,7 @@ use crate::{plugins, up};
 pub(crate) fn run(workspace: &Workspace, tests: &[String]) -> anyhow::Result<()> {
     let folder = workspace.root.join("tests/sdk");
     let python = environment(workspace, &folder.join("requirements.txt"))?;
-    plugins::build(workspace)?;
-    command(&mut up::build_host(workspace))?;
+    let gateway = up::gateway(workspace)?;
     let mut unittest = Command::new(python);
     unittest.args(["-W", "error::ResourceWarning", "-m", "unittest"]);
     if tests.is_empty() {
@@ -27,8 +26,8 @@ pub(crate) fn run(workspace: &Workspace, tests: &[String]) -> anyhow::Result<()>
     unittest
         .args(tests)
         .current_dir(&folder)
-        .env("PENSTOCK_BIN", workspace.binary())
-        .env("PENSTOCK_PLUGINS", workspace.plugins_dir())
+        .env("PENSTOCK_BIN", gateway)
+        .env("PENSTOCK_PLUGINS", workspace.shipped_dir())
         .env("PYTHONDONTWRITEBYTECODE", "1");
     command(&mut unittest)
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! From a fresh clone to a running gateway.
 
+use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 
 use crate::plugins;
 use crate::workspace::{self, Workspace};
@@ -14,11 +15,29 @@ use crate::workspace::{self, Workspace};
 /// When a tool is missing or something does not build.
 pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result<()> {
     ensure_c_compiler()?;
-    plugins::build(workspace)?;
-    workspace::run(&mut build_host(workspace))?;
-    let mut gateway = Command::new(workspace.binary());
-    gateway.arg("run").arg("--plugins").arg(workspace.plugins_dir()).args(arguments).current_dir(&workspace.root);
+    let binary = gateway(workspace)?;
+    let drop_in = workspace.root.join("var/drop-in");
+    std::fs::create_dir_all(&drop_in).with_context(|| format!("cannot make {}", drop_in.display()))?;
+    let mut gateway = Command::new(binary);
+    gateway.arg("run");
+    for folder in [workspace.shipped_dir(), drop_in] {
+        gateway.arg("--plugins").arg(folder);
+    }
+    gateway.args(arguments).current_dir(&workspace.root);
     replace_with(gateway)
+}
+
+/// The gateway's binary, and its plugins in the folder that ships: built now, unless `PENSTOCK_BIN` names one.
+///
+/// # Errors
+/// When something does not build.
+pub(crate) fn gateway(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+    plugins::build(workspace)?;
+    if let Some(named) = std::env::var_os("PENSTOCK_BIN") {
+        return Ok(PathBuf::from(named));
+    }
+    workspace::run(&mut build_host(workspace))?;
+    Ok(workspace.binary())
 }
 
 /// The cargo command that builds the gateway.

@@ -23,6 +23,8 @@ pub(crate) struct PluginCrate {
     pub name: String,
     /// Name of what cargo builds, without suffix: `openai_compatible`.
     pub library: String,
+    /// Whether it is part of what a gateway is given; those under `plugins/testing` are for the host's tests alone.
+    pub(crate) ships: bool,
 }
 
 impl Workspace {
@@ -47,7 +49,13 @@ impl Workspace {
         Ok(Self { target: PathBuf::from(target), plugins: plugin_crates(&metadata, &root), root })
     }
 
-    /// The folder where components are collected.
+    /// The folder where the components are collected that ship with the gateway.
+    #[must_use]
+    pub(crate) fn shipped_dir(&self) -> PathBuf {
+        self.target.join("shipped")
+    }
+
+    /// The folder where all components are collected, those for tests included.
     #[must_use]
     pub(crate) fn plugins_dir(&self) -> PathBuf {
         self.target.join("plugins")
@@ -104,6 +112,7 @@ fn plugin_crates(metadata: &Value, root: &Path) -> Vec<PluginCrate> {
             Some(PluginCrate {
                 name: package["name"].as_str()?.to_owned(),
                 library: library["name"].as_str()?.to_owned(),
+                ships: !Path::new(package["manifest_path"].as_str()?).starts_with(folder.join("testing")),
             })
         })
         .collect();
@@ -125,11 +134,12 @@ mod tests {
         let cdylib = json!([{"name": "a_b", "kind": ["cdylib", "lib"]}]);
         let metadata = json!({"packages": [
             {"name": "a-b", "manifest_path": "/r/plugins/adapters/a-b/Cargo.toml", "targets": cdylib},
+            {"name": "bad", "manifest_path": "/r/plugins/testing/bad/Cargo.toml", "targets": cdylib},
             {"name": "shared", "manifest_path": "/r/plugins/shared/Cargo.toml", "targets": [{"name": "shared", "kind": ["lib"]}]},
             {"name": "host", "manifest_path": "/r/host/Cargo.toml", "targets": cdylib},
         ]});
         let crates = plugin_crates(&metadata, Path::new("/r"));
-        assert_eq!(crates.len(), 1);
-        assert_eq!((crates[0].name.as_str(), crates[0].library.as_str()), ("a-b", "a_b"));
+        let found: Vec<_> = crates.iter().map(|it| (it.name.as_str(), it.library.as_str(), it.ships)).collect();
+        assert_eq!(found, [("a-b", "a_b", true), ("bad", "a_b", false)]);
     }
 }

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Kind};
 use crate::inbound::text;
 use crate::plugin::Adapter;
 use crate::plugin::types::{Placed, UpstreamRequest, Value};
-use crate::upstream::{BodyError, Endpoint, OutBody, SendError};
+use crate::upstream::{Endpoint, OutBody};
 
 /// Writes the upstream request. This is the one place where a vendor's key meets a request.
 pub(super) fn build(
@@ -94,33 +94,6 @@ pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
 /// Whether an answer is one JSON value.
 pub(super) fn is_json(headers: &HeaderMap) -> bool {
     text(headers, "content-type").is_some_and(|kind| kind.starts_with("application/json"))
-}
-
-/// Why an upstream gave no answer. The caller reads what kind of thing happened; where, is the operator's business.
-pub fn of_upstream(error: &SendError, upstream: &str) -> Failure {
-    let (kind, text) = match error {
-        SendError::RequestBody(_) => (Kind::BadBody, "the body of the request broke off".to_owned()),
-        SendError::ConnectTimeout(limit) => {
-            (Kind::UpstreamTimeout, format!("{upstream} took no connection within {} ms", limit.as_millis()))
-        }
-        SendError::FirstByteTimeout(limit) => {
-            (Kind::UpstreamTimeout, format!("{upstream} gave no answer within {} ms", limit.as_millis()))
-        }
-        SendError::Protocol(_) => (Kind::BadAnswer, format!("{upstream} gave an answer that is no HTTP")),
-        _ => (Kind::Unreachable, format!("{upstream} cannot be reached; try again, or name another model")),
-    };
-    Failure::new(kind, text).because(error)
-}
-
-/// An answer that broke off.
-pub fn cut(error: &BodyError) -> Failure {
-    let (kind, text) = match error {
-        BodyError::Idle(limit) => {
-            (Kind::UpstreamTimeout, format!("the upstream fell silent for {} ms in its answer", limit.as_millis()))
-        }
-        BodyError::Cut(_) => (Kind::Cut, "the upstream broke off before its answer was complete".to_owned()),
-    };
-    Failure::new(kind, text).because(error)
 }
 
 /// The class of a status, where the adapter cannot say.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: what there is to write, and where things are if nothing is written.
 
+pub mod health;
 pub mod logs;
 pub mod plugin;
 pub mod start;
@@ -34,6 +35,8 @@ pub enum Command {
     Run(Flags),
     /// Check policies and plugins as `run` would, and tell everything that is wrong.
     Check(Flags),
+    /// Ask the gateway that runs with these policies on this machine whether it is ready; for health checks.
+    Health(Flags),
     /// Make a plugin project, check a component, run its cases.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),

@@ -28,6 +28,10 @@ impl Adapter {
         Self { pool, wants, dialects: manifest.dialects.clone(), operations: manifest.operations.clone() }
     }
 
+    pub(super) fn instances(&self) -> u32 {
+        self.pool.instances()
+    }
+
     /// Name of the configured plugin.
     #[must_use]
     pub fn name(&self) -> &str {

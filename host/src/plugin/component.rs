@@ -247,6 +247,20 @@ impl Component {
     }
 }
 
+impl Plugin {
+    /// Instances in memory.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        match self {
+            Self::Adapter(adapter) => adapter.instances(),
+            Self::Auth(auth) => auth.instances(),
+            Self::Limits(limits) => limits.instances(),
+            Self::Routing(routing) => routing.instances(),
+            Self::Filter(filter) => filter.instances(),
+        }
+    }
+}
+
 /// A plugin in the making.
 struct Plan<'a> {
     component: &'a Component,

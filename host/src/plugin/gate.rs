@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
+use super::chatter::printable;
 use super::component::Component;
 use super::engine::SelfTest;
 use super::manifest::{Kind, Manifest};
@@ -70,9 +71,9 @@ pub struct Issue {
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path.escape_debug())?;
+            write!(f, "{}: ", printable(&self.path))?;
         }
-        write!(f, "{}", self.message.escape_debug())
+        f.write_str(&printable(&self.message))
     }
 }
 

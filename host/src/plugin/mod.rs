@@ -25,6 +25,7 @@ pub mod self_test;
 mod series;
 pub mod types;
 mod wasi;
+mod watch;
 
 pub use adapter::{Adapter, Exchange};
 pub use compile::Compiler;

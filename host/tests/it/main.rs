@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::unwrap_used,
+    unreachable_pub,
     clippy::print_stderr,
     reason = "a test fails by panicking, and skips loudly"
 )]
@@ -16,4 +17,6 @@ mod net_listener;
 mod net_support;
 mod net_tunnel;
 mod net_upstream;
+mod plugin_gate;
+mod plugin_runtime;
 mod relayed;

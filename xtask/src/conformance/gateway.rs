@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -12,11 +12,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 
 use super::wire::{self, Message};
-use crate::workspace::{Workspace, run};
-use crate::{plugins, up};
+use crate::up;
+use crate::workspace::Workspace;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// What the gateway says of its listener.
+const SERVING: &str = "serving http://";
+/// What it says of its admin API.
+const ADMIN: &str = "the admin API is at http://";
 
 /// A running gateway; it is stopped when the value is dropped.
 pub(super) struct Gateway {
@@ -31,29 +35,28 @@ impl Gateway {
     /// # Errors
     /// When something does not build or the gateway does not get ready.
     pub(super) fn start(workspace: &Workspace, upstream: SocketAddr) -> anyhow::Result<Self> {
-        plugins::build(workspace)?;
-        run(&mut up::build_host(workspace))?;
+        let binary = up::gateway(workspace)?;
         let folder = std::env::temp_dir().join(format!("penstock-conformance-{}", std::process::id()));
         let policies = folder.join("policies");
         fs::create_dir_all(&policies).with_context(|| format!("cannot make {}", policies.display()))?;
-        let (address, admin) = (free_address()?, free_address()?);
-        fs::write(policies.join("gateway.toml"), policy(address, admin, upstream))?;
+        fs::write(policies.join("gateway.toml"), policy(upstream))?;
         let log = fs::File::create(folder.join("log"))?;
-        let process = Command::new(workspace.binary())
+        let process = Command::new(&binary)
             .args(["run", "--policies"])
             .arg(&policies)
             .arg("--plugins")
-            .arg(workspace.plugins_dir())
+            .arg(workspace.shipped_dir())
             .arg("--state")
             .arg(folder.join("state"))
             .env("REPLAY_KEY", "replay")
+            .env("RUST_LOG", "info")
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
-            .with_context(|| format!("cannot start {}", workspace.binary().display()))?;
-        let mut gateway = Self { process, address, folder };
-        gateway.wait(admin)?;
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let mut gateway = Self { process, address: upstream, folder };
+        gateway.wait()?;
         Ok(gateway)
     }
 
@@ -65,15 +68,21 @@ impl Gateway {
         request(self.address, &format!("POST {path}"), body)
     }
 
-    fn wait(&mut self, admin: SocketAddr) -> anyhow::Result<()> {
+    /// Waits until the gateway serves. It takes free ports and says in its log which.
+    fn wait(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
+        let log = || fs::read_to_string(self.folder.join("log")).unwrap_or_default();
         while begin.elapsed() < READY_WITHIN && self.process.try_wait()?.is_none() {
-            if request(admin, "GET /readyz", b"").is_ok_and(|answer| answer.status() == 200) {
+            let text = log();
+            if let (Some(address), Some(admin)) = (announced(&text, SERVING), announced(&text, ADMIN))
+                && request(admin, "GET /readyz", b"").is_ok_and(|answer| answer.status() == 200)
+            {
+                self.address = address;
                 return Ok(());
             }
             thread::sleep(Duration::from_millis(20));
         }
-        bail!("the gateway did not get ready:\n{}", fs::read_to_string(self.folder.join("log")).unwrap_or_default())
+        bail!("the gateway did not get ready:\n{}", log())
     }
 }
 
@@ -100,11 +109,10 @@ fn request(address: SocketAddr, line: &str, body: &[u8]) -> io::Result<Message> 
     answer.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"))
 }
 
-fn policy(address: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> String {
-    let mut text = format!(
-        "[[listeners]]\naddress = \"{address}\"\n\n[admin]\naddress = \"{admin}\"\n\n\
-         [[routes]]\nname = \"ai\"\npath = \"/v1\"\n"
-    );
+fn policy(upstream: SocketAddr) -> String {
+    let mut text = "[[listeners]]\naddress = \"127.0.0.1:0\"\n\n[admin]\naddress = \"127.0.0.1:0\"\n\n\
+                    [[routes]]\nname = \"ai\"\npath = \"/v1\"\n"
+        .to_owned();
     for (vendor, adapter) in [("openai", "openai-compatible"), ("anthropic", "anthropic")] {
         text.push_str(&format!(
             "\n[vendors.{vendor}]\nadapter = \"{adapter}\"\nbase_url = \"http://{upstream}/{vendor}/v1\"\nkey = \"env:REPLAY_KEY\"\n"
@@ -113,7 +121,21 @@ fn policy(address: SocketAddr, admin: SocketAddr, upstream: SocketAddr) -> Strin
     text
 }
 
-/// An address that was free a moment ago.
-fn free_address() -> io::Result<SocketAddr> {
-    TcpListener::bind(("127.0.0.1", 0))?.local_addr()
+/// The address that the log states after these words.
+fn announced(log: &str, words: &str) -> Option<SocketAddr> {
+    let (_, rest) = log.split_once(words)?;
+    rest.split(['"', '\n', ' ', '\u{1b}']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_from_the_log() {
+        let log = "{\"message\":\"serving http://127.0.0.1:4711\"}\nthe admin API is at http://127.0.0.1:9 x\n";
+        assert_eq!(announced(log, SERVING), "127.0.0.1:4711".parse().ok());
+        assert_eq!(announced(log, ADMIN), "127.0.0.1:9".parse().ok());
+        assert_eq!(announced("", ADMIN), None);
+    }
 }

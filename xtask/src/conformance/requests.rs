@@ -3,6 +3,8 @@
 //! the canonical form holds.
 
 use penstock_dialects::codec::Codec;
+use penstock_dialects::ir::Request;
+use serde_json::{Map, Value};
 
 use super::Failure;
 use super::case::Case;
@@ -19,14 +21,43 @@ pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
         Err(fault) => return vec![Failure::new("request", fault.message)],
     };
     let (written, dropped) = codec.encode_request(&request);
-    let mut failures = Vec::new();
-    if !dropped.is_empty() {
-        failures.push(Failure::new("request", format!("its own dialect drops {}", dropped.join(", "))));
+    let again = match codec.decode_request(&written) {
+        Ok(again) => again,
+        Err(fault) => return vec![Failure::new("request", format!("written, it is refused: {}", fault.message))],
+    };
+    match difference(&request, &again) {
+        None => Vec::new(),
+        Some(_) if !dropped.is_empty() => {
+            let reason = format!("the dialect reads and never writes {}, and says so", dropped.join(", "));
+            vec![Failure::meant("request", reason)]
+        }
+        Some(difference) => vec![Failure::new("request", format!("written and read again: {difference}"))],
     }
-    match codec.decode_request(&written) {
-        Ok(again) if again == request => {}
-        Ok(_) => failures.push(Failure::new("request", "another request after writing and reading it")),
-        Err(fault) => failures.push(Failure::new("request", format!("written, it is refused: {}", fault.message))),
+}
+
+/// The first member of the canonical form that differs, if one does. Parallel tool calls are what every dialect does unless
+/// told otherwise, so it is the same whether they are allowed or not mentioned.
+fn difference(request: &Request, again: &Request) -> Option<String> {
+    let values = [request, again].map(|it| {
+        let parallel_tools = it.parallel_tools.filter(|allowed| !allowed);
+        serde_json::to_value(Request { parallel_tools, ..it.clone() }).unwrap_or_default()
+    });
+    let [Value::Object(request), Value::Object(again)] = values else { return None };
+    let name = request.keys().chain(again.keys()).find(|name| request.get(*name) != again.get(*name))?;
+    let shown = |members: &Map<String, Value>| members.get(name).map_or("nothing".into(), ToString::to_string);
+    Some(format!("`{name}` was {}, is {}", shown(&request), shown(&again)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_is_lost_is_found() {
+        let request = Request { top_k: Some(3), parallel_tools: Some(true), ..Request::default() };
+        assert_eq!(difference(&request, &Request { parallel_tools: None, ..request.clone() }), None);
+        let lost = difference(&request, &Request { top_k: None, ..request.clone() });
+        assert_eq!(lost.as_deref(), Some("`top_k` was 3, is nothing"));
+        assert!(difference(&request, &Request { parallel_tools: Some(false), ..request.clone() }).is_some());
     }
-    failures
 }

@@ -45,7 +45,7 @@ pub fn runtime() -> &'static Arc<Runtime> {
         let cache_dir = Some(plugin_directory().join("cache"));
         let (sandbox, metrics) = (config::Sandbox::default(), prometheus::Registry::new());
         let compiler = Compiler::InProcess;
-        Runtime::new(RuntimeOptions { sandbox, cache_dir, compiler, metrics, self_test: None })
+        Runtime::new(RuntimeOptions { sandbox, cache_dir, compiler, self_test: None })
             .expect("the plugin runtime starts")
     })
 }
