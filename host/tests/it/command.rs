@@ -182,11 +182,17 @@ fn version_of(bytes: &[u8], note: u8) -> Vec<u8> {
     [bytes, &[0, 6, 4, b'n', b'o', b't', b'e', note]].concat()
 }
 
-/// The same component under another name of the same length.
+/// The same component under another name of the same length, wherever its manifest stands.
 fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
     let (from, to) = (format!("\"name\":\"{from}\""), format!("\"name\":\"{to}\""));
-    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).expect("a manifest with a name");
-    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+    let mut bytes = bytes.to_vec();
+    let places: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from.as_bytes())).collect();
+    assert!(!places.is_empty(), "there is no manifest with that name");
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    bytes
 }
 
 fn echo_is(digest: &str) -> impl Fn(&Value) -> bool {
