@@ -75,7 +75,10 @@ impl Report<'_> {
             )?;
         }
         let (gateway, baseline) = self.measured.idle_ms;
-        writeln!(out, "\nWithout requests the gateway uses {gateway:.1} ms of CPU time in a second, the baseline {baseline:.1} ms.")?;
+        writeln!(
+            out,
+            "\nWithout requests the gateway uses {gateway:.1} ms of CPU time in a second, the baseline {baseline:.1} ms."
+        )?;
         let pieces = self.measured.rows.iter().filter(|row| row.scenario.streamed);
         for Row { scenario, gateway, baseline, .. } in pieces {
             writeln!(
@@ -134,7 +137,10 @@ impl Report<'_> {
             return Ok(());
         }
         writeln!(out, "\n## Instructions\n")?;
-        writeln!(out, "In user space, for each request on one connection, counted by valgrind: this machine gives no hardware counters.\n")?;
+        writeln!(
+            out,
+            "In user space, for each request on one connection, counted by valgrind: this machine gives no hardware counters.\n"
+        )?;
         writeln!(out, "| scenario | gateway | baseline | ratio |\n|---|---|---|---|")?;
         for Counted { name, gateway, baseline } in &self.instructions {
             let shown = |count: &anyhow::Result<u64>| match count {

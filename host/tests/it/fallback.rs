@@ -33,7 +33,8 @@ async fn second() -> Fake {
 
 #[tokio::test]
 async fn every_failure_before_the_first_byte_goes_to_the_next_target() {
-    let error = |status, class: &str| fake::json(status, &format!(r#"{{"error":{{"message":"no","type":"{class}"}}}}"#));
+    let error =
+        |status, class: &str| fake::json(status, &format!(r#"{{"error":{{"message":"no","type":"{class}"}}}}"#));
     let cases: [(&str, Vec<Do>); 8] = [
         ("401", error("401 Unauthorized", "invalid_api_key")),
         ("429", error("429 Too Many Requests", "rate_limit_exceeded")),
@@ -121,7 +122,8 @@ async fn a_caller_who_hangs_up_cancels_the_upstream() {
         let patient = policy(&first.url(), &first.url()).replace("= 300", "= 60000");
         let rig = Rig::start(&patient).await;
         let address = rig.address;
-        let asking = tokio::spawn(async move { caller::begin(address, post("/chat/completions", &chat(streaming))).await });
+        let asking =
+            tokio::spawn(async move { caller::begin(address, post("/chat/completions", &chat(streaming))).await });
         reached.notified().await;
         if streaming {
             drop(asking.await.unwrap());

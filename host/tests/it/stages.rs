@@ -18,7 +18,7 @@ plugin = "api-key"
 config = { keys = [{ subject = "alice", sha256 = "72ee9d4355ccb9d3a4c9dbf37382e38e75c1b1a225b5bd1f729ee91bbda30c20" }] }
 [plugins.fair]
 plugin = "token-bucket"
-config = { requests_per_minute = 2, per = ["key"] }
+config.rules = [{ per = ["subject"], requests_per_minute = 2 }]
 [vendors.echo]
 adapter = "echo"
 models = ["echo"]
@@ -90,7 +90,12 @@ async fn requests_that_make_no_sense_get_an_answer_that_does() {
     for (request, status, code) in cases {
         let what = format!("{} {:?}", request.uri(), request.body());
         let reply = rig.ask(request).await;
-        assert_eq!((reply.status.as_u16(), reply.header("penstock-failure")), (status, code), "{what}: {}", reply.text());
+        assert_eq!(
+            (reply.status.as_u16(), reply.header("penstock-failure")),
+            (status, code),
+            "{what}: {}",
+            reply.text()
+        );
         assert!(reply.json()["error"]["message"].as_str().unwrap().len() > 10, "{what}");
     }
 }

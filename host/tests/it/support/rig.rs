@@ -26,10 +26,8 @@ use super::plugins::hostile;
 
 /// Where `cargo xtask plugins` puts the components.
 pub fn plugin_directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     std::env::var_os("PENSTOCK_PLUGINS").map_or_else(|| target.join("plugins"), PathBuf::from)
 }
 
