@@ -171,8 +171,7 @@ fn live(
         sandbox: policy.config.sandbox.clone(),
         cache_dir: compiled.map(Path::to_owned),
         compiler: Compiler::Child(program),
-        metrics: metrics.registry().clone(),
-        self_test: None,
+        self_test: Some(crate::plugin::self_test::run_embedded),
     })?;
     Ok(Live { runtime, state: Arc::clone(state), metrics: metrics.registry().clone(), certificates })
 }
