@@ -24,7 +24,7 @@ RUN [ -e /etc/ssl/certs/ca-certificates.crt ] || { apt-get update && apt-get ins
 RUN groupadd --system --gid 10001 penstock && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin penstock \
     && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/penstock
 COPY --from=host /src/target/release/penstock /usr/local/bin/penstock
-COPY --from=plugins /src/target/shipped/ /usr/share/penstock/plugins/
+COPY --from=plugins /src/target/plugins/ /usr/share/penstock/plugins/
 COPY policies/ /etc/penstock/
 # A container's loopback reaches nobody: callers come from outside. The admin API stays on loopback.
 RUN sed -i 's/^address = "127\.0\.0\.1:8080"/address = "0.0.0.0:8080"/' /etc/penstock/default.toml && rm -rf /etc/penstock/examples

@@ -149,7 +149,10 @@ async fn first_answer(asking: &Asking<'_>, targets: &[Target], entry: &mut Entry
         entry.model = Arc::clone(&target.model);
         let tried = tokio::time::timeout_at(asking.underway.deadline.into(), asking.target(target, attempt, is_last));
         let miss = match tried.await {
-            Ok(Ok(answer)) => return Ok(answer),
+            Ok(Ok(answer)) => {
+                entry.answered();
+                return Ok(answer);
+            }
             Ok(Err(miss)) => miss,
             Err(_) => return Err(Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")),
         };

@@ -94,6 +94,11 @@ impl Entry {
         self.permit = permit;
     }
 
+    /// Notes a target that answered.
+    pub fn answered(&self) {
+        self.metrics.attempted(&self.vendor, "ok");
+    }
+
     /// Notes a target that gave no answer.
     pub fn missed(&mut self, failure: &Failure) {
         self.metrics.attempted(&self.vendor, failure.kind.code());
@@ -121,6 +126,9 @@ impl Drop for Entry {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             permit.settle(self.usage.as_ref(), self.status);
+        }
+        if let Some(code) = self.failure {
+            self.metrics.failed(&self.route, code);
         }
         let took = self.begun.elapsed();
         self.metrics.ended(&crate::metrics::Ended {

@@ -23,8 +23,6 @@ const OTHER: &str = "other";
 /// Upper bounds of the buckets of a time within a request, in seconds: LLM calls last from milliseconds to many minutes.
 const REQUEST_SECONDS: &[f64] =
     &[0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0];
-/// Upper bounds of the buckets of a time within a plugin, in seconds.
-const PLUGIN_SECONDS: &[f64] = &[5e-6, 2e-5, 5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 5e-2];
 
 /// A row of the table.
 #[derive(Debug, Clone, Copy)]
@@ -82,12 +80,6 @@ metrics! {
         "Targets tried, by `ok` or the code of the failure.";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
         "Requests that failed, by the stable code of the failure.";
-    limited: Counters = counter "penstock_limit_refusals_total", ["route", "limit"],
-        "Calls that a limit refused, by the configured plugin.";
-    plugin_calls: Times = plugin_time "penstock_plugin_call_seconds", ["plugin", "call"],
-        "Seconds within one call into a plugin.";
-    plugin_breaks: Counters = counter "penstock_plugin_breaks_total", ["plugin", "how"],
-        "Calls that a plugin broke: `trap`, `deadline`, `memory`, `output` or `exhausted`.";
     connections: Gauges = gauge "penstock_connections", [],
         "Open connections of callers.";
     generation: Gauges = gauge "penstock_generation", [],
@@ -179,21 +171,6 @@ impl Metrics {
     /// A request failed; the code is that of the failure.
     pub fn failed(&self, route: &str, code: &'static str) {
         self.failures.with(&[route, code], IntCounter::inc);
-    }
-
-    /// A limit refused a call.
-    pub fn limited(&self, route: &str, limit: &str) {
-        self.limited.with(&[route, limit], IntCounter::inc);
-    }
-
-    /// A call into a plugin came back.
-    pub fn plugin_called(&self, plugin: &str, call: &'static str, took: Duration) {
-        self.plugin_calls.with(&[plugin, call], |time| time.observe(took.as_secs_f64()));
-    }
-
-    /// A plugin broke a call.
-    pub fn plugin_broke(&self, plugin: &str, how: &'static str) {
-        self.plugin_breaks.with(&[plugin, how], IntCounter::inc);
     }
 
     /// Gauge of the open connections of callers.
@@ -304,11 +281,6 @@ fn gauge(family: Family) -> Result<IntGaugeVec, prometheus::Error> {
 
 fn request_time(family: Family) -> Result<HistogramVec, prometheus::Error> {
     let opts = HistogramOpts::new(family.name, family.help).buckets(REQUEST_SECONDS.to_vec());
-    HistogramVec::new(opts, family.labels)
-}
-
-fn plugin_time(family: Family) -> Result<HistogramVec, prometheus::Error> {
-    let opts = HistogramOpts::new(family.name, family.help).buckets(PLUGIN_SECONDS.to_vec());
     HistogramVec::new(opts, family.labels)
 }
 

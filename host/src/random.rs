@@ -9,7 +9,7 @@ thread_local! {
     static STATE: Cell<u64> = Cell::new(RandomState::new().build_hasher().finish() | 1);
 }
 
-/// A random number (SplitMix64, Steele et al. 2014).
+/// A random number (`SplitMix64`, Steele et al. 2014).
 #[must_use]
 pub fn u64() -> u64 {
     STATE.with(|state| {

@@ -36,7 +36,7 @@ enum Task {
     },
     /// Everything that continuous integration checks.
     Test,
-    /// Build every plugin; collect the components that ship in `target/shipped`, and all of them in `target/plugins`.
+    /// Build every plugin; collect the components that ship in `target/plugins`, and all of them in `target/test-plugins`.
     Plugins,
     /// Check the rules of the house: headers, ceilings, layers, names.
     Tidy,

@@ -13,8 +13,8 @@ use crate::workspace::{PluginCrate, Workspace, run};
 /// What plugins are built for.
 pub(crate) const TARGET: &str = "wasm32-wasip2";
 
-/// Builds every crate under `plugins/` in one cargo call and answers with the files in `target/plugins`. Those that ship are
-/// in `target/shipped`, too.
+/// Builds every crate under `plugins/` in one cargo call and answers with the files in `target/test-plugins`. Those that
+/// ship are in `target/plugins`, too.
 ///
 /// # Errors
 /// When the target cannot be had, a plugin does not build, or a file cannot be written.

@@ -52,13 +52,13 @@ impl Workspace {
     /// The folder where the components are collected that ship with the gateway.
     #[must_use]
     pub(crate) fn shipped_dir(&self) -> PathBuf {
-        self.target.join("shipped")
+        self.target.join("plugins")
     }
 
     /// The folder where all components are collected, those for tests included.
     #[must_use]
     pub(crate) fn plugins_dir(&self) -> PathBuf {
-        self.target.join("plugins")
+        self.target.join("test-plugins")
     }
 
     /// The gateway's release build.

@@ -56,8 +56,9 @@ fn files_are_united_and_spans_tell_them_apart() {
 /// Each: the files, then what the problems must contain, in order.
 #[test]
 fn a_mistake_is_shown_with_its_place_and_its_cure() {
+    type Mistake<'m> = (&'m [(&'m str, &'m str)], &'m [&'m str]);
     #[rustfmt::skip]
-    let cases: &[(&[(&str, &str)], &[&str])] = &[
+    let cases: &[Mistake<'_>] = &[
         (&[("a.toml", "x = \n")], &["a.toml:1:5: "]),
         (&[("a.toml", "ok"), ("b.toml", "[[")], &["a.toml:1:3: ", "b.toml:1:3: "]),
         (&[("a.toml", "[vendor.x]\n")], &["a.toml:1:2: unknown section `vendor`: did you mean `vendors`?"]),

@@ -189,10 +189,8 @@ impl<'a> Builder<'a> {
             self.dormant.push((name.to_owned(), why));
             return None;
         }
-        if let Some(key) = &vendor.key {
-            if let Some(secret) = self.secret(key) {
-                grants.insert("key".to_owned(), secret);
-            }
+        if let Some(secret) = vendor.key.as_ref().and_then(|key| self.secret(key)) {
+            grants.insert("key".to_owned(), secret);
         }
         for (granted, secret) in &vendor.secrets {
             self.granted(granted, secret, &mut grants);

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::support::caller;
 use crate::support::fake::{Do, Fake, chunk, last_chunk, stream_head};
-use crate::support::rig::component;
+use crate::support::plugins::built as component;
 
 /// Far more than anything here takes; a test that waits so long has failed.
 const PATIENCE: Duration = Duration::from_secs(60);

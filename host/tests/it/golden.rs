@@ -7,6 +7,7 @@ use penstock::config::Sandbox;
 use penstock::plugin::{Compiler, Runtime, RuntimeOptions, self_test};
 use penstock_vectors::Case;
 
+use crate::support::plugins::built;
 use crate::support::rig;
 
 /// The folders `plugins/<kind>/<name>` that have cases.
@@ -31,7 +32,7 @@ fn every_golden_case_passes_with_the_component() {
     for plugin in plugins() {
         let name = plugin.file_name().unwrap().to_string_lossy().into_owned();
         // Loading runs the cases that travel in the component.
-        let component = runtime.load(&rig::component(&name)).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+        let component = runtime.load(&built(&name)).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert!(component.vectors().is_some_and(|cases| cases.len() > 2), "{name} carries no self-test");
         for case in Case::read_folder(&plugin.join("cases")).unwrap() {
             match self_test::run_case(&component, &case) {
@@ -46,7 +47,7 @@ fn every_golden_case_passes_with_the_component() {
 
 #[test]
 fn a_wrong_expectation_does_not_pass() {
-    let component = rig::runtime().load(&rig::component("echo")).unwrap();
+    let component = rig::runtime().load(&built("echo")).unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../plugins/adapters/echo/cases");
     let mut case = Case::read(&folder.join("chat.json")).unwrap();
     case.expect["events"][1] = serde_json::json!({ "text": "I " });

@@ -12,12 +12,16 @@ use penstock::plugin::{Adapter, Compiler, Component, Plugin, Refusal, Runtime, R
 use penstock::state::Memory;
 use serde_json::{Value, json};
 
-/// The bytes of a component that `cargo xtask plugins` has built.
-pub fn built(name: &str) -> Vec<u8> {
+/// Where `cargo xtask plugins` puts all components.
+pub fn folder() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR")
         .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let folder = std::env::var_os("PENSTOCK_PLUGINS").map_or_else(|| target.join("plugins"), PathBuf::from);
-    let path = folder.join(format!("{name}.wasm"));
+    std::env::var_os("PENSTOCK_PLUGINS").map_or_else(|| target.join("test-plugins"), PathBuf::from)
+}
+
+/// The bytes of a component that `cargo xtask plugins` has built.
+pub fn built(name: &str) -> Vec<u8> {
+    let path = folder().join(format!("{name}.wasm"));
     std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask plugins` first", path.display()))
 }
 

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -22,26 +21,13 @@ use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
 use super::caller::{self, Reply};
-use super::plugins::hostile;
-
-/// Where `cargo xtask plugins` puts the components.
-pub fn plugin_directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    std::env::var_os("PENSTOCK_PLUGINS").map_or_else(|| target.join("plugins"), PathBuf::from)
-}
-
-/// The bytes of a component.
-pub fn component(name: &str) -> Vec<u8> {
-    let path = plugin_directory().join(format!("{name}.wasm"));
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask plugins` first", path.display()))
-}
+use super::plugins::{built, folder, hostile};
 
 /// The runtime of all tests.
 pub fn runtime() -> &'static Arc<Runtime> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
     RUNTIME.get_or_init(|| {
-        let cache_dir = Some(plugin_directory().join("cache"));
+        let cache_dir = Some(folder().join("cache"));
         let (sandbox, compiler) = (config::Sandbox::default(), Compiler::InProcess);
         Runtime::new(RuntimeOptions { sandbox, cache_dir, compiler, self_test: None })
             .expect("the plugin runtime starts")
@@ -68,7 +54,7 @@ pub fn library() -> &'static Library<Component> {
     LIBRARY.get_or_init(|| {
         let mut components: BTreeMap<String, Arc<Component>> = BTreeMap::new();
         for name in TAME {
-            let component = runtime().load(&component(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let component = runtime().load(&built(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
             components.insert(component.manifest().name.clone(), component);
         }
         Library { components, ..Library::default() }
