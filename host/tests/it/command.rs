@@ -8,10 +8,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
@@ -156,6 +158,7 @@ fn policy(upstream: &str) -> String {
     format!(
         "[admin]\naddress = \"127.0.0.1:0\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
          [vendors.echo]\nadapter = \"echo\"\nmodels = [\"echo\"]\n\
+         [vendors.late]\nadapter = \"ecko\"\noptional = true\n\
          [vendors.v]\nadapter = \"openai-compatible\"\nbase_url = \"{upstream}/v1\"\nmodels = [\"m\"]\n\
          [[routes]]\nname = \"ai\"\npath = \"/v1\"\n"
     )
@@ -182,26 +185,28 @@ fn version_of(bytes: &[u8], note: u8) -> Vec<u8> {
     [bytes, &[0, 6, 4, b'n', b'o', b't', b'e', note]].concat()
 }
 
-/// The same component under another name of the same length, wherever its manifest stands.
+/// The same component under another name of the same length.
 fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
-    let (from, to) = (format!("\"name\":\"{from}\""), format!("\"name\":\"{to}\""));
+    patched(bytes, &format!("\"name\":\"{from}\""), &format!("\"name\":\"{to}\""))
+}
+
+/// The same component with another text of the same length in its manifest, wherever that stands.
+fn patched(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
     let mut bytes = bytes.to_vec();
     let places: Vec<usize> =
         (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from.as_bytes())).collect();
-    assert!(!places.is_empty(), "there is no manifest with that name");
+    assert!(!places.is_empty(), "there is no manifest that says {from}");
     for at in places {
         bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     }
     bytes
 }
 
-fn echo_is(digest: &str) -> impl Fn(&Value) -> bool {
+fn is(name: &str, digest: &str) -> impl Fn(&Value) -> bool {
     move |answer| {
-        answer["plugins"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .any(|plugin| plugin["name"] == "echo" && plugin["digest"] == digest)
+        let mut plugins = answer["plugins"].as_array().unwrap().iter();
+        plugins.any(|plugin| plugin["name"] == name && plugin["digest"] == digest)
     }
 }
 
@@ -209,51 +214,99 @@ fn digest(bytes: &[u8]) -> String {
     penstock::library::store::digest_of(bytes)
 }
 
-#[tokio::test]
-async fn plugins_come_change_break_and_roll_back_while_streams_run() {
+/// Streams under way, half of them relayed, half of them translated by the plugin that is to be replaced.
+async fn streams(program: &Program) -> Vec<(String, Incoming)> {
+    let mut streams = Vec::new();
+    for number in 0..50 {
+        let path = if number % 2 == 0 { "/v1/chat/completions" } else { "/v1/messages" };
+        let message = json!({"role": "user", "content": "hi"});
+        let body = json!({"model": "m", "stream": true, "max_tokens": 9, "messages": [message]});
+        let (status, _, mut body) = caller::begin(program.gateway, caller::post(path, &body)).await;
+        assert_eq!(status, 200);
+        let mut begun = String::new();
+        while !begun.contains("Hi") {
+            let data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            begun.push_str(std::str::from_utf8(&data).unwrap());
+        }
+        streams.push((begun, body));
+    }
+    streams
+}
+
+/// Asks without a pause until told to stop; answers with the number of requests, all of which succeeded.
+fn caller_without_a_pause(gateway: SocketAddr, stop: Arc<AtomicBool>) -> tokio::task::JoinHandle<usize> {
+    tokio::spawn(async move {
+        let mut asked = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let body = json!({"model": "echo", "messages": [{"role": "user", "content": "hello"}]});
+            let reply = caller::ask(gateway, caller::post("/v1/chat/completions", &body)).await;
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            assert_eq!(reply.json()["choices"][0]["message"]["content"], "You said: hello");
+            asked += 1;
+        }
+        asked
+    })
+}
+
+/// Asks a vendor until it answers, and fails if it does not soon.
+async fn serves(program: &Program, model: &str) {
+    let begun = Instant::now();
+    while program.chat(model).await.status != 200 {
+        assert!(begun.elapsed() < SOON, "{model} does not answer");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plugins_come_change_break_and_roll_back_while_streams_run_and_requests_come() {
     let (fake, release) = held_upstream().await;
     let program = Program::start(&policy(&fake.url()));
-    let mut streams = Vec::new();
-    for _ in 0..50 {
-        let (status, _, mut body) = caller::begin(program.gateway, stream_request()).await;
-        assert_eq!(status, 200);
-        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        streams.push((first, body));
-    }
+    let streams = streams(&program).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let asking = caller_without_a_pause(program.gateway, Arc::clone(&stop));
 
     let echo = component("echo");
     program.plugin("ecko", &renamed(&echo, "echo", "ecko"));
-    let more = "[vendors.new]\nadapter = \"ecko\"\n";
-    fs::write(program.root.path().join("policies/more.toml"), more).unwrap();
-    program
-        .soon("a new vendor", "/v1/generations", |answer| {
-            let last = answer["generations"].as_array().unwrap().last().unwrap();
-            last["policies"].as_array().unwrap().len() == 2 && last["plugins"].get("ecko").is_some()
-        })
-        .await;
-    assert_eq!(program.chat("new/x").await.status, 200);
+    serves(&program, "late/x").await; // the policy has waited for the plugin
+    fs::write(program.root.path().join("policies/more.toml"), "[vendors.new]\nadapter = \"ecko\"\n").unwrap();
+    serves(&program, "new/x").await; // the plugin has waited for the policy
 
+    for name in ["openai-compatible", "echo"] {
+        let second = version_of(&component(name), b'2');
+        program.plugin(name, &second);
+        program.soon("a replaced plugin", "/v1/plugins", is(name, &digest(&second))).await;
+    }
     let second = version_of(&echo, b'2');
-    program.plugin("echo", &second);
-    program.soon("a replaced plugin", "/v1/plugins", echo_is(&digest(&second))).await;
-    assert_eq!(program.chat("echo").await.status, 200);
     let core: &[u8] = b"\0asm\x01\0\0\0";
-    for (broken, code) in
-        [(&second[..second.len() / 2], "truncated"), (core, "core-module"), (b"text", "not-a-component")]
-    {
+    let alien = patched(&echo, "\"api\":\"0.1.0\"", "\"api\":\"9.1.0\"");
+    let stillborn = patched(&component("stillborn"), "\"name\":\"stillborn\"", "\"name\":\"echo\"     ");
+    for (broken, code) in [
+        (&second[..second.len() / 2], "truncated"),
+        (core, "core-module"),
+        (b"text", "not-a-component"),
+        (&alien, "api-mismatch"),
+        (&stillborn, "configure-trapped"),
+    ] {
         program.plugin("echo", broken);
-        program.soon(code, "/v1/plugins", |answer| answer["refused"][0]["refusal"]["code"] == code).await;
-        assert!(echo_is(&digest(&second))(&program.admin("GET", "/v1/plugins").await), "{code}");
-        assert_eq!(program.chat("echo").await.status, 200, "{code}");
+        program.soon(code, "/v1/plugins", |answer| answer.to_string().contains(&format!("\"{code}\""))).await;
+        let listed = program.admin("GET", "/v1/plugins").await;
+        assert!(is("echo", &digest(&second))(&listed), "{code}: {listed:#}");
+        assert!(!listed.to_string().contains("\"help\":\"\""), "each refusal says what to do: {listed:#}");
     }
     program.admin("POST", "/v1/plugins/echo/rollback").await;
-    assert!(echo_is(&digest(&echo))(&program.admin("GET", "/v1/plugins").await), "rolled back");
-    assert_eq!(program.chat("echo").await.status, 200);
+    assert!(is("echo", &digest(&echo))(&program.admin("GET", "/v1/plugins").await), "rolled back");
 
+    stop.store(true, Ordering::Relaxed);
+    assert!(asking.await.unwrap() > 50, "requests came all the time, and none failed");
     release.notify_waiters();
-    for (first, body) in streams {
+    for (number, (begun, body)) in streams.into_iter().enumerate() {
         let rest = body.collect().await.unwrap().to_bytes();
-        assert_eq!([&*first, &*rest].concat(), [FIRST, REST].concat());
+        let whole = [begun.as_bytes(), &rest].concat();
+        if number % 2 == 0 {
+            assert_eq!(whole, [FIRST, REST].concat());
+        } else {
+            assert!(String::from_utf8(whole).unwrap().ends_with("data: {\"type\":\"message_stop\"}\n\n"), "{number}");
+        }
     }
 }
 

@@ -67,9 +67,7 @@ pub struct Rig {
     pub address: SocketAddr,
     /// The gateway.
     pub gateway: Arc<Gateway>,
-    stop: Option<oneshot::Sender<()>>,
-    /// Resolves when the gateway has drained.
-    pub stopped: Option<tokio::task::JoinHandle<()>>,
+    _stop: oneshot::Sender<()>,
 }
 
 impl Rig {
@@ -93,7 +91,7 @@ impl Rig {
         let address = bound.addresses()[0];
         let (stop, stopping) = oneshot::channel::<()>();
         let serving = Arc::clone(&gateway);
-        let stopped = tokio::spawn(async move {
+        tokio::spawn(async move {
             let handler = move |request, peer| {
                 let gateway = Arc::clone(&serving);
                 async move { gateway.handle(request, peer).await }
@@ -104,20 +102,7 @@ impl Rig {
             };
             listener::serve(bound, handler, &limits, &timeouts, &gauge, shutdown).await;
         });
-        Self { address, gateway, stop: Some(stop), stopped: Some(stopped) }
-    }
-
-    /// Puts another policy or library in force.
-    pub fn swap(&self, policy: &str, library: &Library<Component>) -> Result<(), Vec<Problem>> {
-        let previous = self.gateway.snapshot.load_full();
-        let next = build(policy, library, &self.gateway.state, &self.gateway.metrics, Some(&previous))?;
-        self.gateway.snapshot.store(Arc::new(next));
-        Ok(())
-    }
-
-    /// Tells the gateway to drain.
-    pub fn stop(&mut self) {
-        self.stop.take();
+        Self { address, gateway, _stop: stop }
     }
 
     /// Sends a request and reads the whole answer.
