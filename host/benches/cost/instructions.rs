@@ -12,8 +12,7 @@ use crate::scenarios::Scenario;
 /// Requests of the two runs.
 const REQUESTS: (usize, usize) = (100, 400);
 /// cachegrind without its caches counts instructions and nothing else.
-const COUNTER: &[&str] =
-    &["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", "--"];
+const COUNTER: &[&str] = &["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null", "--"];
 
 /// A scenario's instructions for each request: of the gateway and of the baseline.
 pub struct Counted {

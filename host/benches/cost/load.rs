@@ -68,16 +68,17 @@ impl Callers {
             running.push(tasks.spawn_local(one_by_one(sender, ask, host, left)));
         }
         let mut all = Outcome::default();
-        tasks.run_until(async {
-            for task in running {
-                let (sender, part) = task.await??;
-                self.senders.push(sender);
-                all.latencies.extend(part.latencies);
-                all.frames += part.frames;
-            }
-            anyhow::Ok(())
-        })
-        .await?;
+        tasks
+            .run_until(async {
+                for task in running {
+                    let (sender, part) = task.await??;
+                    self.senders.push(sender);
+                    all.latencies.extend(part.latencies);
+                    all.frames += part.frames;
+                }
+                anyhow::Ok(())
+            })
+            .await?;
         all.took = begun.elapsed();
         Ok(all)
     }

@@ -19,7 +19,7 @@ What the gateway costs, beside a bare hyper proxy of the same build in the same 
 Upstream, both proxies and the callers are processes of their own on one machine, HTTP/1.1 over loopback, with about 1 KB in and
 1.5 KB out. CPU time is user and kernel time of the proxy's process, from the scheduler's account. The proxies take turns, round by round; the
 ratio is the median of the rounds' ratios (with the quartiles). The gateway is wired as `penstock run` does it, without
-access log and admin API, since the baseline has neither. In a stream the upstream writes each event by itself, and the cost of an event is
+access log and admin API, since the baseline has neither, and with long deadlines for plugins, so that a busy machine makes no failures. In a stream the upstream writes each event by itself, and the cost of an event is
 the difference between long and short streams. \"Added\" is the median latency over one connection less that of a caller that asks the
 upstream directly.
 ";
@@ -75,7 +75,10 @@ impl Report<'_> {
             )?;
         }
         let (gateway, baseline) = self.measured.idle_ms;
-        writeln!(out, "\nWithout requests the gateway uses {gateway:.1} ms of CPU time in a second, the baseline {baseline:.1} ms.")?;
+        writeln!(
+            out,
+            "\nWithout requests the gateway uses {gateway:.1} ms of CPU time in a second, the baseline {baseline:.1} ms."
+        )?;
         let pieces = self.measured.rows.iter().filter(|row| row.scenario.streamed);
         for Row { scenario, gateway, baseline, .. } in pieces {
             writeln!(
@@ -134,7 +137,10 @@ impl Report<'_> {
             return Ok(());
         }
         writeln!(out, "\n## Instructions\n")?;
-        writeln!(out, "In user space, for each request on one connection, counted by valgrind: this machine gives no hardware counters.\n")?;
+        writeln!(
+            out,
+            "In user space, for each request on one connection, counted by valgrind: this machine gives no hardware counters.\n"
+        )?;
         writeln!(out, "| scenario | gateway | baseline | ratio |\n|---|---|---|---|")?;
         for Counted { name, gateway, baseline } in &self.instructions {
             let shown = |count: &anyhow::Result<u64>| match count {
