@@ -252,7 +252,8 @@ pub struct Vendor {
     /// The vendor's key, `"env:NAME"` or `"file:PATH"`; granted to the adapter as the secret `key`.
     #[serde(default)]
     pub key: Option<Spanned<String>>,
-    /// Leave the vendor out, instead of refusing the policy, when its key is not set.
+    /// Leave the vendor out, instead of refusing the policy, when its key is not set or its adapter is not there; it comes
+    /// alive when they are.
     #[serde(default)]
     pub optional: bool,
     /// Further grants: the adapter's name for a secret, and a name from `[secrets]`.

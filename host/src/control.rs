@@ -287,11 +287,7 @@ impl Control {
 }
 
 /// Runs the checks of a start and writes nothing: what there is, or everything that is wrong.
-pub fn check<F: Forge>(
-    forge: F,
-    places: &Places,
-    metrics: Arc<Metrics>,
-) -> Result<Checked<F>, Vec<Problem>> {
+pub fn check<F: Forge>(forge: F, places: &Places, metrics: Arc<Metrics>) -> Result<Checked<F>, Vec<Problem>> {
     let writer = writer::Writer::start(forge, places, metrics, false)?;
     Ok((writer.status().load_full(), writer.snapshot().load_full()))
 }

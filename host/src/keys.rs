@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Secrets: where they come from ([`Source`]), what holds one ([`Secret`]) and who may use which ([`Grants`]).
 //!
-//! A secret is shown by nothing here: `Secret` has no `Display`, its `Debug` tells only that it is one, and no error text
-//! holds a byte of it. Its content is asked for in two places, where a request is sent and where a plugin signs or compares.
+//! A secret is shown by nothing here: `Secret` has no `Display`, its `Debug` tells only that it is one, and no error
+//! text holds a byte of it. Its content is asked for in two places, where a request is sent and where a plugin signs or
+//! compares.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -167,7 +168,11 @@ mod tests {
         assert_eq!(Source::parse("env:API_KEY"), Ok(Source::Env("API_KEY".into())));
         assert_eq!(Source::parse("file:/run/key"), Ok(Source::File("/run/key".into())));
         for wrong in ["", "sk-live-123", "env:", "env:A B", "file:", "vault:x", "ENV:X"] {
-            assert_eq!(Source::parse(wrong), Source::parse("sk-other"), "{wrong}: the text may be a key, and is not repeated");
+            assert_eq!(
+                Source::parse(wrong),
+                Source::parse("sk-other"),
+                "{wrong}: the text may be a key, and is not repeated"
+            );
             assert!(Source::parse(wrong).is_err());
         }
     }

@@ -30,7 +30,7 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Time-outs.
     pub timeouts: Timeouts,
-    /// Optional vendors that are left out because their key is not set: name, and where the key is looked for.
+    /// Optional vendors that are left out: name, and what they lack.
     pub dormant: Vec<(String, String)>,
     plugins: HashMap<String, Configured>,
     endpoints: HashMap<String, Arc<Endpoint>>,

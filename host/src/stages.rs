@@ -25,7 +25,7 @@ pub struct Principal {
     pub subject: String,
     /// Group.
     pub tenant: Option<String>,
-    /// Attributes, as facts for later plugins ("auth.<name>").
+    /// Attributes, as facts for later plugins (`auth.<name>`).
     pub attributes: Vec<(String, String)>,
 }
 

@@ -24,7 +24,7 @@ pub struct Call {
     pub subject: Option<String>,
     /// The group that the subject belongs to.
     pub tenant: Option<String>,
-    /// Further facts by name: "route", "vendor", "client-ip", "auth.<attribute>" …
+    /// Further facts by name: `route`, `vendor`, `client-ip`, `auth.<attribute>` …
     pub facts: Vec<(String, String)>,
 }
 

@@ -10,7 +10,7 @@ pub use serde_json::Value;
 /// One thing wrong with a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Issue {
-    /// Where: "keys[2].sha256"; "" for the whole.
+    /// Where: `keys[2].sha256`; empty for the whole.
     pub path: String,
     /// What is wrong, and what to write instead.
     pub message: String,
@@ -167,7 +167,7 @@ impl Reader {
         found
     }
 
-    /// Reads at a deeper place: `step` is ".name" or "[index]".
+    /// Reads at a deeper place: `step` is `.name` or `[index]`.
     pub fn within<R>(&mut self, step: impl Display, read: impl FnOnce(&mut Self) -> R) -> R {
         let length = self.path.len();
         let step = step.to_string();

@@ -38,7 +38,7 @@ pub struct Grant {
     /// The group that the caller belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Further attributes; limits and routing see them as facts ("auth.<name>").
+    /// Further attributes; limits and routing see them as facts (`auth.<name>`).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attributes: Vec<(String, String)>,
     /// How long the host may answer for the same wanted headers by itself, in milliseconds; 0 for never.

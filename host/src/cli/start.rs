@@ -36,6 +36,7 @@ pub struct Started {
     admin_listener: TcpListener,
     bound: Bound,
     places: Places,
+    signals: Signals,
 }
 
 impl Started {
@@ -44,6 +45,7 @@ impl Started {
     /// # Errors
     /// Everything that keeps the gateway from serving, with the place and the cure.
     pub async fn new(flags: &Flags) -> anyhow::Result<Self> {
+        let signals = Signals::new().context("cannot listen to signals")?; // from here on none ends it unheard
         let places = flags.places();
         let policy = load::load(places.policies.as_deref()).map_err(|problems| all(&problems))?;
         let config = &policy.config;
@@ -75,7 +77,7 @@ impl Started {
         let client = Client::new(&config.limits, &config.timeouts)?;
         let gateway = Gateway { snapshot, client, state, metrics };
         tracing::info!("the admin API's token is in {}", token_file.display());
-        Ok(Self { gateway, policy, control, admin, admin_listener, bound, places })
+        Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals })
     }
 
     /// Tells the operator what is served where.
@@ -88,8 +90,8 @@ impl Started {
             Ok(address) => tracing::info!(%address, "the admin API is at http://{address}"),
             Err(error) => tracing::warn!("the admin API has no address: {error}"),
         }
-        for (vendor, key) in &self.gateway.snapshot.load().dormant {
-            tracing::info!(vendor, "{vendor} is left out: {key} is not set");
+        for (vendor, why) in &self.gateway.snapshot.load().dormant {
+            tracing::info!(vendor, "{vendor} is left out: {why}");
         }
         let status = self.control.status();
         let names: Vec<&str> = status.plugins.iter().map(|plugin| plugin.facts.name.as_str()).collect();
@@ -101,12 +103,12 @@ impl Started {
     /// # Errors
     /// Signals or files cannot be listened to.
     pub async fn serve(self) -> anyhow::Result<Drained> {
-        let Self { gateway, policy, control, admin, admin_listener, bound, places } = self;
+        let Self { gateway, policy, control, admin, admin_listener, bound, places, signals } = self;
         watch::start(control.clone(), &places).context("cannot watch files")?;
         let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(serving_admin);
-        tokio::spawn(heed_signals(Signals::new()?, control, admin, stop));
+        tokio::spawn(heed_signals(signals, control, admin, stop));
 
         let connections = gateway.metrics.connections();
         let gateway = Arc::new(gateway);
@@ -140,7 +142,7 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
             let (vendors, routes, plugins) = (config.vendors.len(), config.routes.len(), status.plugins.len());
             let dormant: Vec<&str> = snapshot.dormant.iter().map(|(vendor, _)| vendor.as_str()).collect();
             let left_out =
-                if dormant.is_empty() { String::new() } else { format!(" ({} without a key)", dormant.join(", ")) };
+                if dormant.is_empty() { String::new() } else { format!(" (left out: {})", dormant.join(", ")) };
             writeln!(out, "ok: {files} files, {routes} routes, {vendors} vendors{left_out}, {plugins} plugins")?;
             for file in &status.refused {
                 writeln!(out, "warning: {}: {}", file.path, Problem::new("", file.refusal.to_string(), ""))?;
@@ -169,8 +171,7 @@ fn live(
         sandbox: policy.config.sandbox.clone(),
         cache_dir: compiled.map(Path::to_owned),
         compiler: Compiler::Child(program),
-        metrics: metrics.registry().clone(),
-        self_test: None,
+        self_test: Some(crate::plugin::self_test::run_embedded),
     })?;
     Ok(Live { runtime, state: Arc::clone(state), metrics: metrics.registry().clone(), certificates })
 }

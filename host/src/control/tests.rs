@@ -195,6 +195,22 @@ fn a_bad_policy_leaves_the_one_that_is_in_force_and_says_where_it_is_bad() {
 }
 
 #[test]
+fn a_policy_that_comes_before_its_plugin_is_in_force_with_it() {
+    let gateway = Gateway::start();
+    let refused = gateway.drop("policies/p.toml", &format!("{POLICY}[vendors.x]\nadapter = \"new\"\n")).unwrap_err();
+    assert_eq!(refused.code, "bad-policy");
+    gateway.drop("drop-in/other.wasm", "other 1").unwrap_err();
+    assert_eq!(gateway.in_force(), "auth 1 echo 1 other 1 [v] [w]", "another plugin is not held up");
+    gateway.drop("drop-in/new.wasm", "new 1").unwrap();
+    assert_eq!(gateway.in_force(), "auth 1 echo 1 new 1 other 1 [v] [w] [x]");
+    assert_eq!(gateway.control.status().policy_refused, None);
+    gateway.drop("policies/p.toml", &format!("{POLICY}[vendors.y]\nadapter = \"sent\"\n")).unwrap_err();
+    gateway.upload("sent 1").unwrap();
+    let _ = gateway.ask(Change::Files);
+    assert_eq!(gateway.in_force(), "auth 1 echo 1 new 1 other 1 sent 1 [v] [w] [y]", "an upload is as good as a file");
+}
+
+#[test]
 fn an_upload_serves_until_its_name_gets_another_file() {
     let gateway = Gateway::start();
     gateway.upload("auth 2").unwrap();

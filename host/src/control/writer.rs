@@ -42,6 +42,9 @@ pub(super) struct Writer<F: Forge> {
     /// Digest of the policy files when they were last looked at.
     seen: String,
     policy_refused: Option<Refused>,
+    /// The policy on disk, if it is refused, and the generation that it was tried on: it is tried again when plugins have
+    /// changed, since it may wait for one.
+    waiting: Option<(Policy, u64)>,
     /// Earlier generations, the last one newest.
     earlier: VecDeque<Generation<F::Component>>,
     in_force: Generation<F::Component>,
@@ -68,6 +71,7 @@ impl<F: Forge> Writer<F> {
             refusals: BTreeMap::new(),
             seen: policy.sources.digest(),
             policy_refused: None,
+            waiting: None,
             earlier: VecDeque::new(),
             in_force: Generation { number: 1, at: SystemTime::now(), cause: "start", policy, library },
             snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
@@ -164,6 +168,7 @@ impl<F: Forge> Writer<F> {
         self.again = self.stock.scan(self.bytes_max(), &self.forge).then(|| Instant::now() + SETTLE);
         let wanted = self.stock.wanted(&self.in_force.library, &self.aside, &self.forge, self.bytes_max());
         let names = wanted.differs_from(&self.in_force.library);
+        let policy = policy.or_else(|| self.waiting_policy(&names));
         let refused = |policy_refused: &Option<Refused>| policy_refused.clone().filter(|_| force);
         if names.is_empty() && policy.is_none() {
             return refused(&self.policy_refused).map_or_else(|| Ok(self.answer("unchanged", None, Vec::new())), Err);
@@ -200,6 +205,7 @@ impl<F: Forge> Writer<F> {
             return None;
         }
         self.seen = digest;
+        self.waiting = None;
         match load::parse(sources) {
             Ok(policy) => Some(policy),
             Err(problems) => {
@@ -244,18 +250,28 @@ impl<F: Forge> Writer<F> {
             }
         }
         let mut in_force = self.in_force.policy.clone();
+        let mut waiting = None;
         match policy.map(|policy| (self.build(&policy, &library), policy)) {
             Some((Ok(snapshot), policy)) => {
                 (in_force, good) = (policy, Some(snapshot));
                 self.policy_refused = None;
             }
-            Some((Err(problems), _)) => self.policy_refused = Some(Refused::of_problems("bad-policy", problems)),
+            Some((Err(problems), policy)) => {
+                self.policy_refused = Some(Refused::of_problems("bad-policy", problems));
+                waiting = Some(policy);
+            }
             None => {}
         }
         if let Some(snapshot) = good {
             self.install(cause, in_force, library, snapshot, false);
         }
+        self.waiting = waiting.map(|policy| (policy, self.in_force.number));
         Err(refused)
+    }
+
+    fn waiting_policy(&mut self, changed: &[String]) -> Option<Policy> {
+        let is_due = |(_, tried_on): &mut (Policy, u64)| !changed.is_empty() || *tried_on != self.in_force.number;
+        self.waiting.take_if(is_due).map(|(policy, _)| policy)
     }
 
     fn upload(&mut self, cause: &'static str, bytes: Vec<u8>, activate: bool) -> Result<Answer, Refused> {
@@ -312,7 +328,10 @@ impl<F: Forge> Writer<F> {
         })?;
         let (policy, library) = (found.policy.clone(), found.library.clone());
         match self.build(&policy, &library) {
-            Ok(snapshot) => Ok(self.install(cause, policy, library, snapshot, false)),
+            Ok(snapshot) => {
+                self.waiting = None;
+                Ok(self.install(cause, policy, library, snapshot, false))
+            }
             Err(problems) => Err(Refused::of_problems("bad-generation", problems)),
         }
     }
@@ -372,6 +391,7 @@ impl<F: Forge> Writer<F> {
             self.earlier.pop_front();
         }
         self.refusals.retain(|name, _| !names.contains(name));
+        self.again = self.again.or_else(|| self.waiting.is_some().then(Instant::now));
         let libraries = self.earlier.iter().map(|generation| &generation.library).chain([&self.in_force.library]);
         self.stock.prune(libraries);
         tracing::info!(generation = number, cause, plugins = names.join(" "), "installed");

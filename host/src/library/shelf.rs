@@ -16,6 +16,9 @@ pub const SETTLE: Duration = Duration::from_millis(100);
 /// Plugin files in one directory.
 pub const FILES_MAX: usize = 1_000;
 
+/// Code of the refusal of a second file with the same name.
+const AMBIGUOUS: &str = "ambiguous-name";
+
 /// The directories, the one that wins last, and what was found in them.
 #[derive(Debug)]
 pub struct Shelves {
@@ -114,13 +117,17 @@ impl Shelves {
                 None => drop(supply.insert(facts.name.clone(), entry)),
             }
         }
-        for held in self.files.values_mut() {
-            held.refused.take_if(|refused| refused.code == "ambiguous-name");
-        }
-        for (loser, winner) in clashes {
-            if let Some(held) = self.files.get_mut(&loser) {
+        for (path, held) in &mut self.files {
+            let winner = clashes.iter().find(|(loser, _)| loser == path).map(|(_, winner)| winner);
+            let refused = winner.map(|winner| {
                 let message = format!("{} is a plugin of the same name in the same directory", winner.display());
-                held.refused = Some(Refused::new("ambiguous-name", message, "remove one of the two files"));
+                Refused::new(AMBIGUOUS, message, "remove one of the two files")
+            });
+            if let Some(refused) = refused.as_ref().filter(|_| held.refused != refused) {
+                warn(path, refused);
+            }
+            if refused.is_some() || held.refused.as_ref().is_some_and(|refused| refused.code == AMBIGUOUS) {
+                held.refused = refused;
             }
         }
         supply.into_iter().map(|(name, (_, path, facts))| (name, (path, facts))).collect()

@@ -28,6 +28,10 @@ impl Adapter {
         Self { pool, wants, dialects: manifest.dialects.clone(), operations: manifest.operations.clone() }
     }
 
+    pub(super) fn instances(&self) -> u32 {
+        self.pool.instances()
+    }
+
     /// Name of the configured plugin.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -58,8 +62,8 @@ impl Adapter {
         &self.pool.shared().grants
     }
 
-    /// The head of a call in a dialect that the vendor speaks. `headers` and `members` are those of [`Self::wants`] that the
-    /// request has.
+    /// The head of a call in a dialect that the vendor speaks. `headers` and `members` are those of [`Self::wants`]
+    /// that the request has.
     ///
     /// # Errors
     /// The adapter's fault, or that it broke.

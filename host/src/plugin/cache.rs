@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compiled components on disk: a restart or a reload then takes half a millisecond instead of a compilation.
 //!
-//! A compiled component is machine code that this process will run, so whoever can write into the directory can run code
-//! here. Therefore the directory must belong to this user and be open to nobody else, and files are made 0600. A file is
-//! named by the SHA-256 of the component and a hash of everything that the code depends on; it appears by a rename, whole.
+//! A compiled component is machine code that this process will run, so whoever can write into the directory can run
+//! code here. Therefore the directory must belong to this user and be open to nobody else, and files are made 0600. A
+//! file is named by the SHA-256 of the component and a hash of everything that the code depends on; it appears by a
+//! rename, whole.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -56,9 +57,9 @@ impl Cache {
             return None;
         }
         #[allow(unsafe_code, reason = "the only way to load compiled code")]
-        // SAFETY: the file must be what `Engine::precompile_component` made, unchanged. It lies in a directory that only
-        // this user can enter or write (checked in `open`), was written whole by `store` before it got this name, and is
-        // never written again, only replaced. Whoever can change it can already act as this user.
+        // SAFETY: the file must be what `Engine::precompile_component` made, unchanged. It lies in a directory that
+        // only this user can enter or write (checked in `open`), was written whole by `store` before it got this name,
+        // and is never written again, only replaced. Whoever can change it can already act as this user.
         let component = unsafe { Component::deserialize_file(engine, &path) };
         component
             .inspect_err(|error| tracing::warn!(file = %path.display(), %error, "compiled plugin is of no use"))

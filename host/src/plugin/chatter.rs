@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What plugins say: lines of the log interface and of their standard streams, under the plugin's name, bounded in length
-//! and number, with control characters escaped. The last lines of an instance are kept for the report of a trap.
+//! What plugins say: lines of the log interface and of their standard streams, under the plugin's name, bounded in
+//! length and number, with control characters escaped. The last lines of an instance are kept for the report of a trap.
 
 use std::collections::VecDeque;
 use std::fmt::Write;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Compilation, away from the request path and bounded.
 //!
-//! The engine promises nothing about hostile input while it compiles: a file of some hundred kilobytes can cost 20 seconds
-//! or a gigabyte. So a child process compiles, with ceilings on CPU time and address space that it sets on itself before it
-//! reads a byte of the component, and with an empty environment.
+//! The engine promises nothing about hostile input while it compiles: a file of some hundred kilobytes can cost 20
+//! seconds or a gigabyte. So a child process compiles, with ceilings on CPU time and address space that it sets on
+//! itself before it reads a byte of the component, and with an empty environment.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -103,8 +103,8 @@ struct Talk {
     complaint: String,
 }
 
-/// Writes the component and reads the answer; none if that takes too long. A child that waits for a processor uses no CPU
-/// time, so its time by the clock is bounded apart.
+/// Writes the component and reads the answer; none if that takes too long. A child that waits for a processor uses no
+/// CPU time, so its time by the clock is bounded apart.
 fn talk(child: &mut Child, sandbox: &Sandbox, bytes: &[u8]) -> Option<Talk> {
     let (mut stdin, stdout, stderr) = (child.stdin.take()?, child.stdout.take()?, child.stderr.take()?);
     let patience = Duration::from_secs(sandbox.compile_s.saturating_mul(2).saturating_add(10));
@@ -160,6 +160,7 @@ fn over(sandbox: &Sandbox, what: &str) -> Refusal {
     )
 }
 
-fn cannot_compile(why: &str) -> Refusal {
-    Refusal::new("compile-failed", format!("the compiler cannot be run: {why}"), "see the gateway's own installation")
+/// The compiler itself is at fault.
+pub(super) fn cannot_compile(why: &str) -> Refusal {
+    Refusal::new("compile-failed", format!("the compiler cannot be used: {why}"), "see the gateway's own installation")
 }

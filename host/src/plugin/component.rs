@@ -9,6 +9,7 @@ use wasmtime::component::InstancePre;
 use super::adapter::Adapter;
 use super::bindings::exports::penstock::plugin::{adapter, auth, lifecycle, limits, routing};
 use super::chatter::Flood;
+use super::compile::cannot_compile;
 use super::engine::Runtime;
 use super::gate::{self, Issue, Passed, Refusal};
 use super::imports::{Imports, Shared};
@@ -73,8 +74,8 @@ pub enum Plugin {
 }
 
 impl Runtime {
-    /// Passes a file through the gate and makes it ready: its own vectors have passed, too. Blocks, for seconds if it must
-    /// be compiled: not for a worker.
+    /// Passes a file through the gate and makes it ready: its own vectors have passed, too. Blocks, for seconds if it
+    /// must be compiled: not for a worker.
     ///
     /// # Errors
     /// Which check it failed, and what to do.
@@ -124,9 +125,12 @@ impl Runtime {
             return Ok(component);
         }
         let compiled = self.compiler.compile(&self.engine, &self.sandbox, bytes)?;
+        if wasmtime::Engine::detect_precompiled(&compiled).is_none() {
+            return Err(cannot_compile("what it has written is no compiled component"));
+        }
         #[allow(unsafe_code, reason = "the only way to load compiled code")]
-        // SAFETY: the bytes must be what `Engine::precompile_component` made: they come straight from it, in this process
-        // or in a child that runs the same executable, over a pipe that nobody else holds.
+        // SAFETY: the bytes must be what `Engine::precompile_component` made: they come straight from it, in this
+        // process or in a child that runs the same executable, over a pipe that nobody else holds.
         let component = unsafe { wasmtime::component::Component::deserialize(&self.engine, &compiled) };
         let component = component.map_err(|error| {
             Refusal::new(
@@ -244,6 +248,20 @@ impl Component {
         }
         let help = format!("see the README of the plugin {}", self.passed.manifest.name);
         Err(Refusal::of_config("config-invalid", issues, help))
+    }
+}
+
+impl Plugin {
+    /// Instances in memory.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        match self {
+            Self::Adapter(adapter) => adapter.instances(),
+            Self::Auth(auth) => auth.instances(),
+            Self::Limits(limits) => limits.instances(),
+            Self::Routing(routing) => routing.instances(),
+            Self::Filter(filter) => filter.instances(),
+        }
     }
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The engine of the process: how guests are compiled, bounded and interrupted, and what each kind of plugin is linked to.
+//! The engine of the process: how guests are compiled, bounded and interrupted, and what each kind of plugin is linked
+//! to.
 //!
-//! Synchronous calls only: concurrency support costs 0.4 µs a call and is off. Instances come from a pool of memory that is
-//! reserved at the start, their memory is zeroed by the pool. A thread ticks once a millisecond; a call that sees its
-//! deadline pass traps.
+//! Synchronous calls only: concurrency support costs 0.4 µs a call and is off. Instances come from a pool of memory
+//! that is reserved at the start, their memory is zeroed by the pool. A thread ticks once a millisecond; a call that
+//! sees its deadline pass traps.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,6 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
-use prometheus::{IntCounterVec, IntGaugeVec, Opts};
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{
     Config, Engine, EngineWeak, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig, Strategy, WasmFeatures,
@@ -43,7 +43,8 @@ pub(super) const TABLES_MAX: u32 = 8;
 /// Elements of one table; a large Rust guest has some thousands.
 pub(super) const TABLE_ELEMENTS_MAX: usize = 20_000;
 
-/// Runs the vectors that an author has put into a component: how many passed, or what the first failure is.
+/// Runs the vectors that an author has put into a component: how many passed, or what the first failure is. Each has a
+/// configuration of its own, so the runner configures the component as it needs.
 pub type SelfTest = fn(component: &Arc<Component>, vectors: &[u8]) -> Result<usize, String>;
 
 /// What a runtime is made from.
@@ -54,8 +55,6 @@ pub struct RuntimeOptions {
     pub cache_dir: Option<PathBuf>,
     /// Who compiles.
     pub compiler: Compiler,
-    /// Where the runtime's own numbers go.
-    pub metrics: prometheus::Registry,
     /// Runner of the vectors that components carry; none leaves them out.
     pub self_test: Option<SelfTest>,
 }
@@ -67,18 +66,9 @@ pub struct Runtime {
     pub(super) compiler: Compiler,
     pub(super) cache: Option<Cache>,
     pub(super) series: SeriesTable,
-    pub(super) numbers: Numbers,
     pub(super) self_test: Option<SelfTest>,
     linkers: Vec<Linker<Imports>>,
     _ticker: Ticker,
-}
-
-/// The runtime's own metrics.
-pub(super) struct Numbers {
-    /// Instances that died, by plugin and reason.
-    pub(super) deaths: IntCounterVec,
-    /// Instances that live, by plugin.
-    pub(super) instances: IntGaugeVec,
 }
 
 impl Runtime {
@@ -87,14 +77,13 @@ impl Runtime {
     /// # Errors
     /// The cache directory is not private, or the platform lacks what the engine needs.
     pub fn new(options: RuntimeOptions) -> anyhow::Result<Arc<Self>> {
-        let RuntimeOptions { sandbox, cache_dir, compiler, metrics, self_test } = options;
+        let RuntimeOptions { sandbox, cache_dir, compiler, self_test } = options;
         let engine = pooled_engine(&sandbox)?;
         let linkers = Kind::ALL.iter().map(|kind| linker(&engine, *kind)).collect::<wasmtime::Result<Vec<_>>>();
         let linkers = linkers.map_err(|error| anyhow::anyhow!("cannot offer the contract: {error:#}"))?;
         let cache = cache_dir.map(|dir| Cache::open(dir, &engine)).transpose()?;
         let ticker = Ticker::start(engine.weak()).context("cannot start the clock of the plugins")?;
         Ok(Arc::new(Self {
-            numbers: Numbers::new(&metrics),
             series: SeriesTable::default(),
             engine,
             sandbox,
@@ -115,21 +104,6 @@ impl Runtime {
     /// What a plugin of a kind is linked to: the interfaces that the kind may import, and nothing else.
     pub(super) fn linker(&self, kind: Kind) -> &Linker<Imports> {
         &self.linkers[kind as usize]
-    }
-}
-
-impl Numbers {
-    fn new(registry: &prometheus::Registry) -> Self {
-        let deaths = IntCounterVec::new(
-            Opts::new("penstock_plugin_deaths_total", "Instances that trapped or were stopped"),
-            &["plugin", "reason"],
-        );
-        let instances = IntGaugeVec::new(Opts::new("penstock_plugin_instances", "Instances in memory"), &["plugin"]);
-        let (Ok(deaths), Ok(instances)) = (deaths, instances) else { unreachable!("the names above are valid") };
-        // A second runtime on the same registry counts on, unseen: its numbers belong to another process in real life.
-        let _ = registry.register(Box::new(deaths.clone()));
-        let _ = registry.register(Box::new(instances.clone()));
-        Self { deaths, instances }
     }
 }
 
@@ -199,18 +173,20 @@ fn linker(engine: &Engine, kind: Kind) -> wasmtime::Result<Linker<Imports>> {
     wasi::add_to_linker(&mut linker)?;
     for interface in kind.imports() {
         match *interface {
-            "types" => offered::types::add_to_linker::<_, HasSelf<Imports>>(&mut linker, |imports| imports)?,
-            "filter-types" => {
-                offered::filter_types::add_to_linker::<_, HasSelf<Imports>>(&mut linker, |imports| imports)?
-            }
-            "log" => offered::log::add_to_linker::<_, HasSelf<Imports>>(&mut linker, |imports| imports)?,
-            "metrics" => offered::metrics::add_to_linker::<_, HasSelf<Imports>>(&mut linker, |imports| imports)?,
-            "secrets" => offered::secrets::add_to_linker::<_, HasSelf<Imports>>(&mut linker, |imports| imports)?,
-            "state" => offered::state::add_to_linker::<_, HasSelf<Imports>>(&mut linker, |imports| imports)?,
+            "types" => offered::types::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "filter-types" => offered::filter_types::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "log" => offered::log::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "metrics" => offered::metrics::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "secrets" => offered::secrets::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "state" => offered::state::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             other => return Err(wasmtime::Error::msg(format!("no interface {other} to offer"))),
         }
     }
     Ok(linker)
+}
+
+fn itself(imports: &mut Imports) -> &mut Imports {
+    imports
 }
 
 /// The thread that counts milliseconds for deadlines. Ends with the runtime.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use wasmparser::{Encoding, Parser, Payload};
 
+use super::chatter::printable;
 use super::component::Component;
 use super::engine::SelfTest;
 use super::manifest::{Kind, Manifest};
@@ -70,9 +71,9 @@ pub struct Issue {
 impl fmt::Display for Issue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.path.is_empty() {
-            write!(f, "{}: ", self.path.escape_debug())?;
+            write!(f, "{}: ", printable(&self.path))?;
         }
-        write!(f, "{}", self.message.escape_debug())
+        f.write_str(&printable(&self.message))
     }
 }
 
@@ -133,7 +134,8 @@ pub(super) fn inspect(bytes: &[u8], bytes_max: usize) -> Result<Passed, Refusal>
     Ok(Passed { digest, kind, manifest, vectors: parts.vectors.map(<[u8]>::to_vec), filters_responses })
 }
 
-/// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure is.
+/// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure
+/// is.
 pub(super) fn self_test(run: SelfTest, component: &Arc<Component>) -> Result<usize, Refusal> {
     let Some(vectors) = component.vectors() else { return Ok(0) };
     run(component, vectors).map_err(|failure| {

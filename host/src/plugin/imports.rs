@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The host as one instance sees it: log, metrics, secrets and state, and the ceilings that it lives under.
 //!
-//! Which of these a plugin is linked to depends on its kind (`engine`). A secret is a handle here: it can be compared, and
-//! it can sign; there is no function that gives its bytes.
+//! Which of these a plugin is linked to depends on its kind (`engine`). A secret is a handle here: it can be compared,
+//! and it can sign; there is no function that gives its bytes.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -18,6 +18,7 @@ use super::bindings::penstock::plugin::{filter_types, log, metrics, secrets, sta
 use super::chatter::{self, Chatter, Flood};
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
+use super::watch::Watch;
 use crate::keys::{Grants, Secret};
 use crate::state::Memory;
 
@@ -38,6 +39,7 @@ pub(super) struct Imports {
     pub(super) shared: Arc<Shared>,
     pub(super) chatter: Chatter,
     pub(super) ceiling: Ceiling,
+    pub(super) watch: Watch,
     handles: ResourceTable,
 }
 
@@ -46,7 +48,7 @@ impl Imports {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(HANDLES_MAX);
         let ceiling = Ceiling { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false };
-        Self { shared, chatter: Chatter::default(), ceiling, handles }
+        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), handles }
     }
 
     /// Takes bytes of a standard stream.
@@ -61,7 +63,7 @@ pub(super) struct Ceiling {
     pub(super) memory_bytes: usize,
     memory_bytes_max: usize,
     table_elements: usize,
-    /// Whether more memory was asked for than there may be.
+    /// Whether this call has asked for more memory than there may be.
     pub(super) refused: bool,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! What a component says of itself, in its custom section `penstock:plugin` (JSON). It serves people and error texts, and
-//! says what a type cannot; what a component imports and exports is read from its types.
+//! What a component says of itself, in its custom section `penstock:plugin` (JSON). It serves people and error texts,
+//! and says what a type cannot; what a component imports and exports is read from its types.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -54,14 +54,13 @@ impl Kind {
         }
     }
 
-    /// The interfaces of `penstock:plugin` that a plugin of this kind may import.
+    /// The interfaces of `penstock:plugin` that a plugin of this kind may import; the first two are names of types.
     #[must_use]
     pub fn imports(self) -> &'static [&'static str] {
         match self {
-            Self::Adapter => &["types", "log", "metrics", "secrets"],
-            Self::Auth => &["types", "log", "metrics", "secrets", "state"],
-            Self::Limits | Self::Routing => &["types", "log", "metrics"],
-            Self::Filter => &["types", "filter-types", "log", "metrics"],
+            Self::Adapter => &["types", "filter-types", "log", "metrics", "secrets"],
+            Self::Auth => &["types", "filter-types", "log", "metrics", "secrets", "state"],
+            Self::Limits | Self::Routing | Self::Filter => &["types", "filter-types", "log", "metrics"],
         }
     }
 }

@@ -2,10 +2,11 @@
 //! The plugin runtime: the only folder that names wasmtime.
 //!
 //! From a file to a call: [`Runtime::load`] passes a file through the [`gate`], has it compiled ([`compile`], kept by
-//! `cache`), links it and has the author's own vectors run ([`self_test`]); [`Component::configure`] checks a configuration
-//! against it and makes the first instance; the [`Plugin`] that comes out keeps its instances in a `pool` and is called through [`Adapter`] and
-//! the [policies](policy). What an instance sees of the host is in `imports` and `wasi`, what comes out of it is checked in
-//! `convert`. All calls are synchronous and end within their deadline; no lock is held beyond one call.
+//! `cache`), links it and has the author's own vectors run ([`self_test`]); [`Component::configure`] checks a
+//! configuration against it and makes the first instance; the [`Plugin`] that comes out keeps its instances in a `pool`
+//! and is called through [`Adapter`] and the [policies](policy). What an instance sees of the host is in `imports` and
+//! `wasi`, what comes out of it is checked in `convert`. All calls are synchronous and end within their deadline; no
+//! lock is held beyond one call.
 
 mod adapter;
 mod bindings;
@@ -25,6 +26,7 @@ pub mod self_test;
 mod series;
 pub mod types;
 mod wasi;
+mod watch;
 
 pub use adapter::{Adapter, Exchange};
 pub use compile::Compiler;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Configured plugins of the kinds that decide: auth, limits, routing, filters. Each is one crossing by value; calls are
-//! synchronous and end within `sandbox.policy_ms`.
+//! Configured plugins of the kinds that decide: auth, limits, routing, filters. Each is one crossing by value; calls
+//! are synchronous and end within `sandbox.policy_ms`.
 
 use std::sync::Arc;
 
@@ -22,6 +22,10 @@ pub struct Auth {
 impl Auth {
     pub(super) fn new(pool: Arc<Pool<auth::Guest>>, wants: Wants) -> Self {
         Self { pool, wants }
+    }
+
+    pub(super) fn instances(&self) -> u32 {
+        self.pool.instances()
     }
 
     /// Name of the configured plugin.
@@ -59,6 +63,10 @@ impl Limits {
         Self { pool }
     }
 
+    pub(super) fn instances(&self) -> u32 {
+        self.pool.instances()
+    }
+
     /// Name of the configured plugin, and the namespace of its counters.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -84,6 +92,10 @@ pub struct Routing {
 impl Routing {
     pub(super) fn new(pool: Arc<Pool<routing::Guest>>) -> Self {
         Self { pool }
+    }
+
+    pub(super) fn instances(&self) -> u32 {
+        self.pool.instances()
     }
 
     /// Name of the configured plugin.
@@ -116,6 +128,10 @@ pub struct Filter {
 impl Filter {
     pub(super) fn new(pool: Arc<Pool<FilterRole>>, wants: Wants, filters_responses: bool) -> Self {
         Self { pool, wants, filters_responses }
+    }
+
+    pub(super) fn instances(&self) -> u32 {
+        self.pool.instances()
     }
 
     /// Name of the configured plugin.

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The instances of one configured plugin.
 //!
-//! An instance does one thing at a time, but thousands of exchanges live in it between calls, as resources of the guest. So
-//! the pool hands out places, not instances: a worker goes to the place that is its own and finds it free, in the ordinary
-//! case; the lock of a place is held for one synchronous call and never across an await. Only when a place is busy does a
-//! worker look for another one, then for an empty place to put a new instance in, and only then does it wait.
+//! An instance does one thing at a time, but thousands of exchanges live in it between calls, as resources of the
+//! guest. So the pool hands out places, not instances: a worker goes to the place that is its own and finds it free, in
+//! the ordinary case; the lock of a place is held for one synchronous call and never across an await. Only when a place
+//! is busy does a worker look for another one, then for an empty place to put a new instance in, and only then does it
+//! wait.
 //!
 //! How an instance ends:
 //!  - It traps, passes its deadline, or takes more memory than it may: it is dropped within that call and its place is
@@ -13,7 +14,8 @@
 //!    never shrinks). Then it leaves its place, gets no new exchange, and is dropped when its last exchange is.
 //!  - The plugin is dropped, and with it all of them.
 //!
-//! With `Isolation::Request` there are no places: each call or exchange gets an instance, and takes it along when it ends.
+//! With `Isolation::Request` there are no places: each call or exchange gets an instance, and takes it along when it
+//! ends.
 //!
 //! A plugin that breaks time and again rests for a moment, so that a crash loop does not cost a deadline each time.
 
@@ -22,7 +24,6 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Instant;
 
 use arc_swap::ArcSwapOption;
-use prometheus::IntGauge;
 use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
@@ -107,13 +108,12 @@ impl<R: Role> Pool<R> {
     pub(super) fn new(stock: Stock<R>) -> Result<(Arc<Self>, Vec<Want>), Stillborn> {
         let sandbox = &stock.runtime.sandbox;
         let places = (0..sandbox.instances_max.max(1)).map(|_| ArcSwapOption::empty()).collect();
-        let gauge = stock.runtime.numbers.instances.with_label_values(&[&stock.shared.name]);
-        let living = Living { count: Arc::default(), gauge };
-        let pool = Self { stock, places, living, breaker: Breaker::new() };
+        let pool = Self { stock, places, living: Living(Arc::default()), breaker: Breaker::new() };
         let (live, wants) = pool.bear()?;
-        let slot = Arc::new(Slot { place: 0, live: Mutex::new(Some(live)), exchanges: AtomicU32::new(0) });
         if pool.stock.isolation == Isolation::Shared {
-            pool.places[0].store(Some(slot));
+            let place = worker() % pool.places.len();
+            let slot = Arc::new(Slot { place, live: Mutex::new(Some(live)), exchanges: AtomicU32::new(0) });
+            pool.places[place].store(Some(slot));
         }
         Ok((Arc::new(pool), wants))
     }
@@ -121,6 +121,11 @@ impl<R: Role> Pool<R> {
     /// What all instances share.
     pub(super) fn shared(&self) -> &Shared {
         &self.stock.shared
+    }
+
+    /// Instances that live, those included that only wait for their last exchange.
+    pub(super) fn instances(&self) -> u32 {
+        self.living.0.load(Ordering::Relaxed)
     }
 
     /// One call. `what` names it in the log.
@@ -155,7 +160,7 @@ impl<R: Role> Pool<R> {
             for offset in 0..self.places.len() {
                 let place = (own + offset) % self.places.len();
                 let slot = self.places[place].load();
-                let Some(slot) = slot.as_ref() else {
+                let Some(slot) = slot.as_ref().filter(|slot| !self.is_wreck(slot)) else {
                     empty = empty.or(Some(place));
                     if offset == 0 { break } else { continue }
                 };
@@ -211,8 +216,7 @@ impl<R: Role> Pool<R> {
         let Some(live) = held.as_mut() else {
             return Err(self.broken(Broken::Trap("its instance broke in another call".to_owned())));
         };
-        let ticks = self.stock.call_ms.saturating_add(1);
-        live.store.set_epoch_deadline(ticks);
+        begin(&mut live.store, self.stock.call_ms);
         live.calls += 1;
         match call(&mut live.store, &live.role) {
             Ok(value) => {
@@ -236,6 +240,15 @@ impl<R: Role> Pool<R> {
                 Err(self.broken(reason))
             }
         }
+    }
+
+    /// Whether a panic of the engine's has left an instance in the middle of something; then its place is empty.
+    fn is_wreck(&self, slot: &Arc<Slot<R>>) -> bool {
+        let wreck = slot.live.is_poisoned();
+        if wreck {
+            self.vacate(slot);
+        }
+        wreck
     }
 
     /// Takes an instance out of its place: it gets no new calls.
@@ -272,12 +285,13 @@ impl<R: Role> Pool<R> {
 
     /// What a call is told when no instance could be made for it. That the canary could be made says that this is rare.
     fn lost(&self, what: &'static str, stillborn: Stillborn) -> CallError {
-        self.breaker.hurt();
+        if !matches!(stillborn, Stillborn::NoRoom) {
+            self.breaker.hurt();
+        }
         self.broken(match stillborn {
             Stillborn::NoRoom => Broken::Exhausted,
             Stillborn::Configure(reason) => reason,
             Stillborn::Refused(_) => Broken::Trap("a new instance refused the configuration".to_owned()),
-            Stillborn::Start(error) if error.is::<PoolConcurrencyLimitError>() => Broken::Exhausted,
             Stillborn::Start(error) => {
                 tracing::error!(
                     plugin = self.shared().name,
@@ -297,17 +311,16 @@ impl<R: Role> Pool<R> {
     /// Why an instance died. The operator reads where, and its last words; the caller does not.
     fn autopsy(&self, what: &str, deadline_ms: u64, error: &wasmtime::Error, imports: &Imports) -> Broken {
         let cause = error.root_cause().to_string();
-        let (reason, label) = if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
-            (Broken::Deadline(deadline_ms), "deadline")
-        } else if imports.ceiling.refused {
-            (Broken::Memory, "memory")
+        let reason = if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+            Broken::Deadline(deadline_ms)
         } else if cause.contains("fuel allocated for hostcalls") {
-            (Broken::Output(format!("more than {} bytes in one call", self.stock.runtime.result_bytes_max())), "output")
+            Broken::Output(format!("more than {} bytes in one call", self.stock.runtime.result_bytes_max()))
+        } else if imports.ceiling.refused {
+            Broken::Memory
         } else {
-            (Broken::Trap(format!("in {what}: {cause}")), "trap")
+            Broken::Trap(format!("in {what}: {cause}"))
         };
         let plugin = self.shared().name.as_str();
-        self.stock.runtime.numbers.deaths.with_label_values(&[plugin, label]).inc();
         let stack = error.downcast_ref::<WasmBacktrace>().map(functions).unwrap_or_default();
         let last_lines = imports.chatter.last_lines();
         tracing::error!(plugin, call = what, %reason, cause, stack, last_lines, "a plugin broke; its instance is replaced");
@@ -322,7 +335,8 @@ impl Runtime {
         let mut store = Store::new(&self.engine, imports);
         store.limiter(|imports| &mut imports.ceiling);
         store.set_hostcall_fuel(self.result_bytes_max());
-        store.set_epoch_deadline(self.sandbox.configure_ms.saturating_add(1));
+        store.epoch_deadline_callback(|mut store| Ok(store.data_mut().watch.look()));
+        begin(&mut store, self.sandbox.configure_ms);
         store
     }
 
@@ -330,6 +344,14 @@ impl Runtime {
     fn result_bytes_max(&self) -> usize {
         (self.sandbox.memory_bytes_max / 2).max(RESULT_BYTES_MIN)
     }
+}
+
+/// Starts the deadline of a call.
+fn begin(store: &mut Store<Imports>, deadline_ms: u64) {
+    let imports = store.data_mut();
+    imports.ceiling.refused = false;
+    let first_look = imports.watch.begin(deadline_ms);
+    store.set_epoch_deadline(first_look);
 }
 
 /// Instantiates and takes the exports.
@@ -389,29 +411,21 @@ impl<R: Role> Slot<R> {
 }
 
 /// Counts the instances of a plugin, those included that only wait for their last exchange.
-struct Living {
-    count: Arc<AtomicU32>,
-    gauge: IntGauge,
-}
+struct Living(Arc<AtomicU32>);
 
-struct Alive {
-    count: Arc<AtomicU32>,
-    gauge: IntGauge,
-}
+/// One of them; counted until it is dropped.
+struct Alive(Arc<AtomicU32>);
 
 impl Living {
     fn enter(&self, max: u32) -> Option<Alive> {
-        let entered = self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1));
-        entered.ok()?;
-        self.gauge.inc();
-        Some(Alive { count: Arc::clone(&self.count), gauge: self.gauge.clone() })
+        let entered = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| (n < max).then_some(n + 1));
+        entered.ok().map(|_| Alive(Arc::clone(&self.0)))
     }
 }
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
-        self.gauge.dec();
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Metrics that plugins make: counters and histograms by name, with a bounded number of series each.
 //!
-//! They outlive instances and generations: a plugin that is replaced counts on where it was. A metric that cannot be had
-//! (a bad name, other labels than before, too many) is a handle that counts nothing, and a line in the log.
+//! They outlive instances and generations: a plugin that is replaced counts on where it was. A metric that cannot be
+//! had (a bad name, other labels than before, too many) is a handle that counts nothing, and a line in the log.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

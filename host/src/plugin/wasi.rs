@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The part of WASI that a pure guest needs, by hand: no environment, no arguments, no input; output goes to the log; real
-//! clocks; random numbers from the system. No file, no socket, and nothing that waits: a guest that blocks on something
-//! that is not ready traps, since it would hold up a worker.
+//! The part of WASI that a pure guest needs, by hand: no environment, no arguments, no input; output goes to the log;
+//! real clocks; random numbers from the system. No file, no socket, and nothing that waits: a guest that blocks on
+//! something that is not ready traps, since it would hold up a worker.
 //!
 //! None of it keeps state, so an instance costs nothing for it. The signatures are those of WASI 0.2; the linker serves
 //! every 0.2.x with them.

@@ -185,12 +185,11 @@ impl<'a> Builder<'a> {
 
     fn vendor(&mut self, name: &'a str, vendor: &'a config::Vendor) -> Option<Vendor> {
         let mut grants = Grants::default();
+        if let Some(why) = vendor.optional.then(|| self.missing(vendor)).flatten() {
+            self.dormant.push((name.to_owned(), why));
+            return None;
+        }
         if let Some(key) = &vendor.key {
-            let source = Source::parse(key.get_ref());
-            if vendor.optional && source.as_ref().is_ok_and(|source| source.read().is_err()) {
-                self.dormant.push((name.to_owned(), key.get_ref().clone()));
-                return None;
-            }
             if let Some(secret) = self.secret(key) {
                 grants.insert("key".to_owned(), secret);
             }
@@ -216,6 +215,17 @@ impl<'a> Builder<'a> {
             }
         };
         Some(Vendor { name: name.into(), adapter, endpoint, models: vendor.models.clone() })
+    }
+
+    /// What an optional vendor lacks.
+    fn missing(&self, vendor: &config::Vendor) -> Option<String> {
+        let adapter = vendor.adapter.get_ref();
+        if !self.build.library.components.contains_key(adapter) {
+            return Some(format!("the plugin {adapter} is not there"));
+        }
+        let key = vendor.key.as_ref()?.get_ref();
+        let absent = Source::parse(key).is_ok_and(|source| source.read().is_err());
+        absent.then(|| format!("{key} is not set"))
     }
 
     fn service(&mut self, name: &str, service: &'a config::Service) -> Service {

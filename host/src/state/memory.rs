@@ -32,8 +32,8 @@ impl Memory {
         self.counters.take(namespace, charges, self.nanoseconds(now))
     }
 
-    /// Adds `delta` to what was charged before: the true cost less the estimate. A bucket may go into debt; what is given
-    /// back never lifts it above its limit. `charge.cost` is not looked at. Calls at a time are not corrected.
+    /// Adds `delta` to what was charged before: the true cost less the estimate. A bucket may go into debt; what is
+    /// given back never lifts it above its limit. `charge.cost` is not looked at. Calls at a time are not corrected.
     pub fn correct(&self, namespace: &str, charge: &Charge<'_>, delta: i64, now: Instant) {
         self.counters.correct(namespace, charge, delta, self.nanoseconds(now));
     }
@@ -63,8 +63,8 @@ impl Memory {
         self.space(namespace).put(key, value, ttl_ms, self.milliseconds(now))
     }
 
-    /// Adds to a number, 0 if there is none, and answers with the sum. The time to live starts with the first add. A value
-    /// that is no number counts as none.
+    /// Adds to a number, 0 if there is none, and answers with the sum. The time to live starts with the first add. A
+    /// value that is no number counts as none.
     ///
     /// # Errors
     /// The key is over its limit.

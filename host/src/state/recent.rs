@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //! A bounded map that forgets what was used least recently, with lock-free reads and no work in the background.
 //!
-//! Two generations: what is used is, or moves, in the young one; when that is half the bound, it becomes the old one and
-//! the old one is dropped whole. So an entry survives if it was used at all while half the bound of others were, and
-//! forgetting costs nothing on each use. A thread that holds a value across two changes of generation loses what it writes
-//! there, which needs half the bound of new entries within one call.
+//! Two generations: what is used is, or moves, in the young one; when that is half the bound, it becomes the old one
+//! and the old one is dropped whole. So an entry survives if it was used at all while half the bound of others were,
+//! and forgetting costs nothing on each use. A thread that holds a value across two changes of generation loses what it
+//! writes there, which needs half the bound of new entries within one call.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;

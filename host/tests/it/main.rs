@@ -12,8 +12,16 @@
 
 mod support;
 
+mod command;
+mod fallback;
+mod golden;
+mod hostile;
 mod net_listener;
 mod net_support;
 mod net_tunnel;
 mod net_upstream;
+mod plugin_gate;
+mod plugin_runtime;
 mod relayed;
+mod stages;
+mod translated;

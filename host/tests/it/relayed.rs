@@ -20,7 +20,8 @@ async fn a_whole_answer_comes_back_byte_for_byte_and_only_the_model_changes_on_t
     let answer = r#"{ "id":"x", "odd": 1.50e1, "choices":[{"index":0,"message":{"role":"assistant","content":"é"},"finish_reason":"stop"}], "usage":{"prompt_tokens":3,"completion_tokens":1,"total_tokens":4}}"#;
     let fake = Fake::start(move |_| fake::json("200 OK", answer)).await;
     let rig = Rig::start(&policy(&fake.url())).await;
-    let body = "{ \"messages\" : [{\"role\":\"user\",\"content\":\"a\\u00e9\"}] , \"model\":\"v/m\", \"extra\": 1.0e3 }";
+    let body =
+        "{ \"messages\" : [{\"role\":\"user\",\"content\":\"a\\u00e9\"}] , \"model\":\"v/m\", \"extra\": 1.0e3 }";
     let request = http::Request::post("/v1/chat/completions").body(body.into()).unwrap();
     let reply = rig.ask(request).await;
     assert_eq!((reply.status.as_u16(), reply.text()), (200, answer.to_owned()));

@@ -99,7 +99,6 @@ fn runtime(in_process: bool) -> Result<Arc<Runtime>, String> {
         sandbox: Sandbox::default(),
         cache_dir: None,
         compiler,
-        metrics: prometheus::Registry::new(),
         self_test: Some(self_test::run_embedded),
     };
     Runtime::new(options).map_err(|error| format!("{error:#}"))

@@ -3,4 +3,5 @@
 
 pub mod caller;
 pub mod fake;
+pub mod plugins;
 pub mod rig;

@@ -22,13 +22,12 @@ use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
 use super::caller::{self, Reply};
+use super::plugins::hostile;
 
 /// Where `cargo xtask plugins` puts the components.
 pub fn plugin_directory() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"),
-        PathBuf::from,
-    );
+    let target = std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
     std::env::var_os("PENSTOCK_PLUGINS").map_or_else(|| target.join("plugins"), PathBuf::from)
 }
 
@@ -43,29 +42,34 @@ pub fn runtime() -> &'static Arc<Runtime> {
     static RUNTIME: OnceLock<Arc<Runtime>> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         let cache_dir = Some(plugin_directory().join("cache"));
-        let (sandbox, metrics) = (config::Sandbox::default(), prometheus::Registry::new());
-        let compiler = Compiler::InProcess;
-        Runtime::new(RuntimeOptions { sandbox, cache_dir, compiler, metrics, self_test: None })
+        let (sandbox, compiler) = (config::Sandbox::default(), Compiler::InProcess);
+        Runtime::new(RuntimeOptions { sandbox, cache_dir, compiler, self_test: None })
             .expect("the plugin runtime starts")
     })
 }
 
-/// The components of the repository.
+/// The components that operators get.
+const TAME: [&str; 8] =
+    ["anthropic", "api-key", "cors", "echo", "openai-compatible", "priority", "token-bucket", "weighted"];
+
+/// The components that operators get, and `hostile`.
+pub fn hostile_library() -> &'static Library<Component> {
+    static LIBRARY: OnceLock<Library<Component>> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let mut library = library().clone();
+        library.components.insert("hostile".to_owned(), runtime().load(&hostile("adapter")).unwrap());
+        library
+    })
+}
+
+/// The components that operators get, by name.
 pub fn library() -> &'static Library<Component> {
     static LIBRARY: OnceLock<Library<Component>> = OnceLock::new();
     LIBRARY.get_or_init(|| {
         let mut components: BTreeMap<String, Arc<Component>> = BTreeMap::new();
-        let directory = plugin_directory();
-        let listing = std::fs::read_dir(&directory)
-            .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask plugins` first", directory.display()));
-        for entry in listing {
-            let path = entry.unwrap().path();
-            // What the tests of the load gate are for stays out.
-            let tame = !["hostile.wasm", "curious.wasm"].iter().any(|name| path.ends_with(name));
-            if tame && path.extension().is_some_and(|extension| extension == "wasm") {
-                let component = runtime().load(&std::fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{error}"));
-                components.insert(component.manifest().name.clone(), component);
-            }
+        for name in TAME {
+            let component = runtime().load(&component(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            components.insert(component.manifest().name.clone(), component);
         }
         Library { components, ..Library::default() }
     })
@@ -85,9 +89,14 @@ pub struct Rig {
 impl Rig {
     /// Starts a gateway with this policy (without listeners) and the components of the repository.
     pub async fn start(policy: &str) -> Self {
+        Self::with(policy, library()).await
+    }
+
+    /// Starts a gateway with this policy and these components.
+    pub async fn with(policy: &str, library: &Library<Component>) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let state = Arc::new(Memory::new(10_000));
-        let snapshot = build(policy, library(), &state, &metrics, None).unwrap_or_else(|problems| {
+        let snapshot = build(policy, library, &state, &metrics, None).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         });
         let client = Client::new(&snapshot.limits, &snapshot.timeouts).unwrap();

@@ -54,7 +54,9 @@ fn act(what: &str, with: &str) -> String {
         "open" => format!("{}", Secret::open(with).is_some()),
         "equals" => format!("{}", Secret::open("granted").expect("granted").equals(with.as_bytes())),
         "hmac" => hex(&Secret::open("granted").expect("granted").hmac_sha256(with.as_bytes())),
-        "derive" => hex(&Secret::open("granted").expect("granted").derive("AWS4", with.as_bytes()).hmac_sha256(b"data")),
+        "derive" => {
+            hex(&Secret::open("granted").expect("granted").derive("AWS4", with.as_bytes()).hmac_sha256(b"data"))
+        }
         "derived-equals" => {
             // The message of the derivation is known to the guest; the key must not come out of comparing it.
             format!("{}", Secret::open("granted").expect("granted").derive("", b"").equals(with.as_bytes()))
@@ -63,9 +65,13 @@ fn act(what: &str, with: &str) -> String {
             let handles: Vec<_> = (0..100_000).map(|_| Secret::open("granted")).collect();
             handles.len().to_string()
         }
-        "environment" => format!("{:?} {:?}", std::env::vars().collect::<Vec<_>>(), std::env::args().collect::<Vec<_>>()),
+        "environment" => {
+            format!("{:?} {:?}", std::env::vars().collect::<Vec<_>>(), std::env::args().collect::<Vec<_>>())
+        }
         "put" => format!("{:?}", state::put("k", with.as_bytes(), 60_000)),
-        "get" => format!("{:?}", state::get("k").map(|value| value.map(|it| String::from_utf8_lossy(&it).into_owned()))),
+        "get" => {
+            format!("{:?}", state::get("k").map(|value| value.map(|it| String::from_utf8_lossy(&it).into_owned())))
+        }
         "add" => format!("{:?}", state::add("n", 2, 60_000)),
         "put-much" => format!("{:?}", state::put("k", &vec![0; 1 << 20], 60_000)),
         other => format!("cannot {other}"),

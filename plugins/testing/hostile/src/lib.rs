@@ -78,8 +78,8 @@ fn act(what: &str) {
             block.fill(0xa5);
             HOARD.with(|hoard| hoard.borrow_mut().push(block));
         },
-        // Stays within the ceiling, and past half of it.
-        "swell" => HOARD.with(|hoard| hoard.borrow_mut().push(vec![0xa5; 40 << 20])),
+        // Stays within a ceiling of 16 MiB, and past half of it.
+        "swell" => HOARD.with(|hoard| hoard.borrow_mut().push(vec![0xa5; 11 << 20])),
         "trap" => panic!("told to trap"),
         "overflow" => overflow(1),
         "sleep" => std::thread::sleep(std::time::Duration::from_secs(60)),
@@ -129,8 +129,12 @@ fn request(what: &str) -> Upstream {
         "crlf" => text("x-injected", "a\r\nx-forged: yes"),
         "host-header" => text("Host", "elsewhere.example"),
         "transfer-encoding" => text("transfer-encoding", "chunked"),
-        "other-secret" => upstream(vec![placed("x-key", Value::Secret((String::new(), "admin".to_owned())))], Body::None),
-        "key" => upstream(vec![placed("authorization", Value::Secret(("Bearer ".to_owned(), "key".to_owned())))], Body::None),
+        "other-secret" => {
+            upstream(vec![placed("x-key", Value::Secret((String::new(), "admin".to_owned())))], Body::None)
+        }
+        "key" => {
+            upstream(vec![placed("authorization", Value::Secret(("Bearer ".to_owned(), "key".to_owned())))], Body::None)
+        }
         "elsewhere" => Upstream { path: "//elsewhere.example/../..".to_owned(), ..text("x-a", "b") },
         "huge-body" => {
             // As much of a gigabyte as memory allows.
@@ -140,7 +144,9 @@ fn request(what: &str) -> Upstream {
             }
             upstream(Vec::new(), Body::Bytes(body))
         }
-        "many-headers" => upstream((0..10_000).map(|_| placed("x-a", Value::Text("b".to_owned()))).collect(), Body::None),
+        "many-headers" => {
+            upstream((0..10_000).map(|_| placed("x-a", Value::Text("b".to_owned()))).collect(), Body::None)
+        }
         "remember" => text("x-calls", &CALLS.with(Cell::get).to_string()),
         "canary" => {
             HOARD.with(|hoard| hoard.borrow_mut().push(b"canary-4711".repeat(1 << 16)));
@@ -171,6 +177,7 @@ impl lifecycle::Guest for Hostile {
             let path = "keys[2].sha256".to_owned();
             return Err(vec![Issue { path, message: "is no digest: write 64 hexadecimal digits".to_owned() }]);
         }
+        CALLS.with(|calls| calls.set(0));
         Counter::new("configured_total", "Instances", &[]).add(1, &[]);
         let want = |kind: &str, name: &str| Want { kind: kind.to_owned(), name: name.to_owned() };
         Ok(vec![want("header", "X-Wanted"), want("member", "model"), want("telepathy", "mood")])
@@ -197,16 +204,14 @@ impl adapter::Guest for Hostile {
 }
 
 impl adapter::GuestExchange for Call1 {
-    fn open(
-        call: Call,
-        _: Vec<(String, String)>,
-        _: Vec<u8>,
-        _: Vec<Blob>,
-    ) -> Result<(Exchange, Plan), Fault> {
+    fn open(call: Call, _: Vec<(String, String)>, _: Vec<u8>, _: Vec<Blob>) -> Result<(Exchange, Plan), Fault> {
         act(&call.model);
         let plan = match call.model.as_str() {
             "fault" => return Err(fault("as asked")),
-            "answer" => Plan::Answer(vec![Event::Text("hello".to_owned()), Event::Finish(Finish { reason: "stop".to_owned(), sequence: None })]),
+            "answer" => Plan::Answer(vec![
+                Event::Text("hello".to_owned()),
+                Event::Finish(Finish { reason: "stop".to_owned(), sequence: None }),
+            ]),
             what => Plan::Ask(request(what)),
         };
         Ok((Exchange::new(Call1 { what: call.model, frames: Cell::new(0) }), plan))
@@ -282,7 +287,11 @@ impl head_filter::Guest for Hostile {
         act(&call.model);
         let value = if call.model == "crlf" { "a\r\nb: c".to_owned() } else { format!("{method} {path}") };
         let answer = (call.model == "answer").then(|| Reply { status: 204, headers: Vec::new(), body: Vec::new() });
-        let answer = if call.model == "status" { Some(Reply { status: 99, headers: Vec::new(), body: Vec::new() }) } else { answer };
+        let answer = if call.model == "status" {
+            Some(Reply { status: 99, headers: Vec::new(), body: Vec::new() })
+        } else {
+            answer
+        };
         Ok(Verdict { request: vec![Edit::Set(("x-seen".to_owned(), value))], response: Vec::new(), answer })
     }
 }

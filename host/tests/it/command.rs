@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+//! The `penstock` program itself: what it announces, how it takes new files while it works, and how it stops.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use crate::support::caller;
+use crate::support::fake::{Do, Fake, chunk, last_chunk, stream_head};
+use crate::support::rig::component;
+
+/// Far more than anything here takes; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How soon a new file has to be in force.
+const SOON: Duration = Duration::from_secs(2);
+
+/// Where a gateway keeps its things, and the process.
+struct Program {
+    root: tempfile::TempDir,
+    child: Child,
+    log: Receiver<Value>,
+    gateway: SocketAddr,
+    admin: SocketAddr,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Program {
+    fn start(policy: &str) -> Self {
+        let root = prepared(policy);
+        let mut child = penstock("run", root.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (sender, log) = channel();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut program = Self { root, child, log, gateway: nowhere, admin: nowhere };
+        program.gateway = program.announced("serving http").parse().unwrap();
+        program.admin = program.announced("the admin API is at").parse().unwrap();
+        program.logged("ready");
+        program
+    }
+
+    /// The next line whose message begins so.
+    fn logged(&self, message: &str) -> Value {
+        let begun = Instant::now();
+        loop {
+            let line = self.log.recv_timeout(PATIENCE.saturating_sub(begun.elapsed()));
+            let line = line.unwrap_or_else(|_| panic!("the log does not say `{message}`"));
+            if line["message"].as_str().is_some_and(|text| text.starts_with(message)) {
+                return line;
+            }
+        }
+    }
+
+    fn announced(&self, message: &str) -> String {
+        self.logged(message)["address"].as_str().unwrap().to_owned()
+    }
+
+    fn plugin(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.root.path().join("plugins").join(format!("{name}.wasm")), bytes).unwrap();
+    }
+
+    async fn admin(&self, method: &str, path: &str) -> Value {
+        let token = fs::read_to_string(self.root.path().join("state/admin-token")).unwrap();
+        let request = http::Request::builder().method(method).uri(path).header("host", "admin");
+        let request = request.header("authorization", format!("Bearer {}", token.trim())).body("".into()).unwrap();
+        caller::ask(self.admin, request).await.json()
+    }
+
+    /// Asks until the answer is so, and fails if it is not soon.
+    async fn soon(&self, what: &str, path: &str, is_so: impl Fn(&Value) -> bool) {
+        let begun = Instant::now();
+        loop {
+            let answer = self.admin("GET", path).await;
+            if is_so(&answer) {
+                return;
+            }
+            assert!(begun.elapsed() < SOON, "{what}: {answer:#}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn chat(&self, model: &str) -> caller::Reply {
+        let body = json!({"model": model, "messages": [{"role": "user", "content": "hello"}]});
+        caller::ask(self.gateway, caller::post("/v1/chat/completions", &body)).await
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "the program does not end");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A directory with policies and the plugins that they need.
+fn prepared(policy: &str) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for name in ["policies", "plugins", "state"] {
+        fs::create_dir(root.path().join(name)).unwrap();
+    }
+    for name in ["echo", "openai-compatible"] {
+        fs::write(root.path().join("plugins").join(format!("{name}.wasm")), component(name)).unwrap();
+    }
+    fs::write(root.path().join("policies/main.toml"), policy).unwrap();
+    root
+}
+
+fn penstock(verb: &str, root: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
+    command.arg(verb).env_remove("RUST_LOG");
+    for (flag, place) in [("--policies", "policies"), ("--plugins", "plugins"), ("--state", "state")] {
+        command.arg(flag).arg(root.join(place));
+    }
+    command
+}
+
+fn output(verb: &str, root: &Path) -> (Output, String) {
+    let output = penstock(verb, root).output().unwrap();
+    let text = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
+    (output, text)
+}
+
+fn policy(upstream: &str) -> String {
+    format!(
+        "[admin]\naddress = \"127.0.0.1:0\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
+         [vendors.echo]\nadapter = \"echo\"\nmodels = [\"echo\"]\n\
+         [vendors.v]\nadapter = \"openai-compatible\"\nbase_url = \"{upstream}/v1\"\nmodels = [\"m\"]\n\
+         [[routes]]\nname = \"ai\"\npath = \"/v1\"\n"
+    )
+}
+
+const FIRST: &[u8] = b"data: {\"id\":\"c\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"Hi\"}}]}\n\n";
+const REST: &[u8] =
+    b"data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+/// An upstream whose streams end only when they are told to.
+async fn held_upstream() -> (Fake, Arc<Notify>) {
+    let release = Arc::new(Notify::new());
+    let held = Arc::clone(&release);
+    let script = move || vec![stream_head(), chunk(FIRST), Do::Await(Arc::clone(&held)), chunk(REST), last_chunk()];
+    (Fake::start(move |_| script()).await, release)
+}
+
+fn stream_request() -> http::Request<bytes::Bytes> {
+    caller::post("/v1/chat/completions", &json!({"model": "m", "stream": true, "messages": []}))
+}
+
+/// Another version of a component: the same with a custom section more.
+fn version_of(bytes: &[u8], note: u8) -> Vec<u8> {
+    [bytes, &[0, 6, 4, b'n', b'o', b't', b'e', note]].concat()
+}
+
+/// The same component under another name of the same length, wherever its manifest stands.
+fn renamed(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    let (from, to) = (format!("\"name\":\"{from}\""), format!("\"name\":\"{to}\""));
+    let mut bytes = bytes.to_vec();
+    let places: Vec<usize> =
+        (0..bytes.len() - from.len()).filter(|at| bytes[*at..].starts_with(from.as_bytes())).collect();
+    assert!(!places.is_empty(), "there is no manifest with that name");
+    for at in places {
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    bytes
+}
+
+fn echo_is(digest: &str) -> impl Fn(&Value) -> bool {
+    move |answer| {
+        answer["plugins"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|plugin| plugin["name"] == "echo" && plugin["digest"] == digest)
+    }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    penstock::library::store::digest_of(bytes)
+}
+
+#[tokio::test]
+async fn plugins_come_change_break_and_roll_back_while_streams_run() {
+    let (fake, release) = held_upstream().await;
+    let program = Program::start(&policy(&fake.url()));
+    let mut streams = Vec::new();
+    for _ in 0..50 {
+        let (status, _, mut body) = caller::begin(program.gateway, stream_request()).await;
+        assert_eq!(status, 200);
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        streams.push((first, body));
+    }
+
+    let echo = component("echo");
+    program.plugin("ecko", &renamed(&echo, "echo", "ecko"));
+    let more = "[vendors.new]\nadapter = \"ecko\"\n";
+    fs::write(program.root.path().join("policies/more.toml"), more).unwrap();
+    program
+        .soon("a new vendor", "/v1/generations", |answer| {
+            let last = answer["generations"].as_array().unwrap().last().unwrap();
+            last["policies"].as_array().unwrap().len() == 2 && last["plugins"].get("ecko").is_some()
+        })
+        .await;
+    assert_eq!(program.chat("new/x").await.status, 200);
+
+    let second = version_of(&echo, b'2');
+    program.plugin("echo", &second);
+    program.soon("a replaced plugin", "/v1/plugins", echo_is(&digest(&second))).await;
+    assert_eq!(program.chat("echo").await.status, 200);
+    let core: &[u8] = b"\0asm\x01\0\0\0";
+    for (broken, code) in
+        [(&second[..second.len() / 2], "truncated"), (core, "core-module"), (b"text", "not-a-component")]
+    {
+        program.plugin("echo", broken);
+        program.soon(code, "/v1/plugins", |answer| answer["refused"][0]["refusal"]["code"] == code).await;
+        assert!(echo_is(&digest(&second))(&program.admin("GET", "/v1/plugins").await), "{code}");
+        assert_eq!(program.chat("echo").await.status, 200, "{code}");
+    }
+    program.admin("POST", "/v1/plugins/echo/rollback").await;
+    assert!(echo_is(&digest(&echo))(&program.admin("GET", "/v1/plugins").await), "rolled back");
+    assert_eq!(program.chat("echo").await.status, 200);
+
+    release.notify_waiters();
+    for (first, body) in streams {
+        let rest = body.collect().await.unwrap().to_bytes();
+        assert_eq!([&*first, &*rest].concat(), [FIRST, REST].concat());
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_it_when_what_runs_has_finished() {
+    let (fake, release) = held_upstream().await;
+    let mut program = Program::start(&policy(&fake.url()));
+    let (_, _, mut body) = caller::begin(program.gateway, stream_request()).await;
+    let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
+    program.signal(rustix::process::Signal::TERM);
+    program.logged("draining");
+    let begun = Instant::now();
+    while tokio::net::TcpStream::connect(program.gateway).await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "it still accepts");
+    }
+    release.notify_waiters();
+    let rest = body.collect().await.unwrap().to_bytes();
+    assert_eq!([&*first, &*rest].concat(), [FIRST, REST].concat());
+    assert_eq!(program.exit_code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let (fake, _release) = held_upstream().await;
+    let mut program = Program::start(&policy(&fake.url()));
+    let _running = caller::begin(program.gateway, stream_request()).await;
+    program.signal(rustix::process::Signal::TERM);
+    program.logged("draining");
+    program.signal(rustix::process::Signal::INT);
+    assert_eq!(program.exit_code(), Some(1));
+}
+
+#[tokio::test]
+async fn a_hang_up_signal_reads_everything_anew() {
+    let program = Program::start(&policy("http://127.0.0.1:9"));
+    program.signal(rustix::process::Signal::HUP);
+    let installed = program.logged("installed");
+    assert_eq!((installed["cause"].as_str(), installed["generation"].as_u64()), (Some("reload"), Some(2)));
+    assert_eq!(program.chat("echo").await.status, 200);
+}
+
+#[test]
+fn check_tells_the_places_of_what_is_wrong_and_writes_nothing() {
+    let root = prepared(&policy("http://127.0.0.1:9"));
+    let (good, text) = output("check", root.path());
+    assert!(good.status.success() && text.starts_with("ok: 1 files, 1 routes, 2 vendors"), "{text}");
+    let places: [(&str, &[&str]); 3] = [
+        ("[vendors.x]\nadapter = \"ecko\"\n", &["more.toml:2:11: "]),
+        (
+            "[[routes]]\nname = \"r\"\npath = \"/x\"\nauth = \"no\"\n[vendors.x]\nadapter = \"ecko\"\n",
+            &["more.toml:4:8: ", "more.toml:6:11: "],
+        ),
+        ("[vendors.x\n", &["more.toml:1:11: "]),
+    ];
+    for (more, places) in places {
+        fs::write(root.path().join("policies/more.toml"), more).unwrap();
+        let (bad, text) = output("check", root.path());
+        assert_eq!(bad.status.code(), Some(1), "{text}");
+        assert!(places.iter().all(|place| text.contains(place)), "{more}: {text}");
+        assert_eq!(output("run", root.path()).0.status.code(), Some(1), "what check refuses does not run");
+    }
+    fs::remove_dir_all(root.path().join("state")).unwrap();
+    output("check", root.path());
+    assert!(!root.path().join("state").exists());
+}
+
+#[test]
+fn a_token_that_others_can_read_keeps_it_from_starting() {
+    let root = prepared(&policy("http://127.0.0.1:9"));
+    let token: PathBuf = root.path().join("state/admin-token");
+    fs::write(&token, "0".repeat(64)).unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).unwrap();
+    let (run, text) = output("run", root.path());
+    assert_eq!(run.status.code(), Some(1));
+    assert!(text.contains("admin-token") && text.contains("0644") && !text.contains("00000000"), "{text}");
+}
