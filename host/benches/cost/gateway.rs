@@ -124,7 +124,6 @@ fn library() -> anyhow::Result<Library<Component>> {
         sandbox,
         cache_dir: Some(directory.join("cache")),
         compiler: Compiler::InProcess,
-        metrics: prometheus::Registry::new(),
         self_test: None,
     })?;
     let mut components = BTreeMap::new();
