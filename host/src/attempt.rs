@@ -183,9 +183,10 @@ impl<'a> Asking<'a> {
 
     async fn relayed(&self, answer: Response<UpstreamAnswer>, last: bool) -> Result<Answer, Miss> {
         let (head, mut body) = answer.into_parts();
-        let headers = forwardable(&head.headers);
+        let streams = is_event_stream(&head.headers);
+        let headers = forwardable(head.headers);
         let (status, dropped) = (head.status, Vec::new());
-        if !is_event_stream(&head.headers) {
+        if !streams {
             let body = self.collect(body, self.underway.snapshot.limits.answer_bytes_max).await?;
             let usage = self.inbound.asked.dialect.whole_usage(&body);
             return Ok(Answer { status, headers, content: Content::Whole { body, usage }, dropped });
@@ -444,7 +445,7 @@ impl<'a> Asking<'a> {
         });
         let original = same_dialect.then(|| {
             let content = Content::Whole { body, usage: None };
-            Box::new(Answer { status: head.status, headers: forwardable(&head.headers), content, dropped: Vec::new() })
+            Box::new(Answer { status: head.status, headers: forwardable(head.headers), content, dropped: Vec::new() })
         });
         Miss { failure: Failure::refused(fault), original }
     }

@@ -147,8 +147,9 @@ async fn first_answer(asking: &Asking<'_>, targets: &[Target], entry: &mut Entry
         entry.attempts = attempt + 1;
         entry.vendor = Arc::clone(&target.vendor.name);
         entry.model = Arc::clone(&target.model);
-        let tried = tokio::time::timeout_at(asking.underway.deadline.into(), asking.target(target, attempt, is_last));
-        let miss = match tried.await {
+        // Pinned where it is made: the future is large, and moving it would copy it.
+        let tried = std::pin::pin!(asking.target(target, attempt, is_last));
+        let miss = match tokio::time::timeout_at(asking.underway.deadline.into(), tried).await {
             Ok(Ok(answer)) => {
                 entry.answered();
                 return Ok(answer);

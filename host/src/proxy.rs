@@ -68,16 +68,18 @@ pub async fn ask(
     entry.vendor = Arc::clone(&service.name);
     let (parts, body) = request.into_parts();
     let path = underway.service_path(&parts.uri);
-    let headers = outgoing(&parts, underway, upgrade.as_deref())?;
+    let mut headers = outgoing(&parts, underway, upgrade.as_deref())?;
     let mut body = (!body.is_end_stream()).then_some(body);
     let repeatable = body.is_none();
     let mut failure = Failure::new(Kind::NoTarget, format!("service {} has no endpoint to ask", service.name));
-    for endpoint in endpoints {
+    let mut endpoints = endpoints.into_iter().peekable();
+    while let Some(endpoint) = endpoints.next() {
         entry.attempts += 1;
         let mut message = Request::new(body.take().map_or(OutBody::Empty, OutBody::Streaming));
         *message.method_mut() = parts.method.clone();
         *message.uri_mut() = uri(endpoint, &path)?;
-        *message.headers_mut() = headers.clone();
+        let is_last = endpoints.peek().is_none();
+        *message.headers_mut() = if is_last { std::mem::take(&mut headers) } else { headers.clone() };
         match client.send(endpoint, message).await {
             Ok(answer) => return Ok(answered(answer, caller, underway)),
             Err(error) => {

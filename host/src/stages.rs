@@ -12,7 +12,7 @@ use penstock_dialects::ir::Usage;
 use crate::failure::{Failure, Kind};
 use crate::inbound::wanted;
 use crate::plugin::types::{Call, Candidate, Edit, Pair, Reply};
-use crate::plugin::{Filter, Routing};
+use crate::plugin::{Filter, Limits, Routing};
 use crate::routes::{Route, Target};
 use crate::state::Memory;
 use crate::state::limits::{Algorithm, Charge};
@@ -111,7 +111,8 @@ pub struct Permit {
 }
 
 struct Reserved {
-    namespace: Arc<str>,
+    limits: Arc<Limits>,
+    label: String,
     key: String,
     algorithm: Algorithm,
     limit: u64,
@@ -151,11 +152,8 @@ pub fn admit(route: &Route, call: &Call<'_>, tokens: u64, state: &Arc<Memory>) -
     let mut permit = Permit { state: Arc::clone(state), reserved: Vec::new() };
     for limits in &route.limits {
         let checks = limits.plan(call).map_err(|error| Failure::of_policy(error, Kind::Limited))?;
-        let namespace: Arc<str> = limits.name().into();
-        let mut labels = Vec::with_capacity(checks.len());
         let mut reserved = Vec::with_capacity(checks.len());
         for check in checks {
-            labels.push(check.label);
             let (algorithm, counted) = known(&check.algorithm, &check.counted, limits.name())?;
             let cost = match counted {
                 Counted::Requests => 1,
@@ -163,12 +161,12 @@ pub fn admit(route: &Route, call: &Call<'_>, tokens: u64, state: &Arc<Memory>) -
                 Counted::OutputTokens => 0,
             };
             let (limit, window_ms) = (check.limit, check.window_ms);
-            let namespace = Arc::clone(&namespace);
-            reserved.push(Reserved { namespace, key: check.key, algorithm, limit, window_ms, counted, cost });
+            let (limits, label, key) = (Arc::clone(limits), check.label, check.key);
+            reserved.push(Reserved { limits, label, key, algorithm, limit, window_ms, counted, cost });
         }
         let charges: Vec<_> = reserved.iter().map(Reserved::charge).collect();
-        if let Err(exceeded) = state.take(&namespace, &charges, Instant::now()) {
-            let label = labels.get(exceeded.index).map_or("a limit", String::as_str);
+        if let Err(exceeded) = state.take(limits.name(), &charges, Instant::now()) {
+            let label = reserved.get(exceeded.index).map_or("a limit", |reserved| reserved.label.as_str());
             permit.give_back();
             let wait = exceeded.retry_after_ms;
             let message = format!("{label} is used up; try again in {} s", wait.div_ceil(1000).max(1));
@@ -185,7 +183,7 @@ impl Permit {
     pub fn settle(self, usage: Option<&Usage>, status: StatusCode) {
         for reserved in &self.reserved {
             if reserved.algorithm == Algorithm::Concurrency {
-                self.state.release(&reserved.namespace, &reserved.key);
+                self.state.release(reserved.limits.name(), &reserved.key);
                 continue;
             }
             let actual = match (usage, reserved.counted) {
@@ -203,7 +201,7 @@ impl Permit {
     fn give_back(&self) {
         for reserved in &self.reserved {
             if reserved.algorithm == Algorithm::Concurrency {
-                self.state.release(&reserved.namespace, &reserved.key);
+                self.state.release(reserved.limits.name(), &reserved.key);
             } else {
                 self.correct(reserved, 0);
             }
@@ -213,7 +211,7 @@ impl Permit {
     fn correct(&self, reserved: &Reserved, actual: u64) {
         let delta = i64::try_from(actual).unwrap_or(i64::MAX) - i64::try_from(reserved.cost).unwrap_or(i64::MAX);
         if delta != 0 {
-            self.state.correct(&reserved.namespace, &reserved.charge(), delta, Instant::now());
+            self.state.correct(reserved.limits.name(), &reserved.charge(), delta, Instant::now());
         }
     }
 }

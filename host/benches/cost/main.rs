@@ -5,6 +5,7 @@
 //! proxies take turns, round by round, and what is compared are medians: the machine's moods hit both.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark talks to the person who started it")]
+#![allow(unreachable_pub, reason = "a benchmark is no library")]
 
 mod baseline;
 mod gateway;

@@ -19,7 +19,7 @@ What the gateway costs, beside a bare hyper proxy of the same build in the same 
 Upstream, both proxies and the callers are processes of their own on one machine, HTTP/1.1 over loopback, with about 1 KB in and
 1.5 KB out. CPU time is user and kernel time of the proxy's process, from the scheduler's account. The proxies take turns, round by round; the
 ratio is the median of the rounds' ratios (with the quartiles). The gateway is wired as `penstock run` does it, without
-access log and admin API, since the baseline has neither. In a stream the upstream writes each event by itself, and the cost of an event is
+access log and admin API, since the baseline has neither, and with long deadlines for plugins, so that a busy machine makes no failures. In a stream the upstream writes each event by itself, and the cost of an event is
 the difference between long and short streams. \"Added\" is the median latency over one connection less that of a caller that asks the
 upstream directly.
 ";

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! How an adapter's words become an upstream request, and what of an upstream's head reaches the caller.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use penstock_dialects::ir::FaultClass;
@@ -12,26 +14,27 @@ use crate::plugin::types::{Placed, UpstreamRequest, Value};
 use crate::upstream::{Endpoint, OutBody};
 
 /// Writes the upstream request. This is the one place where a vendor's key meets a request.
-pub(super) fn build(
-    request: &UpstreamRequest,
+pub(super) fn build<'r>(
+    request: &'r UpstreamRequest,
     endpoint: &Endpoint,
     adapter: &Adapter,
     body: Bytes,
 ) -> Result<http::Request<OutBody>, Failure> {
     let wrong = |what: &str| Failure::new(Kind::Misconfigured, format!("the adapter {} {what}", adapter.name()));
-    let value = |placed: &Placed| match &placed.value {
-        Value::Text(text) => Ok(text.clone().into_bytes()),
+    let value = |placed: &'r Placed| match &placed.value {
+        Value::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
         Value::Secret { prefix, name } => match adapter.secrets().secret(name) {
-            Some(secret) => Ok([prefix.as_bytes(), secret.expose()].concat()),
+            Some(secret) => Ok(Cow::Owned([prefix.as_bytes(), secret.expose()].concat())),
             None => Err(wrong(&format!("wants the secret {name:?}, which the policy does not grant"))),
         },
     };
-    let mut path = request.path.clone();
+    let mut path = Cow::Borrowed(request.path.as_str());
     for (index, placed) in request.query.iter().enumerate() {
+        let path = path.to_mut();
         path.push(if index == 0 { '?' } else { '&' });
-        encode(&mut path, placed.name.as_bytes());
+        encode(path, placed.name.as_bytes());
         path.push('=');
-        encode(&mut path, &value(placed)?);
+        encode(path, &value(placed)?);
     }
     let uri = endpoint.uri(&path).map_err(|_| wrong("gave a path that is no path"))?;
     let has_body = !body.is_empty();
@@ -67,13 +70,12 @@ fn encode(out: &mut String, bytes: &[u8]) {
 
 /// The headers of an upstream's answer that a caller may read: all but those of the connection, and cookies, which would
 /// be the vendor's with us.
-pub(super) fn forwardable(headers: &HeaderMap) -> HeaderMap {
-    let mut forwarded = headers.clone();
-    crate::head::strip_hop_by_hop(&mut forwarded);
+pub(super) fn forwardable(mut headers: HeaderMap) -> HeaderMap {
+    crate::head::strip_hop_by_hop(&mut headers);
     for name in [header::CONTENT_LENGTH, header::SET_COOKIE, header::STRICT_TRANSPORT_SECURITY, header::ALT_SVC] {
-        forwarded.remove(name);
+        headers.remove(name);
     }
-    forwarded
+    headers
 }
 
 /// The head of a stream that the gateway writes itself.

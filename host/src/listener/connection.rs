@@ -199,7 +199,8 @@ where
 {
     let request = request.map(|body| InBody::new(body, server.body_idle));
     // The call itself may panic as well as the future.
-    let handled = catch(async { (server.handler)(request, peer.clone()).await }).await;
+    let handling = pin!(async { (server.handler)(request, peer.clone()).await });
+    let handled = catch(handling).await;
     let response = match handled {
         Ok(response) => response.map(Either::Left),
         Err(Panicked) => {
@@ -218,9 +219,8 @@ where
 
 struct Panicked;
 
-/// Runs a future that may panic. It is not polled again after that, and what it held is dropped.
-async fn catch<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
-    let mut future = pin!(future);
+/// Runs a future that may panic. It is not polled again after that. It comes pinned, since moving a large one would copy it.
+async fn catch<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Result<T, Panicked> {
     poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
         Ok(poll) => poll.map(Ok),
         Err(_) => Poll::Ready(Err(Panicked)),
