@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use penstock_dialects::codec::{Envelope, Operation};
 use penstock_dialects::framing::{Kind as Frames, Parser};
 use penstock_dialects::ir::{Fault, Usage};
+use penstock_dialects::splice::is_json as is_json_text;
 
 use crate::canonical::Canonical;
 use crate::failure::{Failure, Kind};
@@ -187,7 +188,7 @@ impl<'a> Asking<'a> {
         let headers = forwardable(head.headers);
         let (status, dropped) = (head.status, Vec::new());
         if !streams {
-            let body = self.collect(body, self.underway.snapshot.limits.answer_bytes_max).await?;
+            let body = self.collect_whole(body).await?;
             let usage = self.inbound.asked.dialect.whole_usage(&body);
             return Ok(Answer { status, headers, content: Content::Whole { body, usage }, dropped });
         }
@@ -252,7 +253,7 @@ impl<'a> Asking<'a> {
                 translator.cut_into(self.parser(request.framing)?);
                 return self.streamed(translator, body, last).await;
             }
-            let whole = self.collect(body, self.underway.snapshot.limits.answer_bytes_max).await?;
+            let whole = self.collect_whole(body).await?;
             let headers = wanted(&adapter.wants().response_headers, &head.headers);
             match translator.finish(head.status.as_u16(), &headers, &whole, &mut ready)? {
                 None => return self.closed(translator, ready, Vec::new()),
@@ -415,26 +416,40 @@ impl<'a> Asking<'a> {
         Ok(None)
     }
 
-    async fn collect(&self, mut body: UpstreamAnswer, bytes_max: usize) -> Result<Bytes, Failure> {
-        let Some(first) = self.next(&mut body).await? else { return Ok(Bytes::new()) };
+    /// Reads a whole 2xx answer. One that only the end of the connection ends must prove by itself that it is whole.
+    async fn collect_whole(&self, mut body: UpstreamAnswer) -> Result<Bytes, Failure> {
+        let whole = self.collect(&mut body, self.underway.snapshot.limits.answer_bytes_max).await?;
+        if body.is_close_delimited() && !std::str::from_utf8(&whole).is_ok_and(is_json_text) {
+            return Err(Failure::new(Kind::Cut, "the upstream broke off before its answer was complete"));
+        }
+        Ok(whole)
+    }
+
+    async fn collect(&self, body: &mut UpstreamAnswer, bytes_max: usize) -> Result<Bytes, Failure> {
+        let mut first = Bytes::new();
         let mut rest = BytesMut::new();
-        while let Some(chunk) = self.next(&mut body).await? {
+        while let Some(chunk) = self.next(body).await? {
+            if first.len().max(rest.len()) + chunk.len() > bytes_max {
+                let message = format!("the upstream's answer is over {bytes_max} bytes (limits.answer_bytes_max)");
+                return Err(Failure::new(Kind::BadAnswer, message));
+            }
+            // Most answers come in one piece, which is then used as it is.
+            if first.is_empty() {
+                first = chunk;
+                continue;
+            }
             if rest.is_empty() {
                 rest.extend_from_slice(&first);
             }
             rest.extend_from_slice(&chunk);
-            if rest.len() > bytes_max {
-                let message = format!("the upstream's answer is over {bytes_max} bytes (limits.answer_bytes_max)");
-                return Err(Failure::new(Kind::BadAnswer, message));
-            }
         }
         Ok(if rest.is_empty() { first } else { rest.freeze() })
     }
 
     /// An answer that is not 2xx.
     async fn rejected(&self, answer: Response<UpstreamAnswer>, adapter: &Adapter, same_dialect: bool) -> Miss {
-        let (head, body) = answer.into_parts();
-        let body = match self.collect(body, ERROR_BYTES_MAX).await {
+        let (head, mut body) = answer.into_parts();
+        let body = match self.collect(&mut body, ERROR_BYTES_MAX).await {
             Ok(body) => body,
             Err(failure) => return failure.into(),
         };

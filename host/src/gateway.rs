@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, Version, header};
 use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
@@ -47,9 +47,17 @@ impl Gateway {
     pub async fn handle(&self, request: Request<InBody>, peer: Peer) -> Response<Body> {
         let id: Arc<str> = format!("req_{:016x}{:08x}", random::u64(), random::u64() >> 32).into();
         let (head, body) = request.into_parts();
+        let version = head.version;
         let mut response = match self.find(&head, &id, peer) {
             Ok(underway) => self.exchange(&underway, Request::from_parts(head, body)).await,
-            Err(failure) => answer::refusal(&failure, None, &id, None),
+            Err(failure) => {
+                let mut response = answer::refusal(&failure, None, &id, None);
+                if failure.kind == Kind::BadHead && version < Version::HTTP_2 {
+                    // Where the head is in doubt, so is where the next request begins.
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
+            }
         };
         if let Ok(id) = HeaderValue::from_str(&id) {
             // The vendor's own id, where there is one, is what the vendor's support asks for.

@@ -35,7 +35,7 @@ async fn second() -> Fake {
 async fn every_failure_before_the_first_byte_goes_to_the_next_target() {
     let error =
         |status, class: &str| fake::json(status, &format!(r#"{{"error":{{"message":"no","type":"{class}"}}}}"#));
-    let cases: [(&str, Vec<Do>); 8] = [
+    let cases: [(&str, Vec<Do>); 9] = [
         ("401", error("401 Unauthorized", "invalid_api_key")),
         ("429", error("429 Too Many Requests", "rate_limit_exceeded")),
         ("500", error("500 Internal Server Error", "server_error")),
@@ -43,6 +43,10 @@ async fn every_failure_before_the_first_byte_goes_to_the_next_target() {
         ("no answer", vec![Do::Close]),
         ("silence", vec![Do::Await(Arc::new(Notify::new()))]),
         ("half a whole answer", vec![Do::Send(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{".to_vec()), Do::Close]),
+        (
+            "half an answer of unknown length",
+            vec![Do::Send(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{\"id\":".to_vec()), Do::Close],
+        ),
         ("no HTTP", vec![Do::Send(b"SSH-2.0-OpenSSH_9\r\n\r\n".to_vec()), Do::Close]),
     ];
     for (name, script) in cases {

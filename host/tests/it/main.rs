@@ -20,6 +20,7 @@ mod net_listener;
 mod net_support;
 mod net_tunnel;
 mod net_upstream;
+mod plain_http;
 mod plugin_gate;
 mod plugin_runtime;
 mod relayed;

@@ -43,6 +43,8 @@ pub enum Do {
     Tell(Arc<Notify>),
     /// Closes the connection, whatever was promised.
     Close,
+    /// Sends back whatever comes, until the other side closes.
+    Echo,
     /// Waits until the other side closes, and tells.
     UntilClosed(Arc<Notify>),
 }
@@ -138,6 +140,11 @@ async fn converse(mut connection: TcpStream, script: Arc<Script>, log: Arc<Mutex
                 Do::Await(notify) => notify.notified().await,
                 Do::Tell(notify) => notify.notify_one(),
                 Do::Close => return,
+                Do::Echo => {
+                    let (mut from, mut to) = connection.split();
+                    let _ = tokio::io::copy(&mut from, &mut to).await;
+                    return;
+                }
                 Do::UntilClosed(notify) => {
                     let mut byte = [0; 1];
                     while matches!(connection.read(&mut byte).await, Ok(1..)) {}
