@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
@@ -28,6 +28,9 @@ use crate::stages::{self, Principal, ResponseEdits};
 use crate::state::Memory;
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const PENSTOCK_REQUEST_ID: HeaderName = HeaderName::from_static("penstock-request-id");
 
 /// Serves callers with whatever snapshot is in force.
 pub struct Gateway {
@@ -61,8 +64,8 @@ impl Gateway {
         };
         if let Ok(id) = HeaderValue::from_str(&id) {
             // The vendor's own id, where there is one, is what the vendor's support asks for.
-            response.headers_mut().entry("x-request-id").or_insert_with(|| id.clone());
-            response.headers_mut().insert("penstock-request-id", id);
+            response.headers_mut().entry(X_REQUEST_ID).or_insert_with(|| id.clone());
+            response.headers_mut().insert(PENSTOCK_REQUEST_ID, id);
         }
         response
     }

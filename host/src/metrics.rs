@@ -5,7 +5,7 @@
 //! name any. Looking a series up takes no lock; only the first use of one copies the table.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -217,12 +217,34 @@ impl<B: MetricVecBuilder + 'static> Labelled for MetricVec<B> {
     }
 }
 
+/// Values by a hash that is one already, and need not be hashed again.
+type ByHash<T> = HashMap<u64, T, BuildHasherDefault<Hashed>>;
+
+/// Takes a hash as it is.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Only for completeness: a u64 comes by `write_u64`.
+        self.0 = bytes.iter().fold(self.0, |hash, byte| hash.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 /// One metric: its series by the values of its labels.
 struct Series<V: Labelled> {
     all: V,
     labels: usize,
     /// Those used so far, by the hash of their labels; replaced whole, so that looking one up takes no lock.
-    used: ArcSwap<HashMap<u64, Vec<Used<V::Metric>>>>,
+    used: ArcSwap<ByHash<Vec<Used<V::Metric>>>>,
     hash: RandomState,
 }
 
@@ -258,7 +280,7 @@ impl<V: Labelled> Series<V> {
         let metric = self.all.metric(values)?;
         let values: Vec<Box<str>> = values.iter().map(|value| Box::from(*value)).collect();
         self.used.rcu(|used| {
-            let mut used = HashMap::clone(used);
+            let mut used = ByHash::clone(used);
             used.entry(key).or_default().push(Used { values: values.clone(), metric: metric.clone() });
             used
         });
@@ -266,7 +288,7 @@ impl<V: Labelled> Series<V> {
     }
 }
 
-fn find<'u, M>(used: &'u HashMap<u64, Vec<Used<M>>>, key: u64, values: &[&str]) -> Option<&'u Used<M>> {
+fn find<'u, M>(used: &'u ByHash<Vec<Used<M>>>, key: u64, values: &[&str]) -> Option<&'u Used<M>> {
     let same = |used: &&Used<M>| used.values.iter().map(|value| &**value).eq(values.iter().copied());
     used.get(&key)?.iter().find(same)
 }
