@@ -32,6 +32,10 @@ use crate::config::Sandbox;
 const WASM_STACK_BYTES: usize = 512 << 10;
 /// One tick of the clock that deadlines are counted in.
 const TICK: Duration = Duration::from_millis(1);
+/// Between two ticks when no call has begun for [`QUIET_TICKS`]: an idle gateway should not wake a thousand times a second.
+const IDLE_TICK: Duration = Duration::from_millis(10);
+/// More ticks than the longest deadline with its extensions has: by then no call is under way.
+const QUIET_TICKS: u64 = 60_000;
 /// Plugins with all of their instances in use that the pool has room for.
 const BUSY_PLUGINS: u32 = 16;
 /// Instances that the pool has room for at most.
@@ -68,6 +72,8 @@ pub struct Runtime {
     pub(super) series: SeriesTable,
     pub(super) self_test: Option<SelfTest>,
     linkers: Vec<Linker<Imports>>,
+    /// Set when a call begins, taken back by the clock.
+    stirred: Arc<AtomicBool>,
     _ticker: Ticker,
 }
 
@@ -82,7 +88,9 @@ impl Runtime {
         let linkers = Kind::ALL.iter().map(|kind| linker(&engine, *kind)).collect::<wasmtime::Result<Vec<_>>>();
         let linkers = linkers.map_err(|error| anyhow::anyhow!("cannot offer the contract: {error:#}"))?;
         let cache = cache_dir.map(|dir| Cache::open(dir, &engine)).transpose()?;
-        let ticker = Ticker::start(engine.weak()).context("cannot start the clock of the plugins")?;
+        let stirred = Arc::new(AtomicBool::new(true));
+        let ticker =
+            Ticker::start(engine.weak(), Arc::clone(&stirred)).context("cannot start the clock of the plugins")?;
         Ok(Arc::new(Self {
             series: SeriesTable::default(),
             engine,
@@ -91,6 +99,7 @@ impl Runtime {
             cache,
             self_test,
             linkers,
+            stirred,
             _ticker: ticker,
         }))
     }
@@ -99,6 +108,13 @@ impl Runtime {
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {
         &self.sandbox
+    }
+
+    /// Tells the clock that a call begins. The flag is written only where it is not set, since every worker reads it.
+    pub(super) fn stir(&self) {
+        if !self.stirred.load(Ordering::Relaxed) {
+            self.stirred.store(true, Ordering::Relaxed);
+        }
     }
 
     /// What a plugin of a kind is linked to: the interfaces that the kind may import, and nothing else.
@@ -196,12 +212,14 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: EngineWeak) -> std::io::Result<Self> {
+    fn start(engine: EngineWeak, stirred: Arc<AtomicBool>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let tick = move || {
+            let mut quiet = 0;
             while !stopped.load(Ordering::Relaxed) {
-                std::thread::park_timeout(TICK);
+                std::thread::park_timeout(if quiet < QUIET_TICKS { TICK } else { IDLE_TICK });
+                quiet = if stirred.swap(false, Ordering::Relaxed) { 0 } else { quiet.saturating_add(1) };
                 let Some(engine) = engine.upgrade() else { return };
                 engine.increment_epoch();
             }

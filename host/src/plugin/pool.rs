@@ -216,6 +216,7 @@ impl<R: Role> Pool<R> {
         let Some(live) = held.as_mut() else {
             return Err(self.broken(Broken::Trap("its instance broke in another call".to_owned())));
         };
+        self.stock.runtime.stir();
         begin(&mut live.store, self.stock.call_ms);
         live.calls += 1;
         match call(&mut live.store, &live.role) {
@@ -336,6 +337,7 @@ impl Runtime {
         store.limiter(|imports| &mut imports.ceiling);
         store.set_hostcall_fuel(self.result_bytes_max());
         store.epoch_deadline_callback(|mut store| Ok(store.data_mut().watch.look()));
+        self.stir();
         begin(&mut store, self.sandbox.configure_ms);
         store
     }
