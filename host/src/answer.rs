@@ -62,6 +62,10 @@ fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<
     if entry.attempts > 1 && !status.is_success() {
         no_retry(&mut headers);
     }
+    if let Some(code) = entry.failure {
+        // In the vendor's own words, but whose they are must be plain: a 401 may be about our key, not the caller's.
+        headers.insert(HeaderName::from_static("penstock-failure"), HeaderValue::from_static(code));
+    }
     let body = match (content, underway.asked) {
         (Content::Stream { pump, ready, rest }, Some(asked)) => {
             Body::Stream(Box::new(Stream::new(pump, ready, rest, asked.dialect, entry, underway.deadline)))
