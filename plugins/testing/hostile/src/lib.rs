@@ -5,6 +5,7 @@
 //! of the configuration) says what to do: see [`act`]. It exports the interfaces of every kind, so a test can make it a
 //! plugin of any kind by a manifest of its own.
 
+#![cfg(target_arch = "wasm32")] // it looks into the memory of its machine
 #![allow(missing_docs, clippy::all, clippy::pedantic, reason = "misbehaves on purpose; half of it is generated")]
 
 wit_bindgen::generate!({
