@@ -165,6 +165,9 @@ impl<R: Role> Pool<R> {
                     if offset == 0 { break } else { continue }
                 };
                 if let (true, Some(live)) = (self.has_room(slot, exchange), slot.try_enter()) {
+                    if live.is_none() {
+                        continue; // it broke just now
+                    }
                     let value = self.run(slot, live, exchange, what, call)?;
                     return Ok((Arc::clone(slot), value));
                 }
@@ -172,14 +175,22 @@ impl<R: Role> Pool<R> {
         } else {
             empty = Some(own);
         }
-        let slot = match empty.map(|place| self.settle(place)) {
-            Some(Ok(slot)) => slot,
-            None | Some(Err(Stillborn::NoRoom)) => self.busy(own, exchange)?,
-            Some(Err(stillborn)) => return Err(self.lost(what, stillborn)),
-        };
-        let live = slot.enter();
-        let value = self.run(&slot, live, exchange, what, call)?;
-        Ok((slot, value))
+        for _ in 0..=self.places.len() {
+            let slot = match empty.map(|place| self.settle(place)) {
+                Some(Ok(slot)) => slot,
+                None | Some(Err(Stillborn::NoRoom)) => self.busy(own, exchange)?,
+                Some(Err(stillborn)) => return Err(self.lost(what, stillborn)),
+            };
+            let live = slot.enter();
+            if live.is_none() {
+                // It broke in the call that was waited for: that is no matter of this one.
+                empty = Some(own);
+                continue;
+            }
+            let value = self.run(&slot, live, exchange, what, call)?;
+            return Ok((slot, value));
+        }
+        Err(self.broken(Broken::Exhausted))
     }
 
     /// Puts a new instance into a place. If another worker was faster, this one is for a single use.
