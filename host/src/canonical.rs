@@ -53,12 +53,6 @@ impl Canonical {
         self.request.stream_usage
     }
 
-    /// An estimate of the input in tokens.
-    #[must_use]
-    pub fn request(&self) -> &Request {
-        &self.request
-    }
-
     /// The JSON for an adapter, with the model that the target names.
     #[must_use]
     pub fn json(&self, model: &str) -> Vec<u8> {

@@ -43,7 +43,6 @@ struct Configured {
     /// SHA-256 over all that made it.
     fingerprint: [u8; 32],
     plugin: Plugin,
-    component: Arc<Component>,
 }
 
 /// What a snapshot is built from.
@@ -71,15 +70,5 @@ impl Snapshot {
     /// Everything that is wrong, each with its place and the cure.
     pub fn build(build: &Build<'_>) -> Result<Self, Vec<Problem>> {
         Builder::new(build).run()
-    }
-
-    /// Names of the configured plugins and vendors, each with the digest of its component.
-    #[must_use]
-    pub fn components(&self) -> Vec<(String, String)> {
-        let named =
-            |(name, configured): (&String, &Configured)| (name.clone(), configured.component.digest().to_owned());
-        let mut components: Vec<_> = self.plugins.iter().map(named).collect();
-        components.sort();
-        components
     }
 }

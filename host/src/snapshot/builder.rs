@@ -162,8 +162,7 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        self.plugins
-            .insert(wanted.key, Configured { fingerprint, plugin: plugin.clone(), component: Arc::clone(component) });
+        self.plugins.insert(wanted.key, Configured { fingerprint, plugin: plugin.clone() });
         Some(plugin)
     }
 
