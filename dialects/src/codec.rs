@@ -5,47 +5,122 @@
 //! adapters (they ask a vendor in this dialect).
 
 use crate::framing::Frame;
-use crate::ir::{Event, Fault, Request, Response, Usage};
+use crate::ir::{Event, Fault, FaultClass, Request, Response, Usage};
+use crate::task::Task;
 
-/// What is asked for. Names as in `gen_ai.operation.name` where that has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Operation {
+macro_rules! operations {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// What is asked for. Names as in `gen_ai.operation.name` where that has one.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Operation { $($(#[$doc])* $variant,)* }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name that crosses the contract.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+operations! {
     /// Text generation.
-    Chat,
+    Chat = "chat";
     /// How many input tokens a chat request would be.
-    CountTokens,
+    CountTokens = "count_tokens";
     /// Vectors.
-    Embeddings,
+    Embeddings = "embeddings";
+    /// Documents in the order in which they answer a query.
+    Rerank = "rerank";
+    /// Pictures from words.
+    Images = "images";
+    /// Pictures from pictures.
+    ImageEdits = "image_edits";
+    /// Films; always a job.
+    Videos = "videos";
+    /// Sound from text.
+    Speech = "speech";
+    /// Text from sound.
+    Transcription = "transcription";
+    /// English text from sound.
+    Translation = "translation";
+    /// What a content policy would say.
+    Moderations = "moderations";
+    /// What a vendor keeps for later requests; relayed.
+    Files = "files";
+    /// Many requests at once, later; relayed.
+    Batches = "batches";
+    /// Answers and conversations that a vendor has kept; relayed.
+    Stored = "stored";
+    /// A conversation over a WebSocket; relayed.
+    Realtime = "realtime";
+    /// Any request of a vendor's own API, below `/vendors/NAME`; relayed.
+    Passthrough = "passthrough";
     /// Which models there are; answered by the host.
-    Models,
+    Models = "models";
 }
 
 impl Operation {
-    /// Every operation.
-    pub const ALL: &'static [Self] = &[Self::Chat, Self::CountTokens, Self::Embeddings, Self::Models];
-
-    /// The name that crosses the contract: "chat", `count_tokens`, "embeddings", "models".
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::CountTokens => "count_tokens",
-            Self::Embeddings => "embeddings",
-            Self::Models => "models",
-        }
-    }
-
     /// The operation of a name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|operation| operation.name() == name)
     }
 
-    /// Whether requests of this operation have a canonical form; the others go through as the caller's bytes, to vendors
-    /// that speak the caller's dialect.
+    /// Whether requests of this operation have a canonical form, so that they can be translated; the others go through as
+    /// the caller's bytes, to vendors that speak the caller's dialect.
     #[must_use]
     pub fn is_canonical(self) -> bool {
+        self.is_conversation()
+            || matches!(self, Self::Embeddings | Self::Rerank | Self::Images | Self::ImageEdits | Self::Videos)
+    }
+
+    /// Whether the canonical form is [`crate::ir::Request`]; for the other canonical operations it is
+    /// [`crate::task::Task`].
+    #[must_use]
+    pub fn is_conversation(self) -> bool {
         matches!(self, Self::Chat | Self::CountTokens)
+    }
+
+    /// Whether a request names a model, in its body or its path. What does not goes to the vendor that the caller names.
+    #[must_use]
+    pub fn names_model(self) -> bool {
+        !matches!(self, Self::Files | Self::Batches | Self::Stored | Self::Passthrough | Self::Models)
+    }
+}
+
+/// The head of a caller's request.
+pub struct Head<'h> {
+    /// "GET", "POST" …
+    pub method: &'h str,
+    /// Path below the route's prefix, as it came (percent-encoded).
+    pub path: &'h str,
+    /// Query without the question mark, "" if none.
+    pub query: &'h str,
+    /// Looks a header up by its lower-case name.
+    pub header: &'h dyn Fn(&str) -> Option<&'h str>,
+}
+
+/// What the head of a request asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// What is asked for.
+    pub operation: Operation,
+    /// The model, in dialects that name it in the path; decoded.
+    pub model: Option<String>,
+    /// Whether a stream is wanted, in dialects that say so in the path.
+    pub streaming: Option<bool>,
+    /// The stream is wanted as the elements of one JSON array.
+    pub array: bool,
+}
+
+impl From<Operation> for Ask {
+    fn from(operation: Operation) -> Self {
+        Self { operation, model: None, streaming: None, array: false }
     }
 }
 
@@ -60,6 +135,10 @@ pub struct Envelope {
     pub created: u64,
     /// Whether the caller asked that a stream tell its usage.
     pub stream_usage: bool,
+    /// The stream is wanted as the elements of one JSON array ([`Ask::array`]).
+    pub array: bool,
+    /// A part of the stream has gone out already, as the vendor wrote it.
+    pub begun: bool,
 }
 
 /// A model in the list that the host answers `Operation::Models` with.
@@ -76,8 +155,8 @@ pub trait Codec: Sync {
     /// The name that crosses the contract: "openai-chat".
     fn name(&self) -> &'static str;
 
-    /// The operation of a request, or none if it is not of this dialect. `path` is below the route's prefix.
-    fn operation<'h>(&self, method: &str, path: &str, header: &dyn Fn(&str) -> Option<&'h str>) -> Option<Operation>;
+    /// What a request asks for, or none if it is not of this dialect.
+    fn recognise(&self, head: &Head<'_>) -> Option<Ask>;
 
     // -- caller's side
 
@@ -90,17 +169,37 @@ pub trait Codec: Sync {
     /// Writes a whole answer to a chat request.
     fn encode_response(&self, response: &Response, envelope: &Envelope) -> Vec<u8>;
 
+    /// Reads a caller's request of a canonical operation that is no conversation.
+    ///
+    /// # Errors
+    /// As [`Codec::decode_request`]; `unsupported` if the dialect has no such operation.
+    fn decode_task(&self, operation: Operation, _body: &[u8]) -> Result<Task, Fault> {
+        Err(absent(self.name(), operation))
+    }
+
+    /// Writes the answer to such a request.
+    fn encode_result(&self, _operation: Operation, _response: &Response, _envelope: &Envelope) -> Vec<u8> {
+        Vec::new()
+    }
+
     /// Writes the answer to a count-tokens request; a dialect without that operation answers as for a chat.
     fn encode_count(&self, usage: &Usage) -> Vec<u8>;
 
     /// Begins to write a streamed answer.
     fn stream_encoder(&self, envelope: &Envelope) -> Box<dyn StreamEncoder>;
 
+    /// Media type of a streamed answer.
+    fn stream_type(&self, _envelope: &Envelope) -> &'static str {
+        "text/event-stream; charset=utf-8"
+    }
+
+    /// Headers of an error answer besides `content-type`.
+    fn fault_headers(&self, _fault: &Fault) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Writes an error answer; the status belongs to the host.
     fn encode_fault(&self, fault: &Fault, request_id: &str) -> Vec<u8>;
-
-    /// Writes an error as an event into a stream that has begun, so that this dialect's SDKs raise it.
-    fn encode_stream_fault(&self, fault: &Fault) -> Vec<u8>;
 
     /// Writes the list of models.
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8>;
@@ -125,6 +224,23 @@ pub trait Codec: Sync {
     /// Begins to read a streamed answer.
     fn stream_decoder(&self) -> Box<dyn StreamDecoder>;
 
+    /// Writes a request of a canonical operation that is no conversation to a vendor, and the paths of what the dialect has
+    /// no place for.
+    ///
+    /// # Errors
+    /// `unsupported` if the dialect has no such operation.
+    fn encode_task(&self, operation: Operation, _task: &Task) -> Result<(Vec<u8>, Vec<String>), Fault> {
+        Err(absent(self.name(), operation))
+    }
+
+    /// Reads the answer to such a request.
+    ///
+    /// # Errors
+    /// As [`Codec::decode_response`].
+    fn decode_result(&self, operation: Operation, _body: &[u8]) -> Result<Vec<Event>, Fault> {
+        Err(absent(self.name(), operation))
+    }
+
     /// Reads an answer that is not 2xx. `header` looks a response header up by its lower-case name.
     fn decode_fault<'h>(&self, status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault;
 }
@@ -145,6 +261,9 @@ pub trait StreamEncoder: Send {
 
     /// Appends the end of the stream: pending usage and the terminator. Called once, after `Finish`; not after a fault.
     fn end(&mut self, out: &mut Vec<u8>);
+
+    /// Appends an error, so that this dialect's SDKs raise it, and whatever has to stand behind it. Nothing follows.
+    fn fault(&mut self, fault: &Fault, out: &mut Vec<u8>);
 }
 
 /// Watches the frames of a stream that is relayed untouched. Cheap: it looks into a frame only where a byte search has
@@ -161,4 +280,8 @@ pub trait Tap: Send {
 
     /// An error that the vendor stated inside the stream.
     fn fault(&self) -> Option<Fault>;
+}
+
+fn absent(dialect: &str, operation: Operation) -> Fault {
+    Fault::new(FaultClass::Unsupported, format!("{dialect} has no {}", operation.name()))
 }

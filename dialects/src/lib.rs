@@ -11,11 +11,12 @@ pub mod estimate;
 pub mod framing;
 pub mod ir;
 pub mod splice;
+pub mod task;
 
 pub mod anthropic_messages;
 pub mod openai_chat;
 
-use codec::{Codec, Operation};
+use codec::{Ask, Codec, Head};
 
 /// Every dialect that a caller may speak.
 pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages];
@@ -26,13 +27,9 @@ pub fn by_name(name: &str) -> Option<&'static dyn Codec> {
     ALL.iter().copied().find(|codec| codec.name() == name)
 }
 
-/// Which dialect and operation a request is, by method and path below the route's prefix (`/chat/completions`), and by the
-/// headers where two dialects share a path. `header` looks a request header up by its lower-case name.
-pub fn recognise<'h>(
-    method: &str,
-    path: &str,
-    header: &dyn Fn(&str) -> Option<&'h str>,
-) -> Option<(&'static dyn Codec, Operation)> {
-    // Headers decide between dialects that share a path (`GET /models`), so the more demanding dialect is asked first.
-    ALL.iter().rev().find_map(|codec| codec.operation(method, path, header).map(|operation| (*codec, operation)))
+/// Which dialect a request is written in, and what it asks for. `allowed` names the dialects to look for; empty for all.
+pub fn recognise(head: &Head<'_>, allowed: &[String]) -> Option<(&'static dyn Codec, Ask)> {
+    let is_allowed = |codec: &&dyn Codec| allowed.is_empty() || allowed.iter().any(|name| name == codec.name());
+    // Headers decide between dialects that share a path (`GET /models`), so the more demanding dialects are asked first.
+    ALL.iter().rev().copied().filter(is_allowed).find_map(|codec| Some((codec, codec.recognise(head)?)))
 }

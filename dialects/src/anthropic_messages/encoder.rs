@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::{ENVELOPE, NAME, fault, response, stop, usage};
 use crate::codec::{Envelope, StreamEncoder};
 use crate::collect::{CITATION, OPAQUE};
-use crate::ir::{Event, Finish, Usage};
+use crate::ir::{Event, Fault, Finish, Usage};
 
 /// State of one streamed answer.
 pub(super) struct Encoder {
@@ -94,7 +94,7 @@ impl StreamEncoder for Encoder {
             Event::BlockEnd => self.end_last(),
             Event::Finish(finish) => self.finish = Some(finish.clone()),
             Event::Fault(fault) => {
-                out.extend_from_slice(&fault::encode_event(fault));
+                self.fault(fault, out);
                 return;
             }
             Event::Other { name, json } if name == ENVELOPE => {
@@ -122,6 +122,10 @@ impl StreamEncoder for Encoder {
         }
         write(out, &event);
         write(out, &json!({"type": "message_stop"}));
+    }
+
+    fn fault(&mut self, fault: &Fault, out: &mut Vec<u8>) {
+        out.extend_from_slice(&fault::encode_event(fault));
     }
 }
 

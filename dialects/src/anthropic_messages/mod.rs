@@ -27,7 +27,7 @@ mod write_blocks;
 
 use serde_json::json;
 
-use crate::codec::{Codec, Envelope, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
+use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
 
 pub use write::encode_count_request;
@@ -48,14 +48,17 @@ impl Codec for AnthropicMessages {
         NAME
     }
 
-    fn operation<'h>(&self, method: &str, path: &str, header: &dyn Fn(&str) -> Option<&'h str>) -> Option<Operation> {
-        match (method, path) {
-            ("POST", "/messages") => Some(Operation::Chat),
-            ("POST", "/messages/count_tokens") => Some(Operation::CountTokens),
-            // The path is shared with other dialects; only callers of this one state a version.
-            ("GET", _) if is_models(path) => header("anthropic-version").map(|_| Operation::Models),
-            _ => None,
-        }
+    fn recognise(&self, head: &Head<'_>) -> Option<Ask> {
+        let operation = match (head.method, head.path) {
+            ("POST", "/messages") => Operation::Chat,
+            ("POST", "/messages/count_tokens") => Operation::CountTokens,
+            // Paths that are shared with other dialects; only callers of this one state a version.
+            ("GET", path) if is_models(path) && states_version(head) => Operation::Models,
+            (_, path) if is_below(path, "/files") && states_version(head) => Operation::Files,
+            (_, path) if is_below(path, "/messages/batches") => Operation::Batches,
+            _ => return None,
+        };
+        Some(operation.into())
     }
 
     fn decode_request(&self, body: &[u8]) -> Result<Request, Fault> {
@@ -76,10 +79,6 @@ impl Codec for AnthropicMessages {
 
     fn encode_fault(&self, fault: &Fault, request_id: &str) -> Vec<u8> {
         fault::encode(fault, request_id)
-    }
-
-    fn encode_stream_fault(&self, fault: &Fault) -> Vec<u8> {
-        fault::encode_event(fault)
     }
 
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8> {
@@ -124,4 +123,12 @@ impl Codec for AnthropicMessages {
 /// `/models` or `/models/{id}`.
 fn is_models(path: &str) -> bool {
     path.strip_prefix("/models").is_some_and(|rest| rest.is_empty() || (rest.starts_with('/') && rest.len() > 1))
+}
+
+fn states_version(head: &Head<'_>) -> bool {
+    (head.header)("anthropic-version").is_some()
+}
+
+fn is_below(path: &str, parent: &str) -> bool {
+    path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -22,7 +22,7 @@ use serde_json::json;
 
 pub use asking::Style;
 
-use crate::codec::{Codec, Envelope, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
+use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
 
 /// Name of the dialect, also of its extensions.
@@ -45,13 +45,8 @@ impl Codec for OpenAiChat {
         NAME
     }
 
-    fn operation<'h>(&self, method: &str, path: &str, _: &dyn Fn(&str) -> Option<&'h str>) -> Option<Operation> {
-        match (method, path) {
-            ("POST", "/chat/completions") => Some(Operation::Chat),
-            ("POST", "/embeddings") => Some(Operation::Embeddings),
-            ("GET", "/models") => Some(Operation::Models),
-            _ => None,
-        }
+    fn recognise(&self, head: &Head<'_>) -> Option<Ask> {
+        operation(head.method, head.path).map(Ask::from)
     }
 
     fn decode_request(&self, body: &[u8]) -> Result<Request, Fault> {
@@ -72,12 +67,6 @@ impl Codec for OpenAiChat {
 
     fn encode_fault(&self, fault: &Fault, _: &str) -> Vec<u8> {
         fault::encode(fault).to_string().into_bytes()
-    }
-
-    fn encode_stream_fault(&self, fault: &Fault) -> Vec<u8> {
-        let mut out = Vec::new();
-        writing::encode_stream_fault(&fault::encode(fault), &mut out);
-        out
     }
 
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8> {
@@ -107,4 +96,28 @@ impl Codec for OpenAiChat {
     fn decode_fault<'h>(&self, status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {
         fault::decode(status, header, body)
     }
+}
+
+/// What a method and a path ask for. Besides chat these are the paths of OpenAI's API, `/rerank` as vLLM, Jina and
+/// others offer it beside them, and `/vendors/NAME/…`, which Penstock adds.
+fn operation(method: &str, path: &str) -> Option<Operation> {
+    let (first, rest) = path.strip_prefix('/')?.split_once('/').unwrap_or((&path[1..], ""));
+    Some(match (method, first, rest) {
+        ("POST", "chat", "completions") => Operation::Chat,
+        ("POST", "embeddings", "") => Operation::Embeddings,
+        ("POST", "rerank", "") => Operation::Rerank,
+        ("POST", "images", "generations") => Operation::Images,
+        ("POST", "images", "edits") => Operation::ImageEdits,
+        ("POST", "audio", "speech") => Operation::Speech,
+        ("POST", "audio", "transcriptions") => Operation::Transcription,
+        ("POST", "audio", "translations") => Operation::Translation,
+        ("POST", "moderations", "") => Operation::Moderations,
+        ("POST" | "GET" | "DELETE", "videos", _) => Operation::Videos,
+        ("GET" | "POST" | "DELETE", "files" | "uploads", _) => Operation::Files,
+        ("GET" | "POST", "batches", _) => Operation::Batches,
+        ("GET", "realtime", "") => Operation::Realtime,
+        ("GET", "models", _) => Operation::Models,
+        (_, "vendors", rest) if rest.contains('/') => Operation::Passthrough,
+        _ => return None,
+    })
 }

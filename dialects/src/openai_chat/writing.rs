@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{fault, seal, usage};
 use crate::codec::{Envelope, StreamEncoder};
-use crate::ir::{Content, Event, Response, Usage};
+use crate::ir::{Content, Event, Fault, Response, Usage};
 
 /// Other events that have a place in a message.
 const MESSAGE_MEMBERS: &[&str] = &["annotations", "audio", "images"];
@@ -240,7 +240,7 @@ impl StreamEncoder for Chunks {
         match event {
             Event::Start { id, .. } => self.begin(id, out),
             Event::Usage(usage) => return self.usage = Some(usage.clone()),
-            Event::Fault(fault) => return encode_stream_fault(&fault::encode(fault), out),
+            Event::Fault(fault) => return self.fault(fault, out),
             _ => self.begin("", out),
         }
         match event {
@@ -280,11 +280,11 @@ impl StreamEncoder for Chunks {
         }
         out.extend_from_slice(b"data: [DONE]\n\n");
     }
-}
 
-/// Writes an error into a stream: OpenAI's SDKs raise a chunk that has the member `error`.
-pub(super) fn encode_stream_fault(error: &Value, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("data: {error}\n\n").as_bytes());
+    fn fault(&mut self, fault: &Fault, out: &mut Vec<u8>) {
+        // OpenAI's SDKs raise a chunk that has the member `error`.
+        out.extend_from_slice(format!("data: {}\n\n", fault::encode(fault)).as_bytes());
+    }
 }
 
 /// Writes the list of models.

@@ -11,7 +11,7 @@ mod streams;
 use serde_json::{Value, json};
 
 use penstock_dialects::anthropic_messages::AnthropicMessages;
-use penstock_dialects::codec::{Codec, Envelope, ModelEntry, Operation};
+use penstock_dialects::codec::{Codec, Envelope, Head, ModelEntry, Operation};
 use penstock_dialects::framing::SseParser;
 use penstock_dialects::ir::{Content, Event, Fault, FaultClass, Response, Usage};
 
@@ -25,7 +25,7 @@ fn answers() -> Vec<Exchange> {
 }
 
 fn envelope() -> Envelope {
-    Envelope { request_id: "r-1".into(), model: "alias".into(), created: 0, stream_usage: true }
+    Envelope { request_id: "r-1".into(), model: "alias".into(), created: 0, stream_usage: true, ..Envelope::default() }
 }
 
 /// The bytes of a streamed answer.
@@ -243,7 +243,8 @@ fn errors_are_classed_by_what_they_say() {
 #[test]
 fn every_class_of_failure_is_one_that_callers_know() {
     for class in FaultClass::ALL {
-        let event = CODEC.encode_stream_fault(&Fault::new(*class, "it failed"));
+        let mut event = Vec::new();
+        CODEC.stream_encoder(&Envelope::default()).fault(&Fault::new(*class, "it failed"), &mut event);
         let events = streamed(&CODEC, &event);
         let [Event::Fault(fault)] = events.as_slice() else { panic!("{events:?}") };
         let again = match class {
@@ -258,8 +259,10 @@ fn every_class_of_failure_is_one_that_callers_know() {
 
 #[test]
 fn requests_of_this_dialect_are_told_by_path_and_version() {
-    let operation = |method: &str, path: &str, version: Option<&'static str>| {
-        CODEC.operation(method, path, &|name| version.filter(|_| name == "anthropic-version"))
+    let operation = |method: &'static str, path: &'static str, version: Option<&'static str>| {
+        let header = |name: &str| version.filter(|_| name == "anthropic-version");
+        let head = Head { method, path, query: "", header: &header };
+        CODEC.recognise(&head).map(|ask| ask.operation)
     };
     let version = Some("2023-06-01");
     assert_eq!(operation("POST", "/messages", None), Some(Operation::Chat));
@@ -268,7 +271,9 @@ fn requests_of_this_dialect_are_told_by_path_and_version() {
     assert_eq!(operation("GET", "/models/claude", version), Some(Operation::Models));
     assert_eq!(operation("GET", "/models", None), None);
     assert_eq!(operation("GET", "/messages", version), None);
-    assert_eq!(operation("POST", "/messages/batches", version), None);
+    assert_eq!(operation("POST", "/messages/batches", version), Some(Operation::Batches));
+    assert_eq!(operation("POST", "/files", version), Some(Operation::Files));
+    assert_eq!(operation("POST", "/files", None), None);
 }
 
 #[test]

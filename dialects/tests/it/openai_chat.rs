@@ -22,7 +22,13 @@ fn report(findings: &[String]) {
 }
 
 fn envelope() -> Envelope {
-    Envelope { request_id: "r1".into(), model: "named".into(), created: 1_700_000_000, stream_usage: true }
+    Envelope {
+        request_id: "r1".into(),
+        model: "named".into(),
+        created: 1_700_000_000,
+        stream_usage: true,
+        ..Envelope::default()
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! `openai-chat`, case by case: what recordings do not hold, or not by themselves.
 
-use penstock_dialects::codec::{Codec, Envelope, ModelEntry, Operation};
+use penstock_dialects::codec::{Codec, Envelope, Head, ModelEntry, Operation};
 use penstock_dialects::collect::Collector;
 use penstock_dialects::conformance::stream_events;
 use penstock_dialects::ir::{
@@ -219,7 +219,8 @@ fn reasoning_that_vendors_send_twice_is_read_once_and_its_seal_kept() {
 
 #[test]
 fn a_streamed_answer_is_what_the_sdks_read() {
-    let envelope = Envelope { request_id: "r".into(), model: "m".into(), created: 7, stream_usage: true };
+    let envelope =
+        Envelope { request_id: "r".into(), model: "m".into(), created: 7, stream_usage: true, ..Envelope::default() };
     let mut encoder = OpenAiChat.stream_encoder(&envelope);
     let mut out = Vec::new();
     let events = [
@@ -400,8 +401,9 @@ fn faults_are_what_the_sdks_raise() {
             class => *class,
         };
         assert_eq!(read.class, same, "a Penstock behind a Penstock");
-        let stream = String::from_utf8(OpenAiChat.encode_stream_fault(&fault)).unwrap();
-        assert_eq!(stream, format!("data: {whole}\n\n"));
+        let mut stream = Vec::new();
+        OpenAiChat.stream_encoder(&Envelope::default()).fault(&fault, &mut stream);
+        assert_eq!(String::from_utf8(stream).unwrap(), format!("data: {whole}\n\n"));
     }
 }
 
@@ -411,11 +413,17 @@ fn operations_and_models() {
         ("POST", "/chat/completions", Some(Operation::Chat)),
         ("POST", "/embeddings", Some(Operation::Embeddings)),
         ("GET", "/models", Some(Operation::Models)),
+        ("GET", "/models/gpt", Some(Operation::Models)),
+        ("POST", "/images/generations", Some(Operation::Images)),
+        ("DELETE", "/files/file-1", Some(Operation::Files)),
+        ("POST", "/vendors/mistral/v1/ocr", Some(Operation::Passthrough)),
+        ("POST", "/vendors/mistral", None),
         ("GET", "/chat/completions", None),
         ("POST", "/messages", None),
     ];
     for (method, path, operation) in cases {
-        assert_eq!(OpenAiChat.operation(method, path, &|_| None), operation);
+        let head = Head { method, path, query: "", header: &|_| None };
+        assert_eq!(OpenAiChat.recognise(&head).map(|ask| ask.operation), operation, "{method} {path}");
     }
     let list = OpenAiChat.encode_models(&[ModelEntry { id: "a".into(), owner: "b".into() }]);
     let expected =
