@@ -46,7 +46,9 @@ impl Codec for OpenAiChat {
     }
 
     fn recognise(&self, head: &Head<'_>) -> Option<Ask> {
-        operation(head.method, head.path).map(Ask::from)
+        let operation = operation(head.method, head.path)?;
+        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).map(str::to_owned);
+        Some(Ask { model, ..operation.into() })
     }
 
     fn decode_request(&self, body: &[u8]) -> Result<Request, Fault> {
