@@ -62,10 +62,13 @@ impl<'b> Form<'b> {
             let end = next
                 .find_iter(&body[start..])
                 .map(|found| start + found)
-                .find(|end| *end >= start + 2 && body[..*end].ends_with(b"\r\n") && closes(&body[end + delimiter.len()..]))
+                .find(|end| {
+                    *end >= start + 2 && body[..*end].ends_with(b"\r\n") && closes(&body[end + delimiter.len()..])
+                })
                 .ok_or_else(|| refused("the last field is not closed"))?;
             let field = field(body, start..end)?;
-            if field.filename.is_none() && fields.iter().any(|other| other.name == field.name && !is_list(&field.name)) {
+            if field.filename.is_none() && fields.iter().any(|other| other.name == field.name && !is_list(&field.name))
+            {
                 return Err(refused(format!("{}: the form has this field twice", field.name)));
             }
             fields.push(field);
@@ -108,7 +111,9 @@ impl<'b> Form<'b> {
                 None => continue,
                 Some("") => {
                     // The delimiter before the field goes with it.
-                    let delimiter = memmem::rfind(&self.body[..field.part.start], format!("--{}", self.boundary).as_bytes()).unwrap_or(field.part.start);
+                    let delimiter =
+                        memmem::rfind(&self.body[..field.part.start], format!("--{}", self.boundary).as_bytes())
+                            .unwrap_or(field.part.start);
                     out.extend_from_slice(&self.body[at..delimiter]);
                     at = field.part.end;
                 }

@@ -152,12 +152,12 @@ impl Lifter {
                 }
             }
             Task::Image(image) => {
-                for source in image.images.iter_mut().chain(&mut image.mask) {
+                for source in image.images.iter_mut().chain(image.mask.as_mut()) {
                     self.source(source);
                 }
             }
             Task::Video(video) => {
-                for source in &mut video.image {
+                if let Some(source) = &mut video.image {
                     self.source(source);
                 }
             }

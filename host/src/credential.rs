@@ -27,10 +27,7 @@ impl Credential {
     ///
     /// # Errors
     /// What `fetch` says; nothing is kept then.
-    pub async fn get<E>(
-        &self,
-        fetch: impl Future<Output = Result<(Secret, Duration), E>>,
-    ) -> Result<Arc<Secret>, E> {
+    pub async fn get<E>(&self, fetch: impl Future<Output = Result<(Secret, Duration), E>>) -> Result<Arc<Secret>, E> {
         let mut place = self.0.lock().await;
         if let Some(held) = place.as_ref().filter(|held| Instant::now() < held.until) {
             return Ok(Arc::clone(&held.secret));

@@ -56,8 +56,7 @@ impl Asked {
         let (dialect, ask) = penstock_dialects::recognise(&words, dialects)?;
         let Ask { operation, model, streaming, array } = ask;
         let told = !operation.is_canonical() || model.is_some();
-        let place =
-            || Place { method: head.method.clone(), path: path.to_owned(), query: without_credentials(query) };
+        let place = || Place { method: head.method.clone(), path: path.to_owned(), query: without_credentials(query) };
         Some(Self { dialect, operation, model, streaming, array, place: told.then(place) })
     }
 }

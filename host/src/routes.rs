@@ -171,13 +171,19 @@ impl Models {
         serving.sort_by(|a, b| a.name.cmp(&b.name));
         let names = || serving.iter().map(|vendor| &*vendor.name).collect::<Vec<_>>().join(", ");
         let vendor = match named {
-            Some(name) => serving.iter().find(|vendor| &*vendor.name == name).ok_or_else(|| {
-                format!("no vendor {name:?} that serves {operation}; there are: {}", names())
-            })?,
+            Some(name) => serving
+                .iter()
+                .find(|vendor| &*vendor.name == name)
+                .ok_or_else(|| format!("no vendor {name:?} that serves {operation}; there are: {}", names()))?,
             None => match serving.as_slice() {
                 [vendor] => vendor,
                 [] => return Err(format!("no vendor serves {operation}")),
-                _ => return Err(format!("name a vendor in the header penstock-vendor; {operation} is served by: {}", names())),
+                _ => {
+                    return Err(format!(
+                        "name a vendor in the header penstock-vendor; {operation} is served by: {}",
+                        names()
+                    ));
+                }
             },
         };
         Ok(Target { id: Arc::clone(&vendor.name), ..Target::plain(vendor, "") })

@@ -166,7 +166,8 @@ impl Adapter {
     /// # Errors
     /// That it broke; its own word is the fault that it gives.
     pub fn reject(&self, status: u16, headers: &[Pair<'_>], body: &[u8]) -> Result<ir::Fault, CallError> {
-        let reject = |store: &mut Store<Imports>, guest: &AdapterRole| guest.adapter.call_reject(store, status, headers, body);
+        let reject =
+            |store: &mut Store<Imports>, guest: &AdapterRole| guest.adapter.call_reject(store, status, headers, body);
         self.pool.call("adapter.reject", reject).map(convert::fault)
     }
 }
@@ -206,8 +207,9 @@ impl Exchange {
 
     fn send(&mut self, batch: &[wit::Frame<'_>]) -> Result<Step, CallError> {
         let resource = self.resource;
-        let frames =
-            |store: &mut Store<Imports>, guest: &AdapterRole| guest.adapter.exchange().call_frames(store, resource, batch);
+        let frames = |store: &mut Store<Imports>, guest: &AdapterRole| {
+            guest.adapter.exchange().call_frames(store, resource, batch)
+        };
         let step = self.lease.call("adapter.exchange.frames", frames)?;
         self.checked(step)
     }

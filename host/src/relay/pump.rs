@@ -162,11 +162,7 @@ pub struct Translator {
 impl Translator {
     /// A translation into a stream of the caller's dialect. `parser` cuts the upstream's answer.
     #[must_use]
-    pub fn streaming(
-        exchange: Exchange,
-        parser: Option<Parser>,
-        encoder: Box<dyn StreamEncoder>,
-    ) -> Self {
+    pub fn streaming(exchange: Exchange, parser: Option<Parser>, encoder: Box<dyn StreamEncoder>) -> Self {
         Self::new(exchange, parser, Output::Stream(encoder))
     }
 
