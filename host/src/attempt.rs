@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use penstock_dialects::codec::{Envelope, Operation};
+use penstock_dialects::codec::{Codec, Envelope, Operation};
 use penstock_dialects::framing::{Kind as Frames, Parser};
 use penstock_dialects::ir::{Fault, Usage};
 use penstock_dialects::splice::is_json as is_json_text;
@@ -29,6 +29,7 @@ use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod journal;
+mod realtime;
 mod wire;
 
 pub use journal::{Journal, Recorded};
@@ -138,6 +139,12 @@ impl<'a> Asking<'a> {
             }
         }
         self.translate(target, &call, last).await
+    }
+
+    /// The caller's dialect.
+    #[must_use]
+    pub fn dialect(&self) -> &'static dyn Codec {
+        self.inbound.asked.dialect
     }
 
     fn unsupported(&self, target: &Target, why: &str) -> Failure {

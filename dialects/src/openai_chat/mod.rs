@@ -11,6 +11,7 @@ mod content;
 mod fault;
 mod plain;
 mod reading;
+mod realtime;
 mod request;
 mod rules;
 mod seal;
@@ -81,6 +82,10 @@ impl Codec for OpenAiChat {
 
     fn whole_usage(&self, body: &[u8]) -> Option<Usage> {
         tap::whole_usage(body)
+    }
+
+    fn realtime_usage(&self, message: &[u8]) -> Option<Usage> {
+        realtime::usage(message)
     }
 
     fn encode_request(&self, request: &Request) -> (Vec<u8>, Vec<String>) {
