@@ -17,6 +17,8 @@ pub(super) struct Case {
     pub(super) operation: String,
     /// Wire language, if it has a name.
     pub(super) protocol: Option<String>,
+    /// Model that was asked for; empty if that is not known.
+    pub(super) model: String,
     /// HTTP status of the answer.
     pub(super) status: u16,
     /// Whether the answer is a stream of server-sent events.
@@ -88,6 +90,7 @@ fn read_one(root: &Path, folder: &Path) -> anyhow::Result<Option<Case>> {
         vendor,
         operation: text("operation"),
         protocol: meta["protocol"].as_str().map(str::to_owned),
+        model: text("model"),
         status: u16::try_from(status)?,
         streamed: text("framing").starts_with("sse"),
         headers: headers(&meta["response_headers"]),
