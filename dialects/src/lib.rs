@@ -14,6 +14,7 @@ pub mod splice;
 pub mod task;
 
 pub mod anthropic_messages;
+pub mod dashscope_native;
 pub mod openai_chat;
 
 use codec::{Ask, Codec, Head};
