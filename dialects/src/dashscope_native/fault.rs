@@ -40,10 +40,12 @@ const CODES: &[(&str, FaultClass)] = &[
     ("SystemError", FaultClass::Overloaded),
 ];
 
-/// Reads an answer that is not 2xx. `header` looks a response header up by its lower-case name.
+/// Reads an answer that is not 2xx: JSON, or the one event of a stream that did not come to be. `header` looks a response
+/// header up by its lower-case name.
 #[must_use]
 pub fn decode_fault<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {
-    let mut fault = OpenAiChat.decode_fault(status, header, body);
+    let data = body.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"data:"));
+    let mut fault = OpenAiChat.decode_fault(status, header, data.unwrap_or(body).trim_ascii());
     if let Some(class) = fault.code.as_deref().and_then(class_of) {
         fault.class = class;
     }
@@ -106,6 +108,14 @@ mod tests {
             assert_eq!(fault.message, message);
             assert_eq!(in_band(&body, false).map(|fault| fault.class), Some(expected), "in band: {code} {message}");
         }
+    }
+
+    #[test]
+    fn an_error_that_is_written_as_an_event_is_read() {
+        let body =
+            b"id:1\nevent:error\n:HTTP_STATUS/429\ndata:{\"code\":\"Throttling\",\"message\":\"Slow down.\"}\n\n";
+        let fault = decode_fault(429, &|_| None, body);
+        assert_eq!((fault.class, fault.message.as_str()), (FaultClass::RateLimit, "Slow down."));
     }
 
     #[test]
