@@ -116,16 +116,20 @@ fn rerank(task: &Rerank) -> Asked {
     extend(&mut parameters, &task.extensions, &["instruct"], &[], &mut dropped);
     let mut input = Map::new();
     set(&mut input, "query", Some(task.query.as_str()));
-    set(&mut input, "documents", Some(task.documents.iter().map(document).cloned().collect::<Vec<_>>()));
+    set(&mut input, "documents", Some(documents(&task.documents)));
     asked(TEXT_RERANK, &task.model, &input, &parameters, dropped)
 }
 
-/// Text models take texts only, so `{"text": …}` is one.
-fn document(stated: &Value) -> &Value {
-    match stated.as_object() {
-        Some(members) if members.len() == 1 => members.get("text").unwrap_or(stated),
-        _ => stated,
-    }
+/// Models of texts take a list of strings; models that also see take a list of objects.
+fn documents(stated: &[Value]) -> Vec<Value> {
+    let text = |document: &Value| match document {
+        Value::Object(members) if members.len() == 1 => members.get("text").filter(|text| text.is_string()).cloned(),
+        Value::String(_) => Some(document.clone()),
+        _ => None,
+    };
+    let texts: Option<Vec<Value>> = stated.iter().map(text).collect();
+    let object = |document: &Value| if document.is_string() { json!({ "text": document }) } else { document.clone() };
+    texts.unwrap_or_else(|| stated.iter().map(object).collect())
 }
 
 fn image(task: &Image) -> Asked {
