@@ -13,8 +13,11 @@ pub mod framing;
 pub mod ir;
 pub mod splice;
 pub mod task;
+pub mod vendor;
 
 pub mod anthropic_messages;
+pub mod dashscope_native;
+pub mod ollama_native;
 pub mod openai_chat;
 
 use codec::{Ask, Codec, Head};
