@@ -56,10 +56,12 @@ fn member(name: &str, value: &Value, written: &mut Map<String, Value>) {
 }
 
 fn admit_null(schema: &mut Map<String, Value>) {
-    match (schema.get_mut("type"), schema.get_mut("anyOf")) {
-        (Some(kind @ Value::String(_)), _) => *kind = json!([kind.take(), "null"]),
-        (None, Some(Value::Array(parts))) => parts.push(json!({"type": "null"})),
-        _ => {}
+    if let Some(kind) = schema.get_mut("type") {
+        if kind.is_string() {
+            *kind = json!([kind.take(), "null"]);
+        }
+    } else if let Some(Value::Array(parts)) = schema.get_mut("anyOf") {
+        parts.push(json!({"type": "null"}));
     }
     if let Some(Value::Array(values)) = schema.get_mut("enum")
         && !values.contains(&Value::Null)
