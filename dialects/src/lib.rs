@@ -18,12 +18,13 @@ pub mod vendor;
 pub mod anthropic_messages;
 pub mod dashscope_native;
 pub mod ollama_native;
+pub mod gemini;
 pub mod openai_chat;
 
 use codec::{Ask, Codec, Head};
 
 /// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages];
+pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages, &gemini::Gemini];
 
 /// The dialect of this name.
 #[must_use]
