@@ -8,14 +8,14 @@
 
 mod asking;
 mod content;
-mod fault;
+pub(crate) mod fault;
 mod plain;
 mod reading;
 mod request;
 mod rules;
 mod seal;
 mod tap;
-mod usage;
+pub(crate) mod usage;
 mod writing;
 
 use serde_json::json;
