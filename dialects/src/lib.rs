@@ -15,16 +15,26 @@ pub mod splice;
 pub mod task;
 pub mod vendor;
 
+mod fields;
+
 pub mod anthropic_messages;
 pub mod dashscope_native;
 pub mod ollama_native;
 pub mod gemini;
 pub mod openai_chat;
+pub mod openai_completions;
+pub mod openai_responses;
 
 use codec::{Ask, Codec, Head};
 
 /// Every dialect that a caller may speak.
 pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages, &gemini::Gemini];
+pub static ALL: &[&dyn Codec] = &[
+    &openai_chat::OpenAiChat,
+    &openai_completions::OpenAiCompletions,
+    &openai_responses::OpenAiResponses,
+    &anthropic_messages::AnthropicMessages,
+];
 
 /// The dialect of this name.
 #[must_use]

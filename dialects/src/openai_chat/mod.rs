@@ -8,7 +8,7 @@
 
 mod asking;
 mod content;
-mod fault;
+pub(crate) mod fault;
 mod plain;
 mod reading;
 mod realtime;
@@ -16,7 +16,7 @@ mod request;
 mod rules;
 mod seal;
 mod tap;
-mod usage;
+pub(crate) mod usage;
 mod writing;
 
 use serde_json::json;

@@ -15,7 +15,7 @@ const HIDDEN: &str = "hidden";
 const INPUT_AUDIO: &str = "input-audio";
 
 /// Reads a usage object; none if it counts nothing.
-pub(super) fn read(stated: &Value) -> Option<Usage> {
+pub(crate) fn read(stated: &Value) -> Option<Usage> {
     let prompt = first(stated, &["/prompt_tokens", "/input_tokens"]);
     let completion = first(stated, &["/completion_tokens", "/output_tokens"]);
     if prompt.is_none() && completion.is_none() {
@@ -24,8 +24,12 @@ pub(super) fn read(stated: &Value) -> Option<Usage> {
     let (prompt, completion) = (prompt.unwrap_or_default(), completion.unwrap_or_default());
     let total = count(stated, "/total_tokens");
     let (input, cache_read, cache_write) = input_buckets(stated, prompt);
-    let stated_reasoning =
-        first(stated, &["/completion_tokens_details/reasoning_tokens", "/reasoning_tokens"]).unwrap_or_default();
+    const REASONING: &[&str] = &[
+        "/completion_tokens_details/reasoning_tokens",
+        "/output_tokens_details/reasoning_tokens",
+        "/reasoning_tokens",
+    ];
+    let stated_reasoning = first(stated, REASONING).unwrap_or_default();
     let both = prompt.saturating_add(completion);
     let outside = stated_reasoning > 0 && total == Some(both.saturating_add(stated_reasoning));
     let (output, reasoning) = if outside {
@@ -47,7 +51,7 @@ pub(super) fn read(stated: &Value) -> Option<Usage> {
 }
 
 /// Writes a usage object.
-pub(super) fn write(usage: &Usage) -> Value {
+pub(crate) fn write(usage: &Usage) -> Value {
     json!({
         "prompt_tokens": usage.input_total(),
         "completion_tokens": usage.output_total(),
@@ -65,7 +69,11 @@ fn input_buckets(stated: &Value, prompt: u64) -> (u64, u64, u64) {
         "/prompt_cache_hit_tokens",
         "/input_tokens_details/cached_tokens",
     ];
-    const WRITTEN: &[&str] = &["/prompt_tokens_details/cache_write_tokens", "/cache_creation_input_tokens"];
+    const WRITTEN: &[&str] = &[
+        "/prompt_tokens_details/cache_write_tokens",
+        "/cache_creation_input_tokens",
+        "/input_tokens_details/cache_write_tokens",
+    ];
     let read = first(stated, READ).unwrap_or_default();
     let written = first(stated, WRITTEN).unwrap_or_default();
     // A cache larger than the prompt is not part of it.
