@@ -15,12 +15,14 @@ pub mod splice;
 pub mod task;
 
 pub mod anthropic_messages;
+pub mod bedrock_converse;
 pub mod openai_chat;
 
 use codec::{Ask, Codec, Head};
 
 /// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages];
+pub static ALL: &[&dyn Codec] =
+    &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages, &bedrock_converse::BedrockConverse];
 
 /// The dialect of this name.
 #[must_use]
