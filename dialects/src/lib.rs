@@ -21,6 +21,7 @@ pub mod anthropic_messages;
 pub mod dashscope_native;
 pub mod ollama_native;
 pub mod gemini;
+pub mod bedrock_converse;
 pub mod openai_chat;
 pub mod openai_completions;
 pub mod openai_responses;
@@ -35,6 +36,8 @@ pub static ALL: &[&dyn Codec] = &[
     &openai_responses::OpenAiResponses,
     &anthropic_messages::AnthropicMessages,
 ];
+pub static ALL: &[&dyn Codec] =
+    &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages, &bedrock_converse::BedrockConverse];
 
 /// The dialect of this name.
 #[must_use]
