@@ -41,12 +41,14 @@ extern crate self as penstock_sdk;
 
 pub mod adapter;
 pub mod call;
+pub mod compatible;
 pub mod config;
 pub mod dialect;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
 pub mod policy;
+pub mod relayed;
 pub mod secrets;
 pub mod state;
 
