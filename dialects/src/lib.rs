@@ -8,6 +8,7 @@ pub mod codec;
 pub mod collect;
 pub mod conformance;
 pub mod estimate;
+pub mod form;
 pub mod framing;
 pub mod ir;
 pub mod splice;
