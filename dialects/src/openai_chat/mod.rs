@@ -4,7 +4,8 @@
 //! What we write is what OpenAI documents; what we read is what recorded vendors send. The parts: [`request`] reads a
 //! caller's request, [`asking`] writes one to a vendor, [`reading`] reads a vendor's answer ([`plain`] most
 //! of its chunks), [`writing`] writes one to a caller, [`fault`] does both for errors (its words are in [`rules`]),
-//! [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged, [`tap`] watches what is relayed.
+//! [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged, [`tap`] watches what is relayed,
+//! [`ways`] is what operators can say of vendors that are compatible in their own way.
 
 mod asking;
 mod content;
@@ -17,6 +18,7 @@ mod rules;
 mod seal;
 mod tap;
 pub(crate) mod usage;
+pub mod ways;
 mod writing;
 
 use serde_json::json;

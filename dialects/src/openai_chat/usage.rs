@@ -86,7 +86,8 @@ fn first(stated: &Value, pointers: &[&str]) -> Option<u64> {
     pointers.iter().find_map(|pointer| count(stated, pointer))
 }
 
-fn count(stated: &Value, pointer: &str) -> Option<u64> {
+/// A count at a JSON pointer.
+pub(super) fn count(stated: &Value, pointer: &str) -> Option<u64> {
     let number = stated.pointer(pointer)?;
     #[allow(
         clippy::cast_possible_truncation,
