@@ -8,10 +8,13 @@ pub mod codec;
 pub mod collect;
 pub mod conformance;
 pub mod estimate;
+mod fields;
 pub mod framing;
 pub mod ir;
+pub mod settle;
 pub mod splice;
 pub mod task;
+pub mod vectors;
 
 pub mod anthropic_messages;
 pub mod openai_chat;

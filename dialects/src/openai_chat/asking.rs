@@ -350,6 +350,14 @@ fn response_format(format: &Format) -> Value {
     }
 }
 
+/// A text or a medium as a part; none if the dialect cannot carry it.
+pub(super) fn plain_part(content: &Content) -> Option<Value> {
+    match content {
+        Content::Text { text, .. } => Some(json!({ "type": "text", "text": text })),
+        content => medium(content),
+    }
+}
+
 /// A medium as a part; none if the dialect cannot carry it.
 fn medium(content: &Content) -> Option<Value> {
     let Content::Media { kind, source, title, detail } = content else { return None };
@@ -380,7 +388,8 @@ fn medium(content: &Content) -> Option<Value> {
     }
 }
 
-fn url(source: &Source) -> Option<String> {
+/// A source as a URL; none if it is neither at one nor in the request.
+pub(super) fn url(source: &Source) -> Option<String> {
     match source {
         Source::Url { url } => Some(url.clone()),
         Source::Base64 { media_type, data } => Some(format!("data:{media_type};base64,{data}")),
