@@ -58,11 +58,6 @@ impl Fields {
         self.members.get(name)
     }
 
-    /// Puts a member back.
-    pub(crate) fn put(&mut self, name: &str, value: Value) {
-        self.members.insert(name.to_owned(), value);
-    }
-
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.members.shift_remove(name)
     }

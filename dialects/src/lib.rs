@@ -17,12 +17,18 @@ pub mod task;
 pub mod vectors;
 
 pub mod anthropic_messages;
+pub mod cohere_v2;
 pub mod openai_chat;
 
 use codec::{Ask, Codec, Head};
 
 /// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages];
+pub static ALL: &[&dyn Codec] = &[
+    // Before `openai-chat`, which knows `/rerank` and `/models`, too: where both are allowed it is asked first.
+    &cohere_v2::CohereV2,
+    &openai_chat::OpenAiChat,
+    &anthropic_messages::AnthropicMessages,
+];
 
 /// The dialect of this name.
 #[must_use]

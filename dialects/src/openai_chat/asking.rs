@@ -314,7 +314,7 @@ fn set(body: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>
 }
 
 /// 1.0 as 1, as callers write it.
-fn number(value: f64) -> Value {
+pub(crate) fn number(value: f64) -> Value {
     #[allow(clippy::cast_possible_truncation, reason = "only whole numbers below 1e15 are cast")]
     let whole = (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64);
     whole.map_or(Value::from(value), Value::from)

@@ -27,6 +27,8 @@ mod writing;
 use serde_json::json;
 
 pub use asking::Style;
+pub(crate) use asking::number;
+pub(crate) use fault::without_keys;
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
