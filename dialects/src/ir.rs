@@ -326,6 +326,25 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// Adds another exchange's tokens; what the vendor stated of them is not kept.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, more) in [
+            (&mut self.input, other.input),
+            (&mut self.cache_read, other.cache_read),
+            (&mut self.cache_write, other.cache_write),
+            (&mut self.output, other.output),
+            (&mut self.reasoning, other.reasoning),
+        ] {
+            *mine = mine.saturating_add(more);
+        }
+        for (name, more) in &other.more {
+            match self.more.iter_mut().find(|(known, _)| known == name) {
+                Some((_, mine)) => *mine = mine.saturating_add(*more),
+                None => self.more.push((name.clone(), *more)),
+            }
+        }
+    }
+
     /// All input tokens.
     #[must_use]
     pub fn input_total(&self) -> u64 {

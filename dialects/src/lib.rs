@@ -9,6 +9,7 @@ pub mod collect;
 pub mod conformance;
 pub mod estimate;
 mod fields;
+pub mod form;
 pub mod framing;
 pub mod ir;
 pub mod settle;

@@ -152,7 +152,8 @@ fn asked(upstream: &adapter::Upstream) -> Result<Upstream, Failed> {
         adapter::Framing::Whole => None,
         adapter::Framing::Sse => Some(Kind::Sse),
         adapter::Framing::JsonLines => Some(Kind::JsonLines),
-        other => return Err(Failed::Broken(format!("the test kit cannot cut {other:?} yet"))),
+        adapter::Framing::JsonArray => Some(Kind::JsonArray),
+        adapter::Framing::AwsEventStream => Some(Kind::AwsEventStream),
     };
     Ok(Upstream { json: json!(upstream), framing })
 }

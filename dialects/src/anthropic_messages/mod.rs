@@ -58,7 +58,8 @@ impl Codec for AnthropicMessages {
             (_, path) if is_below(path, "/messages/batches") => Operation::Batches,
             _ => return None,
         };
-        Some(operation.into())
+        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).map(str::to_owned);
+        Some(Ask { model, ..operation.into() })
     }
 
     fn decode_request(&self, body: &[u8]) -> Result<Request, Fault> {

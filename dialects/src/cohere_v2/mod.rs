@@ -62,7 +62,8 @@ impl Codec for CohereV2 {
     }
 
     fn recognise(&self, head: &Head<'_>) -> Option<Ask> {
-        operation(head).map(Ask::from)
+        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).map(str::to_owned);
+        Some(Ask { model, ..operation(head)?.into() })
     }
 
     fn decode_request(&self, body: &[u8]) -> Result<Request, Fault> {

@@ -12,6 +12,7 @@ mod content;
 mod fault;
 mod plain;
 mod reading;
+mod realtime;
 mod request;
 mod rules;
 mod seal;
@@ -55,7 +56,9 @@ impl Codec for OpenAiChat {
     }
 
     fn recognise(&self, head: &Head<'_>) -> Option<Ask> {
-        operation(head.method, head.path).map(Ask::from)
+        let operation = operation(head.method, head.path)?;
+        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).map(str::to_owned);
+        Some(Ask { model, ..operation.into() })
     }
 
     fn decode_request(&self, body: &[u8]) -> Result<Request, Fault> {
@@ -96,6 +99,10 @@ impl Codec for OpenAiChat {
 
     fn whole_usage(&self, body: &[u8]) -> Option<Usage> {
         tap::whole_usage(body)
+    }
+
+    fn realtime_usage(&self, message: &[u8]) -> Option<Usage> {
+        realtime::usage(message)
     }
 
     fn encode_request(&self, request: &Request) -> (Vec<u8>, Vec<String>) {

@@ -4,6 +4,7 @@
 
 use penstock_dialects::codec::Codec;
 use penstock_dialects::collect::Collector;
+use penstock_dialects::conformance::stream_kind;
 use penstock_dialects::framing::Frame;
 use penstock_dialects::ir::{Content, Event, Response, Usage};
 use serde_json::{Value, json};
@@ -37,7 +38,8 @@ fn read_whole(case: &Case, codec: &'static dyn Codec, failures: &mut Vec<Failure
 }
 
 fn read_stream(case: &Case, codec: &'static dyn Codec, failures: &mut Vec<Failure>) -> Result<Response, Failure> {
-    let frames = splits::frames_of(&[&case.body]).map_err(|reason| Failure::new("framing", reason))?;
+    let kind = stream_kind(codec, &case.body);
+    let frames = splits::frames_of(kind, &[&case.body]).map_err(|reason| Failure::new("framing", reason))?;
     let mut read = Response::default();
     for answer in answers(&frames) {
         let response = fold(&splits::events(codec, answer));
