@@ -8,6 +8,7 @@
 //! - *media apart*: what pictures, films and sound count is a bucket of its own, which the expectation may have in its sum;
 //! - *two answers*: a file into which a recorder has put the answers to two requests, whose expectation mixes them by block
 //!   index, is only held to be readable: the protocol knows one answer in a stream;
+//! - *tool plan*: the expectation of a Cohere answer states its tool plan apart from its reasoning, where it is read to;
 //! - *refusal*, *sequence*: the expectation calls a refusal a content filter, and a stop sequence a stop.
 
 use serde_json::Value;
@@ -100,7 +101,11 @@ pub fn compare(response: &Response, expected: &Value) -> Result<(), Vec<String>>
     let reasoning = gather(|content| if let Content::Reasoning { text, .. } = content { Some(text) } else { None });
     let refusal = gather(|content| if let Content::Refusal { text } = content { Some(text) } else { None });
     differ("text", &Value::from(text), &expected["text"], &mut found);
-    differ("reasoning", &Value::from(reasoning), &expected["reasoning"], &mut found);
+    let stated = expected["reasoning"].as_str().map(|told| {
+        let plan = expected["tool_plan"].as_str().unwrap_or_default();
+        Value::from(format!("{plan}{told}"))
+    });
+    differ("reasoning", &Value::from(reasoning), &stated.unwrap_or_default(), &mut found);
     differ("refusal", &Value::from(refusal), expected.get("refusal").unwrap_or(&Value::from("")), &mut found);
     differ("tool_calls", &tool_calls(response), &expected["tool_calls"], &mut found);
     if let Some(model) = expected["model"].as_str() {
