@@ -8,17 +8,17 @@ pub mod codec;
 pub mod collect;
 pub mod conformance;
 pub mod estimate;
-mod fields;
-mod members;
 pub mod form;
 pub mod framing;
 pub mod ir;
 pub mod settle;
 pub mod splice;
 pub mod task;
+pub mod vectors;
 pub mod vendor;
 
 mod fields;
+mod members;
 
 pub mod anthropic_messages;
 pub mod bedrock_converse;
@@ -26,9 +26,6 @@ pub mod cohere_v2;
 pub mod dashscope_native;
 pub mod gemini;
 pub mod ollama_native;
-pub mod vectors;
-
-pub mod anthropic_messages;
 pub mod openai_chat;
 pub mod openai_completions;
 pub mod openai_responses;
@@ -44,11 +41,6 @@ pub static ALL: &[&dyn Codec] = &[
     &anthropic_messages::AnthropicMessages,
     &gemini::Gemini,
     &bedrock_converse::BedrockConverse,
-/// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[
-    // Before `openai-chat`, which knows `/rerank` and `/models`, too: where both are allowed it is asked first.
-    &openai_chat::OpenAiChat,
-    &anthropic_messages::AnthropicMessages,
 ];
 
 /// The dialect of this name.
