@@ -273,7 +273,8 @@ impl Writer<'_> {
         if request.streaming {
             body.insert("stream".to_owned(), Value::from(true));
         }
-        if request.stream_usage {
+        // Refused beside an answer that is no stream; callers of other dialects always ask for it.
+        if request.stream_usage && request.streaming {
             body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
         }
     }
