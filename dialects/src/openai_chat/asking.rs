@@ -273,8 +273,7 @@ impl Writer<'_> {
         if request.streaming {
             body.insert("stream".to_owned(), Value::from(true));
         }
-        // Refused beside an answer that is no stream; callers of other dialects always ask for it.
-        if request.stream_usage && request.streaming {
+        if request.stream_usage {
             body.insert("stream_options".to_owned(), json!({ "include_usage": true }));
         }
     }
