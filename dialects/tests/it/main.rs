@@ -10,6 +10,7 @@
 
 mod anthropic;
 mod framing;
+mod gemini;
 mod openai_chat;
 mod openai_chat_cases;
 mod recordings;
