@@ -9,6 +9,7 @@
 )]
 
 mod anthropic;
+mod bedrock;
 mod framing;
 mod openai_chat;
 mod openai_chat_cases;
