@@ -14,4 +14,5 @@ mod framing;
 mod openai_chat;
 mod openai_chat_cases;
 mod recordings;
+mod responses;
 mod splice;

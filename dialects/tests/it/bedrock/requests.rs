@@ -354,16 +354,9 @@ fn media_that_the_api_takes_go_and_others_are_told() {
 type SamplingCase = (&'static str, Request, Value, Value, Value, &'static [&'static str]);
 
 fn sampling_cases() -> Vec<SamplingCase> {
-    let reasoning = |effort: Option<&str>, budget_tokens: Option<u64>| {
-        Some(Reasoning { enabled: None, effort: effort.map(str::to_owned), budget_tokens })
-    };
     let plain = Request::default;
     let hot = Request { temperature: Some(1.5), top_p: Some(0.9), top_k: Some(5), seed: Some(1), ..plain() };
-    let thinks = |effort, budget| Request { reasoning: reasoning(effort, budget), top_k: Some(5), ..plain() };
     let ceiling = Request { output_tokens_max: Some(9000), stop: vec!["a".into(), " ".into()], ..plain() };
-    let hard = Request { temperature: Some(0.5), output_tokens_max: Some(9), ..thinks(Some("max"), None) };
-    let gpt = "openai.gpt-oss-120b-1:0";
-    let profile = "arn:aws:bedrock:us-east-1:1:application-inference-profile/x";
     let null = || Value::Null;
     vec![
         (CLAUDE, plain(), null(), null(), null(), &[]),
@@ -392,6 +385,20 @@ fn sampling_cases() -> Vec<SamplingCase> {
             null(),
             &["temperature", "top_k", "seed"],
         ),
+    ]
+}
+
+fn thinking_cases() -> Vec<SamplingCase> {
+    let reasoning = |effort: Option<&str>, budget_tokens: Option<u64>| {
+        Some(Reasoning { enabled: None, effort: effort.map(str::to_owned), budget_tokens })
+    };
+    let thinks =
+        |effort, budget| Request { reasoning: reasoning(effort, budget), top_k: Some(5), ..Request::default() };
+    let hard = Request { temperature: Some(0.5), output_tokens_max: Some(9), ..thinks(Some("max"), None) };
+    let gpt = "openai.gpt-oss-120b-1:0";
+    let profile = "arn:aws:bedrock:us-east-1:1:application-inference-profile/x";
+    let null = || Value::Null;
+    vec![
         (
             CLAUDE,
             thinks(None, Some(2000)),
@@ -447,7 +454,7 @@ fn sampling_cases() -> Vec<SamplingCase> {
 
 #[test]
 fn each_family_of_models_is_asked_in_its_own_words() {
-    for (model, request, config, fields, effort, expected) in sampling_cases() {
+    for (model, request, config, fields, effort, expected) in sampling_cases().into_iter().chain(thinking_cases()) {
         let (body, dropped) = written(&Request { messages: asks(model).messages, model: model.into(), ..request });
         let member = |name: &str| body.get(name).cloned().unwrap_or_default();
         assert_eq!(member("inferenceConfig"), config, "{model}");
