@@ -2,6 +2,14 @@
 //! Holds the adapter against recorded exchanges of the vendor: every answer through its exchange, wherever the network
 //! cuts it, and what it asks against what was asked.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "the helpers of tests fail and speak like tests"
+)]
+
 #[path = "../../../../dialects/tests/it/recordings.rs"]
 mod recordings;
 
@@ -169,7 +177,7 @@ fn header<'u>(upstream: &'u Upstream, name: &str) -> Option<&'u str> {
     if let PlacedValue::Text(text) = &placed.value { Some(text) } else { None }
 }
 
-fn assert_asks_as_recorded(exchange: &Exchange, upstream: &Upstream, written: Value, recorded: Value) {
+fn assert_asks_as_recorded(exchange: &Exchange, upstream: &Upstream, written: &Value, recorded: &Value) {
     let url = exchange.request["url"].as_str().unwrap();
     assert_eq!(Some(upstream.path.as_str()), url.split_once("/api/v1").map(|(_, path)| path), "{}", exchange.name);
     for name in ["x-dashscope-sse", "x-dashscope-async"] {
@@ -190,7 +198,7 @@ fn conversations_are_asked_for_as_they_were() {
         if is_chat && exchange.ok() {
             let request = serde_json::to_value(canonical(body)).unwrap();
             let (_, upstream) = open("chat", body["model"].as_str().unwrap(), &request);
-            assert_asks_as_recorded(exchange, &upstream, plain(written(&upstream)), plain(body.clone()));
+            assert_asks_as_recorded(exchange, &upstream, &plain(written(&upstream)), &plain(body.clone()));
             asked += 1;
         }
     }
@@ -227,7 +235,7 @@ fn rankings_are_asked_for_and_read_as_recorded() {
             task[name] = parameters[name].clone();
         }
         let (mut open, upstream) = open("rerank", body["model"].as_str().unwrap(), &task);
-        assert_asks_as_recorded(&exchange, &upstream, written(&upstream), body.clone());
+        assert_asks_as_recorded(&exchange, &upstream, &written(&upstream), body);
         if !exchange.ok() {
             let fault = adapter().reject(400, &Pairs::default(), &exchange.answer);
             assert_eq!(fault.class, FaultClass::ModelNotFound);
@@ -289,7 +297,7 @@ fn jobs_are_submitted_followed_and_read_as_recorded() {
             // What the vendor's SDK adds to each film.
             recorded["input"].as_object_mut().unwrap().remove(name);
         }
-        assert_asks_as_recorded(submission, &upstream, written(&upstream), recorded);
+        assert_asks_as_recorded(submission, &upstream, &written(&upstream), &recorded);
         let (mut waits, mut walk) = (Vec::new(), Vec::new());
         for (step, answer) in job.iter().enumerate() {
             walk.push(answer);

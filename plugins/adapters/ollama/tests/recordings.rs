@@ -2,6 +2,14 @@
 //! Holds the adapter against recorded exchanges: every answer through its exchange, wherever the network cuts it, and what
 //! it asks against what was asked.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "the helpers of tests fail and speak like tests"
+)]
+
 #[path = "../../../../dialects/tests/it/recordings.rs"]
 mod recordings;
 
