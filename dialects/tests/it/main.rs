@@ -9,6 +9,7 @@
 )]
 
 mod anthropic;
+mod bedrock;
 mod framing;
 mod gemini;
 mod openai_chat;
