@@ -9,8 +9,12 @@
 )]
 
 mod anthropic;
+mod cohere;
+mod cohere_cases;
 mod framing;
 mod openai_chat;
 mod openai_chat_cases;
 mod recordings;
 mod splice;
+mod tasks;
+mod tasks_cases;
