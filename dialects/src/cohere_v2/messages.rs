@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::answer::{arguments, is_citation};
 use super::{NAME, PLAN_SEAL, request};
-use crate::fields::{Fields, wrong};
+use crate::members::{Fields, wrong};
 use crate::ir::{Block, Content, Fault, Message, Role, Source};
 
 /// Name of the extension that holds a document as it came.

@@ -9,7 +9,7 @@
 use serde_json::Value;
 
 use super::{NAME, messages};
-use crate::fields::Fields;
+use crate::members::Fields;
 use crate::ir::{Block, Content, Fault, Format, Message, Reasoning, Request, Role, Source, Tool, ToolChoice};
 
 /// Reads a request.

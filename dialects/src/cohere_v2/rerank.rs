@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::answer::{answer_id, other};
 use super::{NAME, REST, embed, fault, unreadable, usage};
 use crate::codec::Envelope;
-use crate::fields::Fields;
+use crate::members::Fields;
 use crate::ir::{Event, Fault, Finish, Response};
 use crate::task::{RANKING, Rerank};
 

@@ -24,7 +24,7 @@ struct Said {
 }
 
 /// Reads an answer that is not 2xx.
-pub(super) fn decode<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {
+pub(crate) fn decode<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {
     let object: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let mut said = Said { status, ..Said::default() };
     said.read(&object);
@@ -43,7 +43,7 @@ pub(super) fn decode<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, 
 }
 
 /// The error that a 2xx answer or one frame of it states, if any. `named` if the frame says that it is an error.
-pub(super) fn in_band(object: &Value, named: bool) -> Option<Fault> {
+pub(crate) fn in_band(object: &Value, named: bool) -> Option<Fault> {
     let error = &object["error"];
     let stated = match error {
         Value::Null | Value::Bool(false) => false,
@@ -260,7 +260,7 @@ pub(crate) fn without_keys(message: &str) -> String {
 }
 
 /// Writes an error as OpenAI's SDKs read it.
-pub(super) fn encode(fault: &Fault) -> Value {
+pub(crate) fn encode(fault: &Fault) -> Value {
     let (kind, code) = match fault.class {
         FaultClass::Authentication => ("invalid_request_error", Some("invalid_api_key")),
         FaultClass::Permission => ("permission_error", Some("permission_denied")),

@@ -4,12 +4,13 @@
 //! What we write is what OpenAI documents; what we read is what recorded vendors send. The parts: [`request`] reads a
 //! caller's request, [`asking`] writes one to a vendor, [`reading`] reads a vendor's answer ([`plain`] most
 //! of its chunks), [`writing`] writes one to a caller, [`fault`] does both for errors (its words are in [`rules`]),
-//! [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged, [`tap`] watches what is relayed.
-//! [`task`] and its kin are the operations that are no conversation.
+//! [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged, [`tap`] watches what is relayed,
+//! [`ways`] is what operators can say of vendors that are compatible in their own way, [`task`] and its kin are the
+//! operations that are no conversation.
 
 mod asking;
 mod content;
-mod fault;
+pub(crate) mod fault;
 mod plain;
 mod reading;
 mod realtime;
@@ -22,7 +23,8 @@ mod task_embed;
 mod task_image;
 mod task_rerank;
 mod task_video;
-mod usage;
+pub(crate) mod usage;
+pub mod ways;
 mod writing;
 
 use serde_json::json;

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, asking, content, usage};
 use crate::codec::Envelope;
-use crate::fields::{Fields, wrong};
+use crate::members::{Fields, wrong};
 use crate::ir::{Block, Content, Event, Fault, Finish, Response, Usage};
 use crate::task::{EMBEDDING, Embed, EmbedInput};
 use crate::vectors::{self, BASE64, FLOAT, Vector};

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, asking, content, task_embed, usage};
 use crate::codec::Envelope;
-use crate::fields::Fields;
+use crate::members::Fields;
 use crate::ir::{Event, Fault, Response, Source, Usage};
 use crate::settle::picture_fault;
 use crate::task::{IMAGE, IMAGE_FAULT, Image};

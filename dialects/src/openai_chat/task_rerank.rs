@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, task_embed, usage};
 use crate::codec::Envelope;
-use crate::fields::Fields;
+use crate::members::Fields;
 use crate::ir::{Event, Fault, Response, Usage};
 use crate::task::{RANKING, Rerank};
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, fault, task_embed, task_image};
 use crate::codec::Envelope;
-use crate::fields::Fields;
+use crate::members::Fields;
 use crate::ir::{Event, Fault, FaultClass, Response, Usage};
 use crate::task::{VIDEO, Video};
 

@@ -20,7 +20,7 @@ pub(super) const INPUT_IMAGE: &str = "input-image";
 const OUTPUT_IMAGE: &str = "output-image";
 
 /// Reads a usage object; none if it counts nothing.
-pub(super) fn read(stated: &Value) -> Option<Usage> {
+pub(crate) fn read(stated: &Value) -> Option<Usage> {
     let prompt = first(stated, &["/prompt_tokens", "/input_tokens"]);
     let completion = first(stated, &["/completion_tokens", "/output_tokens"]);
     let total = count(stated, "/total_tokens");
@@ -33,8 +33,12 @@ pub(super) fn read(stated: &Value) -> Option<Usage> {
     }
     let (prompt, completion) = (prompt.unwrap_or_default(), completion.unwrap_or_default());
     let (input, cache_read, cache_write) = input_buckets(stated, prompt);
-    let stated_reasoning =
-        first(stated, &["/completion_tokens_details/reasoning_tokens", "/reasoning_tokens"]).unwrap_or_default();
+    const REASONING: &[&str] = &[
+        "/completion_tokens_details/reasoning_tokens",
+        "/output_tokens_details/reasoning_tokens",
+        "/reasoning_tokens",
+    ];
+    let stated_reasoning = first(stated, REASONING).unwrap_or_default();
     let both = prompt.saturating_add(completion);
     let outside = stated_reasoning > 0 && total == Some(both.saturating_add(stated_reasoning));
     let (output, reasoning) = if outside {
@@ -73,7 +77,7 @@ fn pictures(stated: &Value) -> Option<Usage> {
 }
 
 /// Writes a usage object.
-pub(super) fn write(usage: &Usage) -> Value {
+pub(crate) fn write(usage: &Usage) -> Value {
     json!({
         "prompt_tokens": usage.input_total(),
         "completion_tokens": usage.output_total(),
@@ -91,7 +95,11 @@ fn input_buckets(stated: &Value, prompt: u64) -> (u64, u64, u64) {
         "/prompt_cache_hit_tokens",
         "/input_tokens_details/cached_tokens",
     ];
-    const WRITTEN: &[&str] = &["/prompt_tokens_details/cache_write_tokens", "/cache_creation_input_tokens"];
+    const WRITTEN: &[&str] = &[
+        "/prompt_tokens_details/cache_write_tokens",
+        "/cache_creation_input_tokens",
+        "/input_tokens_details/cache_write_tokens",
+    ];
     let read = first(stated, READ).unwrap_or_default();
     let written = first(stated, WRITTEN).unwrap_or_default();
     // A cache larger than the prompt is not part of it.
@@ -104,7 +112,8 @@ fn first(stated: &Value, pointers: &[&str]) -> Option<u64> {
     pointers.iter().find_map(|pointer| count(stated, pointer))
 }
 
-fn count(stated: &Value, pointer: &str) -> Option<u64> {
+/// A count at a JSON pointer.
+pub(super) fn count(stated: &Value, pointer: &str) -> Option<u64> {
     let number = stated.pointer(pointer)?;
     #[allow(
         clippy::cast_possible_truncation,

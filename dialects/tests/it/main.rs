@@ -15,6 +15,7 @@ mod framing;
 mod openai_chat;
 mod openai_chat_cases;
 mod recordings;
+mod responses;
 mod splice;
 mod tasks;
 mod tasks_cases;
