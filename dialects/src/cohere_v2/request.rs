@@ -9,8 +9,8 @@
 use serde_json::Value;
 
 use super::{NAME, messages};
-use crate::members::Fields;
 use crate::ir::{Block, Content, Fault, Format, Message, Reasoning, Request, Role, Source, Tool, ToolChoice};
+use crate::members::Fields;
 
 /// Reads a request.
 pub(super) fn decode(body: &[u8]) -> Result<Request, Fault> {
