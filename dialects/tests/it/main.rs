@@ -10,6 +10,8 @@
 
 mod anthropic;
 mod bedrock;
+mod cohere;
+mod cohere_cases;
 mod framing;
 mod gemini;
 mod openai_chat;
@@ -17,3 +19,5 @@ mod openai_chat_cases;
 mod recordings;
 mod responses;
 mod splice;
+mod tasks;
+mod tasks_cases;
