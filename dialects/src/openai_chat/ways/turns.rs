@@ -60,8 +60,8 @@ impl Turns {
         *self == idle
     }
 
-    /// Does it. Paths of what is lost go to `dropped`.
-    pub(super) fn shape(&self, messages: &mut Vec<Value>, dropped: &mut Vec<String>) {
+    /// Does it to the messages of a request. Paths of what is lost go to `dropped`.
+    pub fn shape(&self, messages: &mut Vec<Value>, dropped: &mut Vec<String>) {
         for (index, message) in messages.iter_mut().enumerate() {
             let Value::Object(message) = message else { continue };
             if let Some(Value::String(role)) = message.get_mut("role")
