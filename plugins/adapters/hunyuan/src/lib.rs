@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Speaks Tencent Hunyuan's own API (<https://cloud.tencent.com/document/product/1729>): `ChatCompletions` of Tencent Cloud's
-//! API 3.0, signed with a SecretId and a SecretKey. Errors come under HTTP 200; only a whole answer has an envelope.
+//! API 3.0, signed with a secret id and a secret key. Errors come under HTTP 200; only a whole answer has an envelope.
 
 mod tc3;
 mod wire;
@@ -17,13 +17,13 @@ use penstock_sdk::prelude::{
 };
 use serde_json::{Map, Value};
 
-/// The secret that holds the SecretKey.
+/// The secret that holds the secret key.
 const KEY: &str = "key";
 
 /// What operators configure.
 #[derive(Debug, Config)]
 pub struct Options {
-    /// The SecretId that belongs to the key. It is no secret by itself: each request names it.
+    /// The id ("AKID…") that belongs to the key. It is no secret by itself: each request names it.
     #[config(min = 1)]
     secret_id: String,
     /// Region, where the service has several ("ap-guangzhou").
@@ -32,7 +32,7 @@ pub struct Options {
     /// Name of the service in signatures.
     #[config(default = "hunyuan", min = 1)]
     service: String,
-    /// Whether the model may look things up ("EnableEnhancement"); none leaves it to the vendor.
+    /// Whether the model may look things up (`EnableEnhancement`); none leaves it to the vendor.
     enhancement: Option<bool>,
 }
 
@@ -128,9 +128,10 @@ impl Exchange for Conversation {
             return Ok(());
         }
         match wire::answer(frame.data) {
-            Ok(chunk) => {
-                let chunk = chunk.to_string();
+            Ok((chunk, usage)) => {
+                let (first, chunk) = (events.len(), chunk.to_string());
                 self.decoder.frame(&Frame { name: frame.name, data: chunk.as_bytes() }, events);
+                state(&usage, &mut events[first..]);
             }
             Err(fault) => {
                 self.failed = true;
@@ -142,8 +143,10 @@ impl Exchange for Conversation {
 
     fn finish(&mut self, answer: &Answer<'_>, events: &mut Vec<Event>) -> Result<Option<Upstream>, Fault> {
         if !answer.body.is_empty() {
-            let chat = wire::answer(answer.body)?.to_string();
-            events.extend(OpenAiChat.decode_response(chat.as_bytes())?);
+            let (chat, usage) = wire::answer(answer.body)?;
+            let first = events.len();
+            events.extend(OpenAiChat.decode_response(chat.to_string().as_bytes())?);
+            state(&usage, &mut events[first..]);
         } else if !self.failed {
             self.decoder.end(events);
         }
@@ -151,11 +154,30 @@ impl Exchange for Conversation {
     }
 }
 
+/// The usage as the vendor has stated it.
+fn state(stated: &str, events: &mut [Event]) {
+    for event in events {
+        if let Event::Usage(usage) = event {
+            stated.clone_into(&mut usage.stated);
+        }
+    }
+}
+
 penstock_sdk::adapter!(Hunyuan, signing);
 
 #[cfg(test)]
 mod tests {
-    use super::Hunyuan;
+    use super::{Answer, Conversation, Exchange, FaultClass, Hunyuan, OpenAiChat, Pairs};
+    use penstock_sdk::dialects::codec::Codec;
+
+    #[test]
+    fn an_error_that_comes_whole_ends_a_stream() {
+        let mut conversation = Conversation { decoder: OpenAiChat.stream_decoder(), failed: false };
+        let body = br#"{"Response":{"Error":{"Code":"LimitExceeded","Message":"too many at once"},"RequestId":"r"}}"#;
+        let answer = Answer { status: 200, headers: &Pairs::default(), body };
+        let fault = conversation.finish(&answer, &mut Vec::new()).unwrap_err();
+        assert_eq!((fault.class, fault.message.as_str()), (FaultClass::RateLimit, "too many at once"));
+    }
 
     #[test]
     fn golden_cases_pass() {

@@ -110,11 +110,12 @@ fn tool(tool: &Value) -> Value {
     json!({ "Type": "function", "Function": wire })
 }
 
-/// An answer or a chunk of Hunyuan as one of Chat Completions. A whole answer is wrapped, a chunk is not.
+/// An answer or a chunk of Hunyuan as one of Chat Completions, and its usage as it came. A whole answer is wrapped, a chunk
+/// is not.
 ///
 /// # Errors
 /// The error that it states, under HTTP 200.
-pub(crate) fn answer(json: &[u8]) -> Result<Value, Fault> {
+pub(crate) fn answer(json: &[u8]) -> Result<(Value, String), Fault> {
     let mut answer: Value = serde_json::from_slice(json)
         .map_err(|error| Fault::new(FaultClass::VendorBug, format!("the vendor's answer is not JSON: {error}")))?;
     if let Some(wrapped) = answer.get_mut("Response") {
@@ -125,7 +126,8 @@ pub(crate) fn answer(json: &[u8]) -> Result<Value, Fault> {
             return Err(fault(&answer[error][code], answer[error][message].as_str().unwrap_or_default()));
         }
     }
-    Ok(renamed(answer, &snake))
+    let usage = answer["Usage"].to_string();
+    Ok((renamed(answer, &snake), usage))
 }
 
 fn fault(code: &Value, message: &str) -> Fault {
