@@ -47,6 +47,8 @@ pub mod dialect;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
+pub mod passthrough;
+pub mod pattern;
 pub mod policy;
 pub mod relayed;
 pub mod secrets;

@@ -333,7 +333,7 @@ fn set(body: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>
 }
 
 /// 1.0 as 1, as callers write it.
-fn number(value: f64) -> Value {
+pub(crate) fn number(value: f64) -> Value {
     #[allow(clippy::cast_possible_truncation, reason = "only whole numbers below 1e15 are cast")]
     let whole = (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64);
     whole.map_or(Value::from(value), Value::from)
@@ -369,6 +369,14 @@ fn response_format(format: &Format) -> Value {
     }
 }
 
+/// A text or a medium as a part; none if the dialect cannot carry it.
+pub(super) fn plain_part(content: &Content) -> Option<Value> {
+    match content {
+        Content::Text { text, .. } => Some(json!({ "type": "text", "text": text })),
+        content => medium(content),
+    }
+}
+
 /// A medium as a part; none if the dialect cannot carry it.
 fn medium(content: &Content) -> Option<Value> {
     let Content::Media { kind, source, title, detail } = content else { return None };
@@ -399,7 +407,8 @@ fn medium(content: &Content) -> Option<Value> {
     }
 }
 
-fn url(source: &Source) -> Option<String> {
+/// A source as a URL; none if it is neither at one nor in the request.
+pub(super) fn url(source: &Source) -> Option<String> {
     match source {
         Source::Url { url } => Some(url.clone()),
         Source::Base64 { media_type, data } => Some(format!("data:{media_type};base64,{data}")),

@@ -4,7 +4,7 @@
 mod cross;
 mod grammar;
 mod hostile;
-mod recorded;
+pub(crate) mod recorded;
 mod requests;
 mod streams;
 

@@ -13,4 +13,5 @@ mod framing;
 mod openai_chat;
 mod openai_chat_cases;
 mod recordings;
+mod responses;
 mod splice;

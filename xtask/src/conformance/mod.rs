@@ -11,6 +11,7 @@ mod gateway;
 mod reading;
 mod relay;
 mod requests;
+mod sockets;
 mod splits;
 mod upstream;
 mod wire;
@@ -81,7 +82,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     let mut uncovered = BTreeMap::<String, usize>::new();
     let mut tallies = BTreeMap::<&str, Tally>::new();
-    let mut relayed = if arguments.relay { relay::run(workspace, &cases)? } else { BTreeMap::new() };
+    let mut relayed =
+        if arguments.relay { relay::run(workspace, &cases, &case::transcripts(&folder)?)? } else { BTreeMap::new() };
     let mut shown = 0;
     for case in &cases {
         let Some(codec) = case.protocol.as_deref().and_then(penstock_dialects::by_name) else {
