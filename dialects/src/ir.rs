@@ -345,16 +345,24 @@ impl Usage {
         }
     }
 
-    /// All input tokens.
+    /// All input tokens, also those of the further buckets (`input-audio` …).
     #[must_use]
     pub fn input_total(&self) -> u64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+        let more = self.more_of("input-").saturating_add(self.more_of("cache-write-"));
+        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write).saturating_add(more)
     }
 
-    /// All output tokens.
+    /// All output tokens, also those of the further buckets (`output-image` …).
     #[must_use]
     pub fn output_total(&self) -> u64 {
-        self.output.saturating_add(self.reasoning)
+        self.output.saturating_add(self.reasoning).saturating_add(self.more_of("output-"))
+    }
+
+    /// What is in the further buckets of a kind.
+    #[must_use]
+    pub fn more_of(&self, kind: &str) -> u64 {
+        let counts = self.more.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, count)| *count);
+        counts.fold(0, u64::saturating_add)
     }
 
     /// All tokens.

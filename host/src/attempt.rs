@@ -225,12 +225,12 @@ impl<'a> Asking<'a> {
         let is_text = is_json(&head.headers);
         let headers = forwardable(head.headers);
         let (status, dropped) = (head.status, Vec::new());
+        if !asked.operation.is_canonical() && (framing.is_some() || !is_text) {
+            // Sound, a file, a vendor's own stream: nobody but the caller reads it.
+            let content = BodyOf::Stream { pump: Pump::Bytes, ready: VecDeque::new(), rest: Some(body) };
+            return Ok(Answer { status, headers, content, dropped });
+        }
         let Some(framing) = framing else {
-            if !is_text && !asked.operation.is_canonical() {
-                // Sound, a file: nobody but the caller reads it.
-                let content = BodyOf::Stream { pump: Pump::Bytes, ready: VecDeque::new(), rest: Some(body) };
-                return Ok(Answer { status, headers, content, dropped });
-            }
             let body = self.collect_whole(body).await?;
             let usage = asked.dialect.whole_usage(&body);
             return Ok(Answer { status, headers, content: BodyOf::Whole { body, usage }, dropped });
