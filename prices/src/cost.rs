@@ -13,6 +13,9 @@ pub const TIER: &str = "tier-";
 /// Bucket of the requests to a tool of the vendor: `tool-web_search`.
 pub const TOOL: &str = "tool-";
 
+const BILLED_INPUT: &str = "billed-input";
+const BILLED_OUTPUT: &str = "billed-output";
+
 /// What a call has cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cost {
@@ -49,15 +52,8 @@ pub fn by(price: &Price, usage: &Usage, made: &Made) -> Usd {
     let tier = price.tiers.iter().find(|(name, _)| Some(name.as_str()) == tier).map(|(_, rates)| rates);
     let rates = InForce { tier, all: &price.rates, input };
     let tokens = usage.output > 0 || usage.more.iter().any(|(name, _)| name == Rate::OutputImage.bucket());
-    let core = [
-        (Rate::Input, usage.input),
-        (Rate::CacheRead, usage.cache_read),
-        (Rate::CacheWrite, usage.cache_write),
-        (Rate::Output, usage.output),
-        (Rate::Reasoning, usage.reasoning),
-        (Rate::Request, 1),
-    ];
-    let core = core.into_iter().map(|(rate, count)| rates.cost(rate, count));
+    let core =
+        tokens_charged(usage).into_iter().chain([(Rate::Request, 1)]).map(|(rate, count)| rates.cost(rate, count));
     let more = usage.more.iter().map(|(name, count)| match (name.strip_prefix(TOOL), Rate::of_bucket(name)) {
         (Some(tool), _) => amount(&price.tools, tool).times(*count),
         // A vendor that counts the tokens of its pictures charges those.
@@ -72,6 +68,23 @@ pub fn by(price: &Price, usage: &Usage, made: &Made) -> Usd {
         _ => Usd::ZERO,
     });
     core.chain(more).sum()
+}
+
+/// The tokens that are no further buckets: those that the vendor says it charges, where it says that (Cohere).
+fn tokens_charged(usage: &Usage) -> [(Rate, u64); 5] {
+    let bucket = |wanted: &str| usage.more.iter().find(|(name, _)| name == wanted).map(|(_, count)| *count);
+    let (input, read, written) = match bucket(BILLED_INPUT) {
+        Some(billed) => (billed, 0, 0),
+        None => (usage.input, usage.cache_read, usage.cache_write),
+    };
+    let (output, reasoning) = bucket(BILLED_OUTPUT).map_or((usage.output, usage.reasoning), |billed| (billed, 0));
+    [
+        (Rate::Input, input),
+        (Rate::CacheRead, read),
+        (Rate::CacheWrite, written),
+        (Rate::Output, output),
+        (Rate::Reasoning, reasoning),
+    ]
 }
 
 /// Input tokens of any kind: the length by which tiers are told apart.
@@ -163,7 +176,7 @@ mod tests {
         check(rates, [0, M, 0, 0, 0], &[], "1");
         check(rates, [0, 0, M, 0, M], &[], "11");
         check(rates, [0; 5], &[("input-audio", M), ("output-audio", M), ("hidden", M), ("cache-write-1h", M)], "22");
-        check(rates, [0; 5], &[("billed-input", M), ("image-count", 5), ("unheard-of", M)], "0");
+        check(rates, [0; 5], &[("image-count", 5), ("unheard-of", M)], "0");
         let rates = "input = 1\noutput = 10\ncache_read = 0.1\ncache_write = 1.25\ncache_write_1h = 2\nreasoning = 3\ninput_audio = 40";
         check(rates, [M, M, M, M, M], &[], "15.35");
         check(
@@ -173,6 +186,7 @@ mod tests {
             "45.1",
         );
         check("input = 1.25", [1, 0, 0, 0, 0], &[], "0.00000125");
+        check(rates, [M, M, M, M, M], &[("billed-input", 10), ("billed-output", 1)], "0.00002");
     }
 
     #[test]
