@@ -72,6 +72,11 @@ fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<
         }
         BodyOf::Whole { body, usage } => {
             usage.into_iter().for_each(|usage| entry.used(usage));
+            if let Some(cost) = entry.cost()
+                && let Ok(value) = HeaderValue::from_str(&cost.usd.to_string())
+            {
+                headers.insert(HeaderName::from_static("penstock-cost"), value);
+            }
             Body::whole(body, Some(entry))
         }
     };

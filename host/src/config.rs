@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use penstock_prices::price::Price;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -38,6 +39,8 @@ pub struct Config {
     pub vendors: BTreeMap<String, Vendor>,
     /// Names that a caller may use for a model, beside `vendor/model` and the models that vendors list.
     pub models: BTreeMap<String, Model>,
+    /// What models cost, by `"vendor/model"`, before what the built-in tables say of them.
+    pub prices: BTreeMap<String, Spanned<Price>>,
     /// Plain HTTP upstreams by name.
     pub services: BTreeMap<String, Service>,
     /// What is served where. The longest matching path prefix wins, a route with a host before one without.

@@ -95,7 +95,8 @@ impl Gateway {
     async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
-        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics));
+        let prices = Arc::clone(&underway.snapshot.prices);
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -151,6 +152,7 @@ impl Gateway {
         let inbound = Inbound::parse(asked, &head, &body)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
+        entry.made = inbound.made();
 
         let targets = the_targets(underway, &inbound, &call, &head)?;
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);

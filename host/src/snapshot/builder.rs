@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+use penstock_prices::table::Table;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::{Build, Configured, Snapshot};
+use crate::config::load::built_in_prices;
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
 use crate::keys::{Grants, Secret, Source};
@@ -79,6 +81,7 @@ impl<'a> Builder<'a> {
             }
         }
         let routes = self.routes(&services);
+        let prices = self.prices();
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
@@ -86,6 +89,7 @@ impl<'a> Builder<'a> {
             generation: self.build.generation,
             routes,
             models,
+            prices,
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
             dormant: self.dormant,
@@ -365,6 +369,22 @@ impl<'a> Builder<'a> {
         let dialects = route.dialects.iter().map(|dialect| dialect.get_ref().clone()).collect();
         let name = route.name.get_ref().as_str().into();
         Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, dialects, serves })
+    }
+
+    /// The built-in prices, and those of the policy over them.
+    fn prices(&mut self) -> Arc<Table> {
+        let (written, built_in) = (&self.build.config.prices, built_in_prices());
+        if written.is_empty() {
+            return Arc::clone(built_in);
+        }
+        let mut table = Table::clone(built_in);
+        table.put(written.iter().map(|(name, price)| (name, Arc::new(price.get_ref().clone()))));
+        for price in written.values() {
+            if let Some(like) = price.get_ref().like.as_ref().filter(|like| !table.refers(like)) {
+                self.problem(price.span(), format!("there is no price {like:?}"), "name a model that has one");
+            }
+        }
+        Arc::new(table)
     }
 
     fn routing(&mut self, name: &Spanned<String>) -> Option<Arc<Routing>> {
