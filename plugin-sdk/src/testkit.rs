@@ -51,6 +51,11 @@ pub fn run_cases<P: Plugin>(folder: impl AsRef<Path>) {
     assert!(report.is_empty(), "golden cases do not pass:\n{report}");
 }
 
+/// Grants secrets to what this thread tests from now on, in place of those before.
+pub fn grant(granted: impl IntoIterator<Item = (String, String)>) {
+    secrets::imp::grant(granted.into_iter().collect());
+}
+
 fn run_case<P: Plugin>(file: &Path) -> Result<Outcome, Vec<String>> {
     let case = Case::read(file).map_err(|why| vec![why])?;
     run(&case, &mut P::Subject::default())

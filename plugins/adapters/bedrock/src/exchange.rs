@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Answers: those of Converse, and Claude's own in the frames of `InvokeModelWithResponseStream`.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use penstock_sdk::dialect::DialectExchange;
+use penstock_sdk::dialects::anthropic_messages::AnthropicMessages;
+use penstock_sdk::dialects::bedrock_converse::{BedrockConverse, ToolNames};
+use penstock_sdk::prelude::{Answer, Event, Exchange, Fault, FaultClass, Frame, Upstream};
+use serde_json::Value;
+
+/// One call.
+#[derive(Debug)]
+pub enum BedrockExchange {
+    /// An answer of Converse, and the names of tools that it admits no other way.
+    Converse(DialectExchange<BedrockConverse>, ToolNames),
+    /// An answer of Claude.
+    Claude(DialectExchange<AnthropicMessages>),
+}
+
+impl BedrockExchange {
+    /// A call of the Converse API.
+    #[must_use]
+    pub fn converse(names: ToolNames) -> Self {
+        Self::Converse(DialectExchange::new(BedrockConverse), names)
+    }
+
+    /// A call of Claude's own API.
+    #[must_use]
+    pub fn claude() -> Self {
+        Self::Claude(DialectExchange::new(AnthropicMessages))
+    }
+}
+
+impl Exchange for BedrockExchange {
+    fn frame(&mut self, frame: &Frame<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
+        match self {
+            Self::Converse(exchange, names) => {
+                let before = events.len();
+                exchange.frame(frame, events)?;
+                names.restore(&mut events[before..]);
+                Ok(())
+            }
+            Self::Claude(exchange) if frame.name == "chunk" => {
+                let data = &piece(frame.data).ok_or_else(|| {
+                    Fault::new(FaultClass::VendorBug, "a frame of the vendor's stream has no `bytes` in base64")
+                })?;
+                exchange.frame(&Frame { name: "", data }, events)
+            }
+            // Exceptions are the API's, whoever speaks inside it.
+            Self::Claude(_) => DialectExchange::new(BedrockConverse).frame(frame, events),
+        }
+    }
+
+    fn finish(&mut self, answer: &Answer<'_>, events: &mut Vec<Event>) -> Result<Option<Upstream>, Fault> {
+        match self {
+            Self::Converse(exchange, names) => {
+                let before = events.len();
+                let next = exchange.finish(answer, events)?;
+                names.restore(&mut events[before..]);
+                Ok(next)
+            }
+            Self::Claude(exchange) => exchange.finish(answer, events),
+        }
+    }
+}
+
+/// `{"bytes": "eyJ0eXBlIjoi…"}`
+fn piece(data: &[u8]) -> Option<Vec<u8>> {
+    let frame: Value = serde_json::from_slice(data).ok()?;
+    STANDARD.decode(frame["bytes"].as_str()?).ok()
+}
