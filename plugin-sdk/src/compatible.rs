@@ -64,6 +64,9 @@ pub struct Options {
     /// Roles that have another name: OpenAI's name = the vendor's name.
     #[config(default)]
     pub roles: Texts,
+    /// Members of messages that the vendor refuses.
+    #[config(default)]
+    pub drop_in_messages: Vec<String>,
     /// Whether a content that is a list of texts is sent as one text.
     #[config(default = false)]
     pub flat_text: bool,
@@ -421,6 +424,7 @@ impl Options {
     pub fn ways(&self) -> Ways {
         let turns = Turns {
             roles: self.roles.clone(),
+            drop: self.drop_in_messages.clone(),
             flat_text: self.flat_text,
             alternate: self.alternate,
             tool_ids: self.tool_ids.into(),

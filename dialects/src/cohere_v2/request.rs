@@ -4,7 +4,7 @@
 //!
 //! Normalised on the way (a request that is read and written again differs in this only): leading system messages become
 //! one; `k: 0`, which switches sampling by k off, is absent; a part of text that is all of a content becomes a string; a
-//! text that is empty beside calls goes; `strict_tools` holds for every tool.
+//! text that is empty beside calls goes, and so does an empty list of documents; `strict_tools` holds for every tool.
 
 use serde_json::Value;
 

@@ -171,7 +171,10 @@ impl Writer<'_> {
                 self.mark(block, path, &mut call);
                 parts.calls.push(call);
             }
-            Content::Reasoning { text, .. } if self.style.back == Back::Part => {
+            Content::Reasoning { text, signature } if self.style.back == Back::Part => {
+                if signature.is_some() {
+                    self.drop(format!("{path}.signature"));
+                }
                 let thoughts = json!([{ "type": "text", "text": text }]);
                 parts.content.push(json!({ "type": "thinking", "thinking": thoughts }));
             }

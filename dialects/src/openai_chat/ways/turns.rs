@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 pub struct Turns {
     /// Roles that have another name at the vendor.
     pub roles: BTreeMap<String, String>,
+    /// Members of a message that the vendor refuses.
+    pub drop: Vec<String>,
     /// Whether a content that is a list of texts becomes one text.
     pub flat_text: bool,
     /// Whether turns of one role that follow one another become one.
@@ -58,8 +60,8 @@ impl Turns {
         *self == idle
     }
 
-    /// Does it. Paths of what is lost go to `dropped`.
-    pub(super) fn shape(&self, messages: &mut Vec<Value>, dropped: &mut Vec<String>) {
+    /// Does it to the messages of a request. Paths of what is lost go to `dropped`.
+    pub fn shape(&self, messages: &mut Vec<Value>, dropped: &mut Vec<String>) {
         for (index, message) in messages.iter_mut().enumerate() {
             let Value::Object(message) = message else { continue };
             if let Some(Value::String(role)) = message.get_mut("role")
@@ -74,6 +76,11 @@ impl Turns {
                 flatten(message, index, dropped);
             }
             self.return_thoughts(message);
+            for name in &self.drop {
+                if message.shift_remove(name).is_some_and(|value| !value.is_null()) {
+                    dropped.push(format!("messages[{index}].{name}"));
+                }
+            }
         }
         if self.alternate {
             *messages = alternating(std::mem::take(messages));
@@ -245,13 +252,16 @@ mod tests {
     #[test]
     fn roles_texts_and_turns_become_the_vendors() {
         let roles = BTreeMap::from([("developer".to_owned(), "system".to_owned())]);
-        let turns = Turns { roles, flat_text: true, alternate: true, ..Turns::default() };
+        let turns =
+            Turns { roles, drop: vec!["audio".to_owned()], flat_text: true, alternate: true, ..Turns::default() };
         let messages = json!([
             {"role": "developer", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b", "cache_control": {}}]},
             {"role": "user", "content": "one"},
             {"role": "user", "content": [{"type": "text", "text": "two"}]},
             {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "u"}}]},
             {"role": "user", "content": "three", "name": "n"},
+            {"role": "assistant", "content": "four", "audio": null},
+            {"role": "assistant", "content": "five", "audio": {"id": "a"}},
         ]);
         let expected = json!([
             {"role": "system", "content": "a\nb"},
@@ -259,8 +269,9 @@ mod tests {
                 {"type": "text", "text": "one\n\ntwo"}, {"type": "image_url", "image_url": {"url": "u"}},
             ]},
             {"role": "user", "content": "three", "name": "n"},
+            {"role": "assistant", "content": "four\n\nfive"},
         ]);
-        let dropped = vec!["messages[0].content[1].cache_control".to_owned()];
+        let dropped = vec!["messages[0].content[1].cache_control".to_owned(), "messages[6].audio".to_owned()];
         assert_eq!(shaped(&turns, &messages), (expected, dropped));
     }
 

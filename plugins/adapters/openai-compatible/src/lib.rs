@@ -244,10 +244,110 @@ penstock_sdk::adapter!(OpenAiCompatible, credentials);
 
 #[cfg(test)]
 mod tests {
-    use super::OpenAiCompatible;
+    use std::collections::BTreeMap;
+    use std::path::Path;
+
+    use penstock_sdk::config::Reader;
+
+    use super::{Adapter, Body, Call, Credentials, OpenAiCompatible, Options, Pairs, Value};
 
     #[test]
     fn golden_cases_pass() {
         penstock_sdk::testkit::run_cases::<OpenAiCompatible>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+
+    /// The vendors of the policies that this adapter serves, with what it makes of their configuration.
+    fn vendors() -> BTreeMap<String, (Value, OpenAiCompatible)> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../policies/vendors");
+        let mut found = BTreeMap::new();
+        for file in std::fs::read_dir(folder).unwrap() {
+            let path = file.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.lines().count() < 30, "{} is not short", path.display());
+            let policy: Value = toml::from_str(&text).unwrap();
+            for (name, vendor) in policy["vendors"].as_object().unwrap() {
+                if vendor["adapter"] != "openai-compatible" {
+                    continue;
+                }
+                let config = vendor.get("config").cloned().unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+                let adapter = Reader::read::<Options>(&config).and_then(OpenAiCompatible::new);
+                let adapter = adapter.unwrap_or_else(|issues| panic!("{}: {issues:?}", path.display()));
+                found.insert(name.clone(), (vendor.clone(), adapter));
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn every_vendor_of_the_policies_is_understood() {
+        let vendors = vendors();
+        assert!(vendors.len() >= 26, "{:?}", vendors.keys());
+        for (name, (vendor, adapter)) in &vendors {
+            let url = vendor["base_url"].as_str().unwrap();
+            let local = url.starts_with("http://127.0.0.1:");
+            assert!((local || url.starts_with("https://")) && !url.ends_with('/'), "{name}: {url}");
+            assert!(local || (vendor["key"].is_string() && vendor["optional"] == true), "{name} has no key");
+            let token = adapter.fetch(0).unwrap();
+            assert_eq!(
+                token.map(|token| token.request.endpoint),
+                vendor["endpoints"].as_object().map(|_| "token".into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_model_is_listed_by_one_of_the_policies_vendors() {
+        let vendors = vendors();
+        let patterns = |vendor: &Value| -> Vec<String> {
+            let models = vendor["models"].as_array().cloned().unwrap_or_default();
+            models.iter().map(|model| model.as_str().unwrap().to_owned()).collect()
+        };
+        let overlap = |one: &str, other: &str| match (one.strip_suffix('*'), other.strip_suffix('*')) {
+            (Some(one), Some(other)) => one.starts_with(other) || other.starts_with(one),
+            (Some(prefix), None) => other.starts_with(prefix),
+            (None, Some(prefix)) => one.starts_with(prefix),
+            (None, None) => one == other,
+        };
+        for (name, (vendor, _)) in &vendors {
+            for (other_name, (other, _)) in vendors.range(name.clone()..).skip(1) {
+                for (one, two) in
+                    patterns(vendor).iter().flat_map(|one| patterns(other).into_iter().map(move |two| (one, two)))
+                {
+                    assert!(!overlap(one, &two), "{name}: {one}, {other_name}: {two}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn vendors_have_what_their_files_say() {
+        let vendors = vendors();
+        let relay = |vendor: &str, operation: &str, dialect: &str| {
+            let call = Call { operation: operation.to_owned(), dialect: dialect.to_owned(), ..Call::default() };
+            vendors[vendor].1.relay(&call, &Pairs::default(), &Pairs::default())
+        };
+        let has = [
+            ("openai", "chat", "openai-responses", "/responses"),
+            ("openai", "moderations", "openai-chat", "/moderations"),
+            ("deepseek", "chat", "openai-completions", "/beta/completions"),
+            ("voyage", "rerank", "openai-chat", "/rerank"),
+            ("xai", "images", "openai-chat", "/images/generations"),
+            ("groq", "transcription", "openai-chat", "/audio/transcriptions"),
+            ("mistral", "batches", "openai-chat", "/batch/jobs"),
+            ("zhipu", "chat", "openai-chat", "/chat/completions"),
+        ];
+        for (vendor, operation, dialect, path) in has {
+            let upstream = relay(vendor, operation, dialect).unwrap();
+            assert_eq!((upstream.path.as_str(), matches!(upstream.body, Body::Splice(_))), (path, true), "{vendor}");
+        }
+        let lacks = [
+            ("deepseek", "embeddings", "openai-chat"),
+            ("voyage", "chat", "openai-chat"),
+            ("zhipu", "chat", "openai-responses"),
+            ("minimax", "chat", "openai-chat"), // errors under 200 have to be read
+        ];
+        for (vendor, operation, dialect) in lacks {
+            assert!(relay(vendor, operation, dialect).is_err(), "{vendor} {operation} {dialect}");
+        }
     }
 }
