@@ -161,11 +161,11 @@ mod tests {
     }
 
     fn keys(vector: &Value, region: &str) -> Keys {
-        let text = |name: &str| vector[name].as_str().map(str::to_owned);
-        let session = text("session_token").map(|token| ("session_token".to_owned(), token));
-        grant([("secret_access_key".to_owned(), text("secret_key").unwrap())].into_iter().chain(session));
+        let text = |name: &str| vector[name].as_str();
+        let session = text("session_token").map(|token| ("session_token", token));
+        grant([("secret_access_key", text("secret_key").unwrap())].into_iter().chain(session));
         Keys {
-            access_key_id: text("access_key").unwrap(),
+            access_key_id: text("access_key").unwrap().to_owned(),
             region: region.to_owned(),
             secret: Secret::open("secret_access_key").unwrap(),
             session: Secret::open("session_token"),
