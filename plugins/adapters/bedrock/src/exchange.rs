@@ -70,3 +70,55 @@ fn piece(data: &[u8]) -> Option<Vec<u8>> {
     let frame: Value = serde_json::from_slice(data).ok()?;
     STANDARD.decode(frame["bytes"].as_str()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use penstock_sdk::dialects::collect::Collector;
+    use penstock_sdk::dialects::framing::EventStreamParser;
+    use penstock_sdk::prelude::Pairs;
+
+    use super::*;
+    use crate::tests::recorded;
+
+    /// Streams of Claude's own API that were recorded with Bedrock.
+    fn streams() -> Vec<PathBuf> {
+        let (mut folders, mut found) = (recorded("open/bedrock").into_iter().collect::<Vec<_>>(), Vec::new());
+        while let Some(folder) = folders.pop() {
+            for path in std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if path.ends_with("stream.bin") && path.to_string_lossy().contains("/invoke-stream") {
+                    found.push(path);
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn recorded_streams_of_claude_are_read_to_their_end() {
+        let streams = streams();
+        for stream in &streams {
+            let (mut exchange, mut parser) = (BedrockExchange::claude(), EventStreamParser::new(16 << 20));
+            let (mut events, mut frames) = (Vec::new(), Vec::new());
+            let bytes = std::fs::read(stream).unwrap();
+            parser.feed(&bytes, &mut |frame| frames.push((frame.name.to_owned(), frame.data.to_vec()))).unwrap();
+            parser.end().unwrap();
+            for (name, data) in &frames {
+                exchange.frame(&Frame { name, data }, &mut events).unwrap();
+            }
+            let end = Answer { status: 200, headers: &Pairs::default(), body: b"" };
+            assert_eq!(exchange.finish(&end, &mut events).unwrap(), None);
+            let mut collector = Collector::new();
+            events.iter().for_each(|event| collector.event(event));
+            let response = collector.finish();
+            let name = stream.display();
+            assert!(response.fault.is_none() && response.finish.is_some() && !response.blocks.is_empty(), "{name}");
+            assert!(response.id.starts_with("msg_bdrk_"), "{name}: {}", response.id);
+            assert!(response.usage.is_some_and(|usage| usage.input > 0 && usage.output > 0), "{name}");
+        }
+        assert!(streams.len() >= 10 || streams.is_empty());
+    }
+}

@@ -211,10 +211,24 @@ penstock_sdk::adapter!(Bedrock, signing);
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use super::Bedrock;
 
     #[test]
     fn golden_cases_pass() {
         penstock_sdk::testkit::run_cases::<Bedrock>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+
+    /// Recorded material beside the worktrees, which is not ours to copy: below `PENSTOCK_FIXTURES` or `shared/fixtures`.
+    #[allow(clippy::print_stderr, reason = "a test that compares nothing says so")]
+    pub(crate) fn recorded(path: &str) -> Option<PathBuf> {
+        let near = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("shared/fixtures"));
+        let stated = std::env::var_os("PENSTOCK_FIXTURES").map(PathBuf::from);
+        let found = stated.into_iter().chain(near).map(|folder| folder.join(path)).find(|found| found.exists());
+        if found.is_none() {
+            eprintln!("SKIPPED: no {path} under $PENSTOCK_FIXTURES or shared/fixtures");
+        }
+        found
     }
 }

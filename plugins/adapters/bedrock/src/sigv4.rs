@@ -141,8 +141,6 @@ fn hex(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use penstock_sdk::testkit::grant;
     use serde_json::Value;
 
@@ -151,13 +149,9 @@ mod tests {
     /// Seconds since 1970 of the moment at which every recorded signature was made.
     const SIGNED_AT: u64 = 1_768_478_400;
 
-    /// The signatures beside the worktrees: `PENSTOCK_FIXTURES` or `shared/fixtures` in a folder above.
     fn recorded() -> Vec<Value> {
-        let near = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|folder| folder.join("shared/fixtures"));
-        let stated = std::env::var_os("PENSTOCK_FIXTURES").map(std::path::PathBuf::from);
-        let files = stated.into_iter().chain(near).map(|folder| folder.join("signatures/aws-sigv4-bedrock.json"));
-        let Some(file) = files.into_iter().find(|file| file.exists()) else { return Vec::new() };
-        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+        let file = crate::tests::recorded("signatures/aws-sigv4-bedrock.json");
+        file.map_or_else(Vec::new, |file| serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap())
     }
 
     fn keys(vector: &Value, region: &str) -> Keys {
