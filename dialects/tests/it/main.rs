@@ -9,6 +9,7 @@
 )]
 
 mod anthropic;
+mod completions;
 mod framing;
 mod openai_chat;
 mod openai_chat_cases;
