@@ -110,7 +110,7 @@ pub struct Head<'h> {
 pub struct Ask {
     /// What is asked for.
     pub operation: Operation,
-    /// The model, in dialects that name it in the path; decoded.
+    /// The model, where it stands in the path; decoded.
     pub model: Option<String>,
     /// Whether a stream is wanted, in dialects that say so in the path.
     pub streaming: Option<bool>,
@@ -204,11 +204,28 @@ pub trait Codec: Sync {
     /// Writes the list of models.
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8>;
 
+    /// Writes one model.
+    fn encode_model(&self, model: &ModelEntry) -> Vec<u8> {
+        // As it stands in the list, whatever that is called.
+        let list = serde_json::from_slice(&self.encode_models(std::slice::from_ref(model)));
+        let Ok(serde_json::Value::Object(members)) = list else { return Vec::new() };
+        let first = members.into_iter().find_map(|(_, value)| match value {
+            serde_json::Value::Array(mut list) if !list.is_empty() => Some(list.swap_remove(0)),
+            _ => None,
+        });
+        first.map(|model| model.to_string().into_bytes()).unwrap_or_default()
+    }
+
     /// Watches a streamed answer that is relayed untouched.
     fn tap(&self) -> Box<dyn Tap>;
 
     /// Finds the usage in a whole answer that is relayed untouched.
     fn whole_usage(&self, body: &[u8]) -> Option<Usage>;
+
+    /// The usage that one message of a conversation over a WebSocket tells; the sum over all messages is what it cost.
+    fn realtime_usage(&self, _message: &[u8]) -> Option<Usage> {
+        None
+    }
 
     // -- vendor's side
 

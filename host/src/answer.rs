@@ -4,7 +4,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use penstock_dialects::codec::ModelEntry;
 
-use crate::attempt::{Answer, Content};
+use crate::attempt::{Answer, BodyOf};
 use crate::failure::{Failure, Kind};
 use crate::inbound::Asked;
 use crate::ledger::Entry;
@@ -66,22 +66,21 @@ fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<
         // In the vendor's own words, but whose they are must be plain: a 401 may be about our key, not the caller's.
         headers.insert(HeaderName::from_static("penstock-failure"), HeaderValue::from_static(code));
     }
-    let body = match (content, underway.asked) {
-        (Content::Stream { pump, ready, rest }, Some(asked)) => {
-            Body::Stream(Box::new(Stream::new(pump, ready, rest, asked.dialect, entry, underway.deadline)))
+    let body = match content {
+        BodyOf::Stream { pump, ready, rest } => {
+            Body::Stream(Box::new(Stream::new(pump, ready, rest, entry, underway.deadline)))
         }
-        (Content::Whole { body, usage }, _) => {
+        BodyOf::Whole { body, usage } => {
             usage.into_iter().for_each(|usage| entry.used(usage));
             Body::whole(body, Some(entry))
         }
-        (Content::Stream { .. }, None) => Body::whole("", Some(entry)),
     };
     response(status, headers, body)
 }
 
 /// The response of a failure, in the caller's dialect where that is known.
 #[must_use]
-pub fn refusal(failure: &Failure, asked: Option<Asked>, id: &str, entry: Option<Entry>) -> Response<Body> {
+pub fn refusal(failure: &Failure, asked: Option<&Asked>, id: &str, entry: Option<Entry>) -> Response<Body> {
     let status = failure.status();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -97,7 +96,14 @@ pub fn refusal(failure: &Failure, asked: Option<Asked>, id: &str, entry: Option<
         no_retry(&mut headers);
     }
     let body = match asked {
-        Some(asked) => asked.dialect.encode_fault(&failure.fault, id),
+        Some(asked) => {
+            for (name, value) in asked.dialect.fault_headers(&failure.fault) {
+                if let Ok(value) = HeaderValue::from_str(&value) {
+                    headers.insert(HeaderName::from_static(name), value);
+                }
+            }
+            asked.dialect.encode_fault(&failure.fault, id)
+        }
         None => {
             let error = serde_json::json!({ "code": failure.kind.code(), "message": failure.fault.message });
             serde_json::json!({ "error": error, "request_id": id }).to_string().into_bytes()
@@ -111,13 +117,26 @@ pub fn refusal(failure: &Failure, asked: Option<Asked>, id: &str, entry: Option<
     response(status, headers, Body::whole(body, entry))
 }
 
-/// The list of models, in the caller's dialect.
-#[must_use]
-pub fn models(snapshot: &Snapshot, asked: Asked) -> Reply {
-    let names = snapshot.models.names().into_iter();
-    let entries: Vec<_> = names.map(|(id, owner)| ModelEntry { id, owner }).collect();
+/// The list of models, or the one that the path names, in the caller's dialect.
+///
+/// # Errors
+/// `unknown-model`
+pub fn models(snapshot: &Snapshot, asked: &Asked) -> Result<Reply, Failure> {
+    let body = match &asked.model {
+        None => {
+            let names = snapshot.models.names().into_iter();
+            let entries: Vec<_> = names.map(|(id, owner)| ModelEntry { id, owner }).collect();
+            asked.dialect.encode_models(&entries)
+        }
+        Some(model) => {
+            let found = snapshot.models.resolve(model).and_then(|(targets, _)| targets.into_iter().next());
+            let target = found.ok_or_else(|| Failure::unknown_model(model))?;
+            let owner = target.vendor.name.to_string();
+            asked.dialect.encode_model(&ModelEntry { id: model.clone(), owner })
+        }
+    };
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Reply { status: StatusCode::OK, headers: vec![json], body: asked.dialect.encode_models(&entries) }
+    Ok(Reply { status: StatusCode::OK, headers: vec![json], body })
 }
 
 /// The gateway has tried again already; a caller's library that does so as well would multiply the load.

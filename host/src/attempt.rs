@@ -9,27 +9,33 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use penstock_dialects::codec::{Envelope, Operation};
+use penstock_dialects::codec::{Codec, Envelope, Operation};
 use penstock_dialects::framing::{Kind as Frames, Parser};
 use penstock_dialects::ir::{Fault, Usage};
 use penstock_dialects::splice::is_json as is_json_text;
 
 use crate::canonical::Canonical;
 use crate::failure::{Failure, Kind};
-use crate::inbound::{Inbound, wanted};
+use crate::inbound::{Content, Inbound, wanted};
+use crate::outbound::{self, Payload};
 use crate::plugin::types::{Body as Written, Call, Framing, Pair, Plan, UpstreamRequest};
 use crate::plugin::{Adapter, Exchange};
-use crate::relay::pump::{Pump, Relayer, Translator, of_adapter};
+use crate::relay::pump::{Pump, Relayer, Translator};
 use crate::routes::Target;
 use crate::stages::Principal;
 use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
+mod journal;
+mod realtime;
 mod wire;
 
-use wire::{build, class_of, event_stream, forwardable, is_event_stream, is_json};
+pub use journal::{Journal, Recorded};
+
+use journal::{Begun, Heard};
+use wire::{class_of, event_stream, forwardable, frames, is_json, stream_framing};
 
 /// Largest error body that is read from an upstream.
 const ERROR_BYTES_MAX: usize = 1 << 20;
@@ -42,6 +48,7 @@ pub struct Asking<'a> {
     head: &'a Parts,
     inbound: &'a Inbound<'a>,
     principal: &'a Principal,
+    journal: Option<&'a dyn Journal>,
     canonical: OnceLock<Result<Canonical, Failure>>,
 }
 
@@ -52,13 +59,13 @@ pub struct Answer {
     /// Headers for the caller.
     pub headers: HeaderMap,
     /// Body for the caller.
-    pub content: Content,
+    pub content: BodyOf,
     /// What the translation could not carry.
     pub dropped: Vec<String>,
 }
 
 /// The body of an answer.
-pub enum Content {
+pub enum BodyOf {
     /// All of it.
     Whole {
         /// The bytes.
@@ -101,7 +108,13 @@ impl<'a> Asking<'a> {
         inbound: &'a Inbound<'a>,
         principal: &'a Principal,
     ) -> Self {
-        Self { underway, client, head, inbound, principal, canonical: OnceLock::new() }
+        Self { underway, client, head, inbound, principal, journal: None, canonical: OnceLock::new() }
+    }
+
+    /// The same, with a journal that outlives this process.
+    #[must_use]
+    pub fn with_journal(self, journal: &'a dyn Journal) -> Self {
+        Self { journal: Some(journal), ..self }
     }
 
     /// Tries one target, the `attempt`th. When it is the `last`, even an answer that begins with an error goes to the
@@ -118,13 +131,20 @@ impl<'a> Asking<'a> {
         }
         let facts = self.facts(target);
         let call = self.call(target, attempt, &facts);
-        if adapter.speaks(asked.dialect.name()) {
-            self.relay(target, &call, last).await
-        } else if asked.operation.is_canonical() {
-            self.translate(target, &call, last).await
-        } else {
-            Err(self.unsupported(target, "it cannot be translated to the vendor's API").into())
+        let canonical = asked.operation.is_canonical();
+        if adapter.speaks(asked.dialect.name()) || !canonical {
+            match self.relayable(target, &call) {
+                Err(failure) if failure.kind == Kind::Unsupported && canonical => {}
+                relayable => return self.relay(target, relayable?, last).await,
+            }
         }
+        self.translate(target, &call, last).await
+    }
+
+    /// The caller's dialect.
+    #[must_use]
+    pub fn dialect(&self) -> &'static dyn Codec {
+        self.inbound.asked.dialect
     }
 
     fn unsupported(&self, target: &Target, why: &str) -> Failure {
@@ -134,7 +154,11 @@ impl<'a> Asking<'a> {
     }
 
     fn facts<'f>(&'f self, target: &'f Target) -> Vec<Pair<'f>> {
-        vec![("route", &*self.underway.route.name), ("vendor", &*target.vendor.name)]
+        let mut facts = vec![("route", &*self.underway.route.name), ("vendor", &*target.vendor.name)];
+        if let Some(place) = &self.inbound.asked.place {
+            facts.extend([("method", place.method.as_str()), ("path", &place.path), ("query", &place.query)]);
+        }
+        facts
     }
 
     fn call<'c>(&'c self, target: &'c Target, attempt: u32, facts: &'c [Pair<'c>]) -> Call<'c> {
@@ -155,49 +179,68 @@ impl<'a> Asking<'a> {
 
     // -- same dialect
 
-    async fn relay(&self, target: &Target, call: &Call<'_>, last: bool) -> Result<Answer, Miss> {
+    /// What the adapter would send for a relay.
+    fn relayable(&self, target: &Target, call: &Call<'_>) -> Result<UpstreamRequest, Failure> {
         let adapter = &target.vendor.adapter;
         let headers = wanted(&adapter.wants().headers, &self.head.headers);
         let wants = adapter.wants().members.iter();
-        let members: Vec<_> = wants.filter_map(|name| Some((name.as_str(), self.inbound.members.get(name)?))).collect();
-        let request = adapter.relay(call, &headers, &members).map_err(of_adapter)?;
+        let members = wants.filter_map(|name| Some((name.as_str(), self.inbound.content.member(name)?)));
+        let request = adapter.relay(call, &headers, &members.collect::<Vec<_>>()).map_err(Failure::of_adapter)?;
         self.refuse_dropped(&request)?;
-        let body = match &request.body {
-            Written::None => Bytes::new(),
-            Written::Bytes(bytes) => Bytes::copy_from_slice(bytes),
+        Ok(request)
+    }
+
+    async fn relay(&self, target: &Target, request: UpstreamRequest, last: bool) -> Result<Answer, Miss> {
+        let payload = match &request.body {
+            Written::None => Payload::default(),
+            Written::Bytes(bytes) => Payload::json(Bytes::copy_from_slice(bytes)),
             Written::Splice(edits) => self.splice(edits),
         };
-        let answer = self.ask(target, &request, body).await?;
+        let answer = self.ask(target, &request, payload).await?;
         if !answer.status().is_success() {
-            return Err(self.rejected(answer, adapter, true).await);
+            return Err(self.rejected(answer, &target.vendor.adapter, true).await);
         }
         let mut answer = self.relayed(answer, last).await?;
         answer.dropped = request.dropped;
         Ok(answer)
     }
 
-    fn splice(&self, edits: &[(String, String)]) -> Bytes {
+    fn splice(&self, edits: &[(String, String)]) -> Payload {
         let edits: Vec<_> = edits.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let unchanged = edits.iter().all(|(name, value)| self.inbound.members.get(name).unwrap_or_default() == *value);
-        if unchanged { self.inbound.body.clone() } else { self.inbound.members.splice(&edits).into() }
+        let bytes = match &self.inbound.content {
+            Content::Json(members) => {
+                let unchanged = edits.iter().all(|(name, value)| members.get(name).unwrap_or_default() == *value);
+                if unchanged { self.inbound.body.clone() } else { members.splice(&edits).into() }
+            }
+            Content::Form(form) => form.splice(&edits).into(),
+            Content::Raw => self.inbound.body.clone(),
+        };
+        Payload { bytes, media_type: self.inbound.media_type.cloned() }
     }
 
     async fn relayed(&self, answer: Response<UpstreamAnswer>, last: bool) -> Result<Answer, Miss> {
         let (head, mut body) = answer.into_parts();
-        let streams = is_event_stream(&head.headers);
+        let asked = self.inbound.asked;
+        let framing = stream_framing(&head.headers, asked.array);
+        let is_text = is_json(&head.headers);
         let headers = forwardable(head.headers);
         let (status, dropped) = (head.status, Vec::new());
-        if !streams {
-            let body = self.collect_whole(body).await?;
-            let usage = self.inbound.asked.dialect.whole_usage(&body);
-            return Ok(Answer { status, headers, content: Content::Whole { body, usage }, dropped });
+        if !asked.operation.is_canonical() && (framing.is_some() || !is_text) {
+            // Sound, a file, a vendor's own stream: nobody but the caller reads it.
+            let content = BodyOf::Stream { pump: Pump::Bytes, ready: VecDeque::new(), rest: Some(body) };
+            return Ok(Answer { status, headers, content, dropped });
         }
-        let relayer = Relayer::new(self.inbound.asked.dialect, self.underway.snapshot.limits.frame_bytes_max);
-        let mut pump = Pump::Relay(relayer);
+        let Some(framing) = framing else {
+            let body = self.collect_whole(body).await?;
+            let usage = asked.dialect.whole_usage(&body);
+            return Ok(Answer { status, headers, content: BodyOf::Whole { body, usage }, dropped });
+        };
+        let parser = self.parser(framing);
+        let mut pump = Pump::Relay(Relayer::new(asked.dialect, parser, &self.plain_envelope()));
         let mut ready = VecDeque::new();
         let more = self.first_bytes(&mut body, &mut pump, &mut ready, !last).await?;
         let rest = more.then_some(body);
-        Ok(Answer { status, headers, content: Content::Stream { pump, ready, rest }, dropped })
+        Ok(Answer { status, headers, content: BodyOf::Stream { pump, ready, rest }, dropped })
     }
 
     // -- another dialect
@@ -207,7 +250,7 @@ impl<'a> Asking<'a> {
         let canonical = self.canonical()?;
         let headers = wanted(&adapter.wants().headers, &self.head.headers);
         let json = canonical.json(&target.model);
-        let (exchange, plan) = adapter.open(call, &headers, &json, &canonical.blobs()).map_err(of_adapter)?;
+        let (exchange, plan) = adapter.open(call, &headers, &json, &canonical.blobs()).map_err(Failure::of_adapter)?;
         match plan {
             Plan::Answer(events) => {
                 let mut translator = self.translator(exchange, None);
@@ -231,37 +274,70 @@ impl<'a> Asking<'a> {
         request: &UpstreamRequest,
         last: bool,
     ) -> Result<Answer, Miss> {
-        let adapter = &target.vendor.adapter;
-        let canonical = self.canonical()?;
         let mut ready = VecDeque::new();
         let mut request = Cow::Borrowed(request);
         let mut translator = self.translator(exchange, None);
-        for _ in 0..self.underway.snapshot.limits.round_trips_max {
+        let mut begun = Begun::new(self.client, &target.vendor);
+        for round in 0..self.underway.snapshot.limits.round_trips_max {
             self.refuse_dropped(&request)?;
-            let body = match &request.body {
-                Written::None => Bytes::new(),
-                Written::Bytes(bytes) => canonical.restore(bytes.clone()),
-                Written::Splice(edits) => self.splice(edits),
+            let answer = match self.journal.and_then(|journal| journal.recorded(round)) {
+                Some(recorded) => recorded,
+                None => match self.round(target, &request, &mut translator).await? {
+                    Heard::Whole(heard) => {
+                        if let Some(journal) = self.journal.filter(|_| request.method != Method::GET) {
+                            journal.record(&target.id, &heard);
+                        }
+                        heard
+                    }
+                    Heard::Stream(body) => {
+                        begun.done();
+                        return self.streamed(translator, body, last).await;
+                    }
+                },
             };
-            let answer = self.ask(target, &request, body).await?;
-            if !answer.status().is_success() {
-                return Err(self.rejected(answer, adapter, false).await);
-            }
-            let (head, body) = answer.into_parts();
-            // A vendor may answer whole where a stream was asked for: an error, or a feature that it cannot stream.
-            if request.framing != Framing::Whole && !is_json(&head.headers) {
-                translator.cut_into(self.parser(request.framing)?);
-                return self.streamed(translator, body, last).await;
-            }
-            let whole = self.collect_whole(body).await?;
-            let headers = wanted(&adapter.wants().response_headers, &head.headers);
-            match translator.finish(head.status.as_u16(), &headers, &whole, &mut ready)? {
-                None => return self.closed(translator, ready, Vec::new()),
+            let headers: Vec<_> = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            let round = translator.finish(answer.status, &headers, &answer.body, &mut ready)?;
+            match round.next {
+                None => {
+                    begun.done();
+                    return self.closed(translator, ready, Vec::new());
+                }
                 Some(next) => request = Cow::Owned(next),
             }
+            begun.cancel_by(round.cancel);
         }
         let message = format!("{} was not done after limits.round_trips_max round trips", target.id);
         Err(Failure::new(Kind::UpstreamTimeout, message).into())
+    }
+
+    /// One round trip.
+    async fn round(
+        &self,
+        target: &Target,
+        request: &UpstreamRequest,
+        translator: &mut Translator,
+    ) -> Result<Heard, Miss> {
+        let adapter = &target.vendor.adapter;
+        let payload = match &request.body {
+            Written::None => Payload::default(),
+            Written::Bytes(bytes) => Payload::json(self.canonical()?.restore(bytes.clone())),
+            Written::Splice(edits) => self.splice(edits),
+        };
+        let answer = self.ask(target, request, payload).await?;
+        if !answer.status().is_success() {
+            return Err(self.rejected(answer, adapter, false).await);
+        }
+        let (head, body) = answer.into_parts();
+        // A vendor may answer whole where a stream was asked for: an error, or a feature that it cannot stream.
+        let whole = is_json(&head.headers) && request.framing != Framing::JsonArray;
+        if let Some(framing) = frames(request.framing).filter(|_| !whole) {
+            translator.cut_into(self.parser(framing));
+            return Ok(Heard::Stream(body));
+        }
+        let body = self.collect_whole(body).await?;
+        let headers = wanted(&adapter.wants().response_headers, &head.headers).into_iter();
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok(Heard::Whole(Recorded { status: head.status.as_u16(), headers, body }))
     }
 
     async fn streamed(&self, translator: Translator, mut body: UpstreamAnswer, last: bool) -> Result<Answer, Miss> {
@@ -278,8 +354,8 @@ impl<'a> Asking<'a> {
         let mut pump = Pump::Translate(Box::new(translator));
         let more = self.first_bytes(&mut body, &mut pump, &mut ready, !last).await?;
         let rest = more.then_some(body);
-        let content = Content::Stream { pump, ready, rest };
-        Ok(Answer { status: StatusCode::OK, headers: event_stream(), content, dropped: Vec::new() })
+        let content = BodyOf::Stream { pump, ready, rest };
+        Ok(Answer { status: StatusCode::OK, headers: self.stream_head(), content, dropped: Vec::new() })
     }
 
     /// The answer is complete within the translator.
@@ -297,8 +373,8 @@ impl<'a> Asking<'a> {
         }
         translator.close(&mut ready)?;
         let pump = Pump::Translate(Box::new(translator));
-        let content = Content::Stream { pump, ready, rest: None };
-        Ok(Answer { status: StatusCode::OK, headers: event_stream(), content, dropped })
+        let content = BodyOf::Stream { pump, ready, rest: None };
+        Ok(Answer { status: StatusCode::OK, headers: self.stream_head(), content, dropped })
     }
 
     fn whole(&self, translator: Translator, dropped: Vec<String>) -> Result<Answer, Miss> {
@@ -307,51 +383,62 @@ impl<'a> Asking<'a> {
         }
         let usage = translator.usage().cloned();
         let dialect = self.inbound.asked.dialect;
-        let body = if self.inbound.asked.operation == Operation::CountTokens {
-            dialect.encode_count(&usage.clone().unwrap_or_default())
-        } else {
-            dialect.encode_response(&translator.into_response(), &self.envelope())
+        let mut response = translator.into_response();
+        let body = match self.inbound.asked.operation {
+            Operation::Chat => dialect.encode_response(&response, &self.envelope()),
+            Operation::CountTokens => dialect.encode_count(&usage.clone().unwrap_or_default()),
+            operation => {
+                self.canonical()?.settle(&mut response);
+                if let Some(fault) = response.fault {
+                    return Err(Failure::refused(fault).into());
+                }
+                dialect.encode_result(operation, &response, &self.envelope())
+            }
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        Ok(Answer { status: StatusCode::OK, headers, content: Content::Whole { body: body.into(), usage }, dropped })
+        Ok(Answer { status: StatusCode::OK, headers, content: BodyOf::Whole { body: body.into(), usage }, dropped })
     }
 
     fn translator(&self, exchange: Exchange, parser: Option<Parser>) -> Translator {
         let asked = self.inbound.asked;
         if self.inbound.streaming && asked.operation == Operation::Chat {
-            Translator::streaming(exchange, parser, asked.dialect, asked.dialect.stream_encoder(&self.envelope()))
+            Translator::streaming(exchange, parser, asked.dialect.stream_encoder(&self.envelope()))
         } else {
-            Translator::whole(exchange, parser, asked.dialect)
+            Translator::whole(exchange, parser)
         }
     }
 
     fn envelope(&self) -> Envelope {
+        let stream_usage = self.canonical().is_ok_and(Canonical::stream_usage);
+        Envelope { stream_usage, ..self.plain_envelope() }
+    }
+
+    /// The envelope of a caller whose body has not been read.
+    fn plain_envelope(&self) -> Envelope {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Envelope {
             request_id: self.underway.id.to_string(),
             model: self.inbound.model.clone(),
             created: now.map_or(0, |since| since.as_secs()),
-            stream_usage: self.canonical().is_ok_and(Canonical::stream_usage),
+            stream_usage: false,
+            array: self.inbound.asked.array,
+            begun: false,
         }
     }
 
-    fn parser(&self, framing: Framing) -> Result<Parser, Failure> {
-        let kind = match framing {
-            Framing::Sse => Frames::Sse,
-            Framing::JsonLines => Frames::JsonLines,
-            other => {
-                let message = format!("this host cannot cut an answer framed as {other:?}; update the host");
-                return Err(Failure::new(Kind::BadAnswer, message));
-            }
-        };
-        Ok(Parser::new(kind, self.underway.snapshot.limits.frame_bytes_max))
+    fn stream_head(&self) -> HeaderMap {
+        event_stream(self.inbound.asked.dialect.stream_type(&self.plain_envelope()))
+    }
+
+    fn parser(&self, framing: Frames) -> Parser {
+        Parser::new(framing, self.underway.snapshot.limits.frame_bytes_max)
     }
 
     fn canonical(&self) -> Result<&Canonical, Failure> {
         let read = || {
             let blob_bytes_min = self.underway.snapshot.limits.blob_bytes_min;
-            Canonical::read(self.inbound.asked.dialect, self.inbound.body, blob_bytes_min)
+            Canonical::read(self.inbound, blob_bytes_min)
         };
         self.canonical.get_or_init(read).as_ref().map_err(Clone::clone)
     }
@@ -371,17 +458,12 @@ impl<'a> Asking<'a> {
         &self,
         target: &Target,
         request: &UpstreamRequest,
-        body: Bytes,
+        payload: Payload,
     ) -> Result<Response<UpstreamAnswer>, Failure> {
-        let Some(endpoint) = &target.vendor.endpoint else {
-            let message = format!("vendor {} has no base_url, and its adapter wants to ask", target.vendor.name);
-            return Err(Failure::new(Kind::Misconfigured, message));
-        };
         if request.after_ms > 0 {
             tokio::time::sleep(Duration::from_millis(request.after_ms.into())).await;
         }
-        let message = build(request, endpoint, &target.vendor.adapter, body)?;
-        self.client.send(endpoint, message).await.map_err(|error| Failure::unanswered(&error, &target.vendor.name))
+        outbound::send(self.client, &target.vendor, request, payload).await
     }
 
     /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.
@@ -459,7 +541,7 @@ impl<'a> Asking<'a> {
             Fault::new(class_of(head.status), format!("the upstream answered {}", head.status))
         });
         let original = same_dialect.then(|| {
-            let content = Content::Whole { body, usage: None };
+            let content = BodyOf::Whole { body, usage: None };
             Box::new(Answer { status: head.status, headers: forwardable(head.headers), content, dropped: Vec::new() })
         });
         Miss { failure: Failure::refused(fault), original }

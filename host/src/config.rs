@@ -249,6 +249,9 @@ pub struct Vendor {
     /// Where the API is; adapters give only paths below it. Not needed by an adapter that answers by itself.
     #[serde(default)]
     pub base_url: Option<Spanned<String>>,
+    /// Further places that the adapter may ask, by the names that its README gives.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, Spanned<String>>,
     /// The vendor's key, `"env:NAME"` or `"file:PATH"`; granted to the adapter as the secret `key`.
     #[serde(default)]
     pub key: Option<Spanned<String>>,
@@ -351,6 +354,9 @@ pub struct Route {
     /// Configured routing plugin; none tries the targets in the order of the file.
     #[serde(default)]
     pub routing: Option<Spanned<String>>,
+    /// AI routes: dialects that are spoken here; all of them if it is left out.
+    #[serde(default)]
+    pub dialects: Vec<Spanned<String>>,
     /// Refuse a call when a translation cannot carry a part of it, instead of telling so in `penstock-dropped`.
     #[serde(default)]
     pub strict: bool,

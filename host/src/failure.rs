@@ -117,6 +117,8 @@ failures! {
     AdapterBroken = "adapter-broken", 502, VendorBug, Plugin;
     /// The exchange took longer than `timeouts.total_ms`.
     TotalTimeout = "total-timeout", 504, Timeout, Operator;
+    /// The vendor gives the gateway no short-lived credential.
+    NoCredential = "no-credential", 502, VendorBug, Operator;
     /// The policy is inconsistent in a way that only a request shows.
     Misconfigured = "misconfigured", 500, VendorBug, Operator;
 }
@@ -150,6 +152,13 @@ impl Failure {
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
         self.cause = Some(cause.to_string());
         self
+    }
+
+    /// Nobody serves this model.
+    #[must_use]
+    pub fn unknown_model(model: &str) -> Self {
+        let message = format!("no vendor serves the model {model:?}; GET the models to see what there is");
+        Self::new(Kind::UnknownModel, message)
     }
 
     /// A refusal of the vendor, as its adapter has classified it.
@@ -209,6 +218,22 @@ impl Failure {
         }
     }
 
+    /// What an adapter said, or that it broke.
+    #[must_use]
+    pub fn of_adapter(error: CallError) -> Self {
+        match error {
+            CallError::Fault(fault) if fault.class == FaultClass::Unsupported => {
+                Self::of_fault(Kind::Unsupported, fault)
+            }
+            CallError::Fault(fault) => Self::refused(fault),
+            CallError::Broken { ref plugin, .. } => {
+                let text =
+                    format!("the adapter of {plugin} broke on this call; another model or a later try may do better");
+                Self::new(Kind::AdapterBroken, text).because(&error)
+            }
+        }
+    }
+
     /// The same failure with a time to wait.
     #[must_use]
     pub fn retry_after(mut self, ms: Option<u64>) -> Self {
@@ -228,7 +253,7 @@ impl Failure {
     pub fn is_worth_another_target(&self) -> bool {
         match self.kind {
             Kind::Unreachable | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer | Kind::AdapterBroken => true,
-            Kind::Unsupported | Kind::NotCarried => true,
+            Kind::Unsupported | Kind::NotCarried | Kind::NoCredential => true,
             Kind::Refused => !matches!(self.fault.class, FaultClass::InvalidRequest | FaultClass::ContentFilter),
             _ => false,
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use penstock_dialects::codec::Operation;
@@ -15,12 +16,14 @@ use crate::answer::{self, Outcome};
 use crate::attempt::{Answer, Asking};
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
-use crate::inbound::{Asked, Inbound, read_body};
+use crate::inbound::{Asked, Inbound, read_body, text};
 use crate::ledger::Entry;
 use crate::listener::Peer;
 use crate::metrics::Metrics;
+use crate::plugin::types::Call;
 use crate::proxy;
 use crate::random;
+use crate::realtime;
 use crate::relay::Body;
 use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
@@ -80,7 +83,7 @@ impl Gateway {
         let asked = match route.serves {
             Serves::Models => {
                 place.check_unambiguous().map_err(bad)?;
-                Asked::recognise(head, &route.prefix)
+                Asked::recognise(head, &route.prefix, &route.dialects)
             }
             Serves::Service { .. } => None,
         };
@@ -90,13 +93,13 @@ impl Gateway {
     }
 
     async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
-        let operation = underway.asked.map_or("", |asked| asked.operation.name());
+        let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
         let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics));
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
-            Err(failure) => answer::refusal(&failure, underway.asked, &underway.id, Some(entry)),
+            Err(failure) => answer::refusal(&failure, underway.asked.as_ref(), &underway.id, Some(entry)),
         };
         let facts = underway.facts();
         edits.apply(&underway.call(&Principal::default(), None, &facts), &mut response);
@@ -130,18 +133,26 @@ impl Gateway {
             let proxied = proxy::ask(&self.client, underway, service, &call, request, entry).await?;
             return Ok(Outcome::Proxied(proxied));
         }
-        let asked = underway.asked.ok_or_else(|| unknown_operation(&head))?;
+        let asked = underway.asked.as_ref().ok_or_else(|| unknown_operation(&head))?;
         if asked.operation == Operation::Models {
-            return Ok(Outcome::Local(answer::models(&underway.snapshot, asked)));
+            return answer::models(&underway.snapshot, asked).map(Outcome::Local);
+        }
+        if asked.operation == Operation::Realtime {
+            let caller = realtime::caller(&head)?;
+            let nothing = Bytes::new();
+            let inbound = Inbound::conversation(asked, &nothing);
+            let call = underway.call(&principal, Some(&inbound), &facts);
+            entry.hold(stages::admit(route, &call, 0, &self.state)?);
+            let targets = the_targets(underway, &inbound, &call, &head)?;
+            let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
+            return realtime::open(&asking, &targets, caller, entry).await.map(Outcome::Proxied);
         }
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
-        let inbound = Inbound::parse(asked, &body)?;
+        let inbound = Inbound::parse(asked, &head, &body)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
 
-        let (targets, routing) =
-            underway.snapshot.models.resolve(&inbound.model).ok_or_else(|| unknown_model(&inbound))?;
-        let targets = stages::rank(routing.or(route.routing.as_ref()), &call, targets, random::u64())?;
+        let targets = the_targets(underway, &inbound, &call, &head)?;
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
@@ -192,7 +203,24 @@ fn unknown_operation(head: &Parts) -> Failure {
     Failure::new(Kind::UnknownOperation, message)
 }
 
-fn unknown_model(inbound: &Inbound<'_>) -> Failure {
-    let message = format!("no vendor serves the model {:?}; GET the models to see what there is", inbound.model);
-    Failure::new(Kind::UnknownModel, message)
+/// The targets of a request, in the order in which to try them. One without a model goes to the vendor that the path or the
+/// header `penstock-vendor` names, or to the only one that serves the operation.
+fn the_targets(
+    underway: &Underway,
+    inbound: &Inbound<'_>,
+    call: &Call<'_>,
+    head: &Parts,
+) -> Result<Vec<Target>, Failure> {
+    let (models, asked) = (&underway.snapshot.models, inbound.asked);
+    if !inbound.model.is_empty() {
+        let found = models.resolve(&inbound.model);
+        let (targets, routing) = found.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
+        return stages::rank(routing.or(underway.route.routing.as_ref()), call, targets, random::u64());
+    }
+    let path = asked.place.as_ref().map_or("", |place| place.path.as_str());
+    let in_path = path.strip_prefix("/vendors/").and_then(|rest| rest.split('/').next());
+    let in_header = || text(&head.headers, "penstock-vendor");
+    let named = in_path.or_else(in_header);
+    let target = models.vendor(named, asked.operation.name());
+    target.map(|target| vec![target]).map_err(|message| Failure::new(Kind::UnknownModel, message))
 }

@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use penstock_dialects::codec::Codec;
 use tokio::time::Sleep;
 
 use crate::failure::{Failure, Kind};
@@ -100,7 +99,6 @@ pub struct Stream {
     pump: Pump,
     ready: VecDeque<Bytes>,
     state: State,
-    dialect: &'static dyn Codec,
     entry: Box<Entry>,
     deadline: Pin<Box<Sleep>>,
 }
@@ -112,13 +110,12 @@ impl Stream {
         pump: Pump,
         ready: VecDeque<Bytes>,
         rest: Option<UpstreamAnswer>,
-        dialect: &'static dyn Codec,
         entry: Entry,
         deadline: Instant,
     ) -> Self {
         let state = rest.map_or(State::Done, State::Open);
         let deadline = Box::pin(tokio::time::sleep_until(deadline.into()));
-        Self { pump, ready, state, dialect, entry: Box::new(entry), deadline }
+        Self { pump, ready, state, entry: Box::new(entry), deadline }
     }
 
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -185,7 +182,7 @@ impl Stream {
     /// Ends the stream with an error event.
     fn fail(&mut self, failure: &Failure) {
         let code = failure.kind.code();
-        self.ready.push_back(self.dialect.encode_stream_fault(&failure.fault).into());
+        self.pump.fail(&failure.fault, &mut self.ready);
         self.entry.failure = Some(code);
         self.entry.ending = Ending::Broken;
         tracing::warn!(request = %self.entry.id, vendor = %self.entry.vendor, %failure, "stream broke");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Which route a request takes, and where a model is served.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
@@ -25,6 +25,8 @@ pub struct Route {
     pub routing: Option<Arc<Routing>>,
     /// Refuse what a translation cannot carry.
     pub strict: bool,
+    /// Dialects that are spoken here; empty for all.
+    pub dialects: Vec<String>,
     /// AI or plain HTTP.
     pub serves: Serves,
 }
@@ -58,6 +60,8 @@ pub struct Vendor {
     pub adapter: Arc<Adapter>,
     /// Where it is; none for an adapter that answers by itself.
     pub endpoint: Option<Arc<Endpoint>>,
+    /// Further endpoints, by the names that its adapter knows.
+    pub endpoints: BTreeMap<String, Arc<Endpoint>>,
     /// Models, as the policy lists them.
     pub models: Vec<String>,
 }
@@ -155,6 +159,34 @@ impl Models {
         listed.sort_by(|a, b| a.name.cmp(&b.name));
         let targets: Vec<_> = listed.into_iter().map(|vendor| Target::plain(vendor, name)).collect();
         (!targets.is_empty()).then_some((targets, None))
+    }
+
+    /// The vendor that a request without a model goes to: the one that the caller names, or the only one that serves the
+    /// operation.
+    ///
+    /// # Errors
+    /// What the caller should name.
+    pub fn vendor(&self, named: Option<&str>, operation: &str) -> Result<Target, String> {
+        let mut serving: Vec<_> = self.vendors.values().filter(|vendor| vendor.adapter.serves(operation)).collect();
+        serving.sort_by(|a, b| a.name.cmp(&b.name));
+        let names = || serving.iter().map(|vendor| &*vendor.name).collect::<Vec<_>>().join(", ");
+        let vendor = match named {
+            Some(name) => serving
+                .iter()
+                .find(|vendor| &*vendor.name == name)
+                .ok_or_else(|| format!("no vendor {name:?} that serves {operation}; there are: {}", names()))?,
+            None => match serving.as_slice() {
+                [vendor] => vendor,
+                [] => return Err(format!("no vendor serves {operation}")),
+                _ => {
+                    return Err(format!(
+                        "name a vendor in the header penstock-vendor; {operation} is served by: {}",
+                        names()
+                    ));
+                }
+            },
+        };
+        Ok(Target { id: Arc::clone(&vendor.name), ..Target::plain(vendor, "") })
     }
 
     /// Every name that a caller may use, with who serves it, sorted; patterns are left out.

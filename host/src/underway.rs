@@ -50,8 +50,8 @@ impl Underway {
         let known = self.route.auth.is_some() && !principal.subject.is_empty();
         Call {
             id: &self.id,
-            operation: self.asked.map_or("", |asked| asked.operation.name()),
-            dialect: self.asked.map_or("", |asked| asked.dialect.name()),
+            operation: self.asked.as_ref().map_or("", |asked| asked.operation.name()),
+            dialect: self.asked.as_ref().map_or("", |asked| asked.dialect.name()),
             model: inbound.map_or("", |inbound| &inbound.model),
             streaming: inbound.is_some_and(|inbound| inbound.streaming),
             attempt: 0,

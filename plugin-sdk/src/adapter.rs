@@ -66,6 +66,68 @@ pub trait Exchange: 'static {
     /// # Errors
     /// A fault that ends the answer.
     fn finish(&mut self, answer: &Answer<'_>, events: &mut Vec<Event>) -> Result<Option<Upstream>, Fault>;
+
+    /// What to send if the caller goes before the round trip is done that `finish` has just asked for: it ends the work that
+    /// the vendor has begun.
+    fn cancel(&self) -> Option<Upstream> {
+        None
+    }
+}
+
+/// An adapter whose vendor wants requests signed. Export it with `adapter!(Type, signing)`.
+pub trait Signer: Adapter {
+    /// Headers to add to a request that is final; one that is there already is replaced.
+    ///
+    /// # Errors
+    /// A fault for the caller.
+    fn sign(&self, request: &Unsigned) -> Result<Vec<(String, String)>, Fault>;
+}
+
+/// A request that is about to go out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unsigned {
+    /// "POST", "GET" …
+    pub method: String,
+    /// Authority as in the header `host`.
+    pub host: String,
+    /// Path with the prefix of the endpoint, percent-encoded, as it goes out.
+    pub path: String,
+    /// Query without the question mark, encoded, as it goes out.
+    pub query: String,
+    /// Headers that go out, with lower-case names; those with a secret are left out.
+    pub headers: Pairs,
+    /// SHA-256 of the body in lower-case hexadecimal.
+    pub body_sha256: String,
+    /// Seconds since 1970.
+    pub time: u64,
+}
+
+/// An adapter that works with short-lived credentials: the host fetches one, keeps it, and grants it as the secret
+/// [`TOKEN`]. Export it with `adapter!(Type, credentials)`.
+pub trait Credentials: Adapter {
+    /// How to get a credential at this time (seconds since 1970); none if the configuration needs none.
+    ///
+    /// # Errors
+    /// A fault for the caller.
+    fn fetch(&self, time: u64) -> Result<Option<Fetching>, Fault>;
+}
+
+/// Name of the secret that the host grants when it has fetched a credential.
+pub const TOKEN: &str = "token";
+
+/// How to get a credential.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fetching {
+    /// What to ask; its answer is JSON.
+    pub request: Upstream,
+    /// Where the credential is in the answer, as a JSON pointer.
+    pub token: String,
+    /// Where the answer says for how many seconds it is valid, as a JSON pointer; "" if it does not.
+    pub expires_in: String,
+    /// Where the answer says until when it is valid, in seconds since 1970, as a JSON pointer; "" if it does not.
+    pub expires_at: String,
+    /// Seconds for which it is valid if the answer does not say.
+    pub lasts: u64,
 }
 
 /// The exchange of an adapter that never asks a vendor.
@@ -121,6 +183,9 @@ pub struct Blob {
 pub struct Upstream {
     /// Method.
     pub method: String,
+    /// Name of a further endpoint of the policy; "" for the base URL.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub endpoint: String,
     /// Path, beginning with a slash.
     pub path: String,
     /// Query parameters, not encoded.
@@ -147,6 +212,7 @@ impl Upstream {
     pub fn post(path: impl Into<String>) -> Self {
         Self {
             method: "POST".to_owned(),
+            endpoint: String::new(),
             path: path.into(),
             query: Vec::new(),
             headers: Vec::new(),
@@ -155,6 +221,33 @@ impl Upstream {
             after_ms: 0,
             dropped: Vec::new(),
         }
+    }
+
+    /// A GET, with an answer that comes whole.
+    #[must_use]
+    pub fn get(path: impl Into<String>) -> Self {
+        Self { method: "GET".to_owned(), ..Self::post(path) }
+    }
+
+    /// Sends it to this further endpoint of the policy instead of the base URL.
+    #[must_use]
+    pub fn endpoint(mut self, name: impl Into<String>) -> Self {
+        self.endpoint = name.into();
+        self
+    }
+
+    /// Has it wait before it is sent.
+    #[must_use]
+    pub fn after_ms(mut self, ms: u32) -> Self {
+        self.after_ms = ms;
+        self
+    }
+
+    /// Adds a query parameter; the host encodes it.
+    #[must_use]
+    pub fn query(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.query.push(Placed::text(name, value));
+        self
     }
 
     /// Adds a header.

@@ -41,12 +41,16 @@ extern crate self as penstock_sdk;
 
 pub mod adapter;
 pub mod call;
+pub mod compatible;
 pub mod config;
 pub mod dialect;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
+pub mod passthrough;
+pub mod pattern;
 pub mod policy;
+pub mod relayed;
 pub mod secrets;
 pub mod state;
 
@@ -62,7 +66,10 @@ pub use penstock_sdk_macros::self_test_cases;
 
 /// What most plugins need, by name.
 pub mod prelude {
-    pub use crate::adapter::{Adapter, Answer, Blob, Body, Exchange, Framing, Placed, Plan, Unasked, Upstream};
+    pub use crate::adapter::{
+        Adapter, Answer, Blob, Body, Credentials, Exchange, Fetching, Framing, Placed, Plan, Signer, TOKEN, Unasked,
+        Unsigned, Upstream,
+    };
     pub use crate::call::{Call, Pairs, Wants};
     pub use crate::config::{Config, Issue};
     pub use crate::log;
@@ -76,10 +83,11 @@ pub mod prelude {
     pub use penstock_sdk_macros::Config;
 }
 
-/// Exports a type that implements [`adapter::Adapter`].
+/// Exports a type that implements [`adapter::Adapter`]; `adapter!(Type, signing)` one that is an
+/// [`adapter::Signer`], too, `adapter!(Type, credentials)` one that is [`adapter::Credentials`].
 #[macro_export]
 macro_rules! adapter {
-    ($plugin:ty) => {
+    ($plugin:ty $(, $further:ident)*) => {
         $crate::__plugin!(
             $plugin,
             "adapter",
@@ -90,6 +98,7 @@ macro_rules! adapter {
             AdapterExport,
             AdapterSubject,
             adapter
+            $(, $further)*
         );
     };
 }

@@ -30,6 +30,19 @@ impl Secret {
     pub fn derive(&self, prefix: &str, data: &[u8]) -> Self {
         Self(self.0.derive(prefix, data))
     }
+
+    /// SHA-256 of `prefix`, this secret and `suffix`, for signatures over a text in which a secret stands. The digest is
+    /// public.
+    #[must_use]
+    pub fn digest(&self, prefix: &[u8], suffix: &[u8]) -> Vec<u8> {
+        self.0.digest(prefix, suffix)
+    }
+
+    /// RSASSA-PKCS1-v1_5 with SHA-256 (JWS "RS256") under a private key in PEM; none if the secret is no such key.
+    #[must_use]
+    pub fn rs256(&self, data: &[u8]) -> Option<Vec<u8>> {
+        self.0.rs256(data)
+    }
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -48,7 +61,11 @@ pub(crate) mod imp {
     use std::collections::BTreeMap;
 
     use hmac::{Hmac, KeyInit, Mac};
-    use sha2::Sha256;
+    use ring::rand::SystemRandom;
+    use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+    use rustls_pki_types::PrivateKeyDer;
+    use rustls_pki_types::pem::PemObject;
+    use sha2::{Digest, Sha256};
 
     #[derive(Debug)]
     pub(crate) struct Secret(Vec<u8>);
@@ -73,6 +90,23 @@ pub(crate) mod imp {
 
         pub(super) fn hmac_sha256(&self, data: &[u8]) -> Vec<u8> {
             keyed(&self.0, data)
+        }
+
+        pub(super) fn digest(&self, prefix: &[u8], suffix: &[u8]) -> Vec<u8> {
+            Sha256::new().chain_update(prefix).chain_update(&self.0).chain_update(suffix).finalize().to_vec()
+        }
+
+        pub(super) fn rs256(&self, data: &[u8]) -> Option<Vec<u8>> {
+            let key = PrivateKeyDer::from_pem_slice(&self.0).ok()?;
+            let pair = match &key {
+                PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
+                PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
+                _ => return None,
+            };
+            let pair = pair.ok()?;
+            let mut signature = vec![0; pair.public().modulus_len()];
+            pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), data, &mut signature).ok()?;
+            Some(signature)
         }
 
         pub(super) fn derive(&self, prefix: &str, data: &[u8]) -> Self {

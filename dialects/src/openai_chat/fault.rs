@@ -250,7 +250,7 @@ fn whole_ms(milliseconds: f64) -> u64 {
 }
 
 /// A vendor that refuses a key likes to quote it. What looks like one is cut out.
-fn without_keys(message: &str) -> String {
+pub(crate) fn without_keys(message: &str) -> String {
     let looks_like_key = |word: &&str| {
         let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '*');
         word.contains("**") || word.starts_with("sk-") || (word.len() >= 20 && word.bytes().any(|b| b.is_ascii_digit()))

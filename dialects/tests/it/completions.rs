@@ -12,12 +12,12 @@ use penstock_dialects::openai_completions::{NAME, OpenAiCompletions};
 use serde_json::{Value, json};
 
 use crate::anthropic::recorded::{events, folded, reading};
-use crate::recordings::{Exchange, exchanges, of_operation};
+use crate::recordings::{Exchange, exchanges, matching};
 
 const CODEC: OpenAiCompletions = OpenAiCompletions;
 
 fn recorded() -> Vec<Exchange> {
-    of_operation("completions")
+    matching("completions", |meta| meta["protocol"].is_null() && meta["operation"] == "completions")
 }
 
 fn envelope() -> Envelope {

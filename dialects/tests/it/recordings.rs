@@ -44,15 +44,14 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
 
 /// Every exchange of this protocol that has an expectation.
 pub(crate) fn exchanges(protocol: &str) -> Vec<Exchange> {
-    matching(protocol, |meta, expected| meta["protocol"] == protocol && !expected.is_null())
+    let mut found = matching(protocol, |meta| meta["protocol"] == protocol);
+    found.retain(|exchange| !exchange.expected.is_null());
+    found
 }
 
-/// Every exchange of an operation for which the recorders have no protocol; not all have an expectation.
-pub(crate) fn of_operation(operation: &str) -> Vec<Exchange> {
-    matching(operation, |meta, _| meta["protocol"].is_null() && meta["operation"] == operation)
-}
-
-fn matching(what: &str, wanted: impl Fn(&Value, &Value) -> bool) -> Vec<Exchange> {
+/// Every exchange whose meta.json is wanted; the expectation is null where there is none. `what` names them where none is
+/// found.
+pub(crate) fn matching(what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Exchange> {
     let (mut found, mut folders) = (Vec::new(), shared("open").into_iter().collect::<Vec<_>>());
     let root = folders.first().cloned().unwrap_or_default();
     while let Some(folder) = folders.pop() {
@@ -65,11 +64,11 @@ fn matching(what: &str, wanted: impl Fn(&Value, &Value) -> bool) -> Vec<Exchange
         let read = |file: &str| -> Value {
             std::fs::read(folder.join(file)).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap())
         };
-        let (meta, expected) = (read("meta.json"), read("expected.json"));
+        let meta = read("meta.json");
         let answer = meta["response_file"].as_str().and_then(|file| std::fs::read(folder.join(file)).ok());
-        let (Some(answer), true) = (answer, wanted(&meta, &expected)) else { continue };
+        let (Some(answer), true) = (answer, wanted(&meta)) else { continue };
         let name = folder.strip_prefix(&root).unwrap().display().to_string();
-        found.push(Exchange { name, expected, request: read("request.json"), meta, answer });
+        found.push(Exchange { name, expected: read("expected.json"), request: read("request.json"), meta, answer });
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
     assert!(root.as_os_str().is_empty() || !found.is_empty(), "no recordings of {what} under {}", root.display());

@@ -1,72 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-//! How an adapter's words become an upstream request, and what of an upstream's head reaches the caller.
+//! What of the head of an upstream's answer reaches the caller, and what it says of the body.
 
-use std::borrow::Cow;
-
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use penstock_dialects::framing::Kind as Frames;
 use penstock_dialects::ir::FaultClass;
 
-use crate::failure::{Failure, Kind};
 use crate::inbound::text;
-use crate::plugin::Adapter;
-use crate::plugin::types::{Placed, UpstreamRequest, Value};
-use crate::upstream::{Endpoint, OutBody};
-
-/// Writes the upstream request. This is the one place where a vendor's key meets a request.
-pub(super) fn build<'r>(
-    request: &'r UpstreamRequest,
-    endpoint: &Endpoint,
-    adapter: &Adapter,
-    body: Bytes,
-) -> Result<http::Request<OutBody>, Failure> {
-    let wrong = |what: &str| Failure::new(Kind::Misconfigured, format!("the adapter {} {what}", adapter.name()));
-    let value = |placed: &'r Placed| match &placed.value {
-        Value::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
-        Value::Secret { prefix, name } => match adapter.secrets().secret(name) {
-            Some(secret) => Ok(Cow::Owned([prefix.as_bytes(), secret.expose()].concat())),
-            None => Err(wrong(&format!("wants the secret {name:?}, which the policy does not grant"))),
-        },
-    };
-    let mut path = Cow::Borrowed(request.path.as_str());
-    for (index, placed) in request.query.iter().enumerate() {
-        let path = path.to_mut();
-        path.push(if index == 0 { '?' } else { '&' });
-        encode(path, placed.name.as_bytes());
-        path.push('=');
-        encode(path, &value(placed)?);
-    }
-    let uri = endpoint.uri(&path).map_err(|_| wrong("gave a path that is no path"))?;
-    let has_body = !body.is_empty();
-    let mut message = http::Request::new(if has_body { OutBody::Full(body) } else { OutBody::Empty });
-    *message.method_mut() = request.method.clone();
-    *message.uri_mut() = uri;
-    let headers = message.headers_mut();
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("penstock/", env!("CARGO_PKG_VERSION"))));
-    if has_body {
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    }
-    for placed in &request.headers {
-        let name = HeaderName::from_bytes(placed.name.as_bytes()).map_err(|_| wrong("gave a bad header name"))?;
-        let mut bytes = HeaderValue::from_bytes(&value(placed)?).map_err(|_| wrong("gave a bad header value"))?;
-        bytes.set_sensitive(matches!(placed.value, Value::Secret { .. }));
-        headers.insert(name, bytes);
-    }
-    Ok(message)
-}
-
-fn encode(out: &mut String, bytes: &[u8]) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for &byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(byte.into());
-        } else {
-            out.push('%');
-            out.push(HEX[usize::from(byte >> 4)].into());
-            out.push(HEX[usize::from(byte & 15)].into());
-        }
-    }
-}
+use crate::plugin::types::Framing;
 
 /// The headers of an upstream's answer that a caller may read: all but those of the connection, and cookies, which would
 /// be the vendor's with us.
@@ -79,18 +19,40 @@ pub(super) fn forwardable(mut headers: HeaderMap) -> HeaderMap {
 }
 
 /// The head of a stream that the gateway writes itself.
-pub(super) fn event_stream() -> HeaderMap {
+pub(super) fn event_stream(media_type: &'static str) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Asks reverse proxies between us and the caller not to gather the stream.
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     headers
 }
 
-/// Whether an answer is a stream of server-sent events.
-pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
-    text(headers, "content-type").is_some_and(|kind| kind.starts_with("text/event-stream"))
+/// How a relayed answer is cut into frames; none if it is no stream. `array` says that the caller asked for a stream which
+/// is a JSON array.
+pub(super) fn stream_framing(headers: &HeaderMap, array: bool) -> Option<Frames> {
+    let kind = text(headers, "content-type").unwrap_or_default();
+    let is = |name: &str| kind.starts_with(name);
+    if is("text/event-stream") {
+        Some(Frames::Sse)
+    } else if is("application/vnd.amazon.eventstream") {
+        Some(Frames::AwsEventStream)
+    } else if is("application/x-ndjson") {
+        Some(Frames::JsonLines)
+    } else {
+        (array && is("application/json")).then_some(Frames::JsonArray)
+    }
+}
+
+/// How an answer is cut that an adapter has announced; none for a whole one.
+pub(super) fn frames(framing: Framing) -> Option<Frames> {
+    match framing {
+        Framing::Whole => None,
+        Framing::Sse => Some(Frames::Sse),
+        Framing::JsonLines => Some(Frames::JsonLines),
+        Framing::AwsEventStream => Some(Frames::AwsEventStream),
+        Framing::JsonArray => Some(Frames::JsonArray),
+    }
 }
 
 /// Whether an answer is one JSON value.

@@ -3,29 +3,34 @@
 
 use std::sync::Arc;
 
+use http::{HeaderName, HeaderValue};
 use penstock_dialects::{framing, ir};
 use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre, ResourceAny};
 
-use super::bindings::exports::penstock::plugin::adapter as wit;
-use super::convert::{self, faulted};
+use super::bindings::exports::penstock::plugin::{adapter as wit, credentials, signing};
+use super::convert::{self, Allowed, faulted};
+use super::gate::{Further, Passed};
 use super::imports::Imports;
-use super::manifest::Manifest;
 use super::pool::{Lease, Pool, Role};
-use super::types::{Blob, Call, CallError, Pair, Plan, Step, UpstreamRequest, Wants};
+use super::types::{Blob, Call, CallError, Fetching, Pair, Plan, Step, Unsigned, UpstreamRequest, Wants};
+use crate::credential::Credential;
 use crate::keys::Grants;
 
 /// A configured adapter. Calls are synchronous and end within `sandbox.adapter_ms`.
 pub struct Adapter {
-    pool: Arc<Pool<wit::Guest>>,
+    pool: Arc<Pool<AdapterRole>>,
     wants: Wants,
     dialects: Vec<String>,
     operations: Vec<String>,
+    further: Further,
+    credential: Credential,
 }
 
 impl Adapter {
-    pub(super) fn new(pool: Arc<Pool<wit::Guest>>, wants: Wants, manifest: &Manifest) -> Self {
-        Self { pool, wants, dialects: manifest.dialects.clone(), operations: manifest.operations.clone() }
+    pub(super) fn new(pool: Arc<Pool<AdapterRole>>, wants: Wants, passed: &Passed) -> Self {
+        let (dialects, operations) = (passed.manifest.dialects.clone(), passed.manifest.operations.clone());
+        Self { pool, wants, dialects, operations, further: passed.further, credential: Credential::default() }
     }
 
     pub(super) fn instances(&self) -> u32 {
@@ -73,11 +78,11 @@ impl Adapter {
         headers: &[Pair<'_>],
         members: &[Pair<'_>],
     ) -> Result<UpstreamRequest, CallError> {
-        let relay = |store: &mut Store<Imports>, guest: &wit::Guest| {
-            guest.call_relay(store, convert::call(call), headers, members)
+        let relay = |store: &mut Store<Imports>, guest: &AdapterRole| {
+            guest.adapter.call_relay(store, convert::call(call), headers, members)
         };
         let upstream = self.pool.call("adapter.relay", relay)?.map_err(faulted)?;
-        convert::upstream(upstream, self.secrets()).map_err(|invalid| invalid.broken(self.name()))
+        convert::upstream(upstream, self.allowed()).map_err(|invalid| invalid.broken(self.name()))
     }
 
     /// Begins an exchange with a translated call. `body` is the canonical request as JSON.
@@ -95,14 +100,65 @@ impl Adapter {
             .iter()
             .map(|blob| wit::Blob { marker: blob.marker, media_type: blob.media_type, length: blob.length })
             .collect();
-        let open = |store: &mut Store<Imports>, guest: &wit::Guest| {
-            guest.exchange().call_open(store, convert::call(call), headers, body, &blobs)
+        let open = |store: &mut Store<Imports>, guest: &AdapterRole| {
+            guest.adapter.exchange().call_open(store, convert::call(call), headers, body, &blobs)
         };
         let (lease, opened) = self.pool.lease("adapter.exchange.open", open)?;
         let (resource, plan) = opened.map_err(faulted)?;
-        let exchange = Exchange { lease, resource };
-        let plan = convert::plan(plan, self.secrets()).map_err(|invalid| invalid.broken(self.name()))?;
+        let exchange = Exchange { lease, resource, fetches: self.further.fetches };
+        let plan = convert::plan(plan, self.allowed()).map_err(|invalid| invalid.broken(self.name()))?;
         Ok((exchange, plan))
+    }
+
+    /// Whether its requests are signed by [`Self::sign`].
+    #[must_use]
+    pub fn signs(&self) -> bool {
+        self.further.signs
+    }
+
+    /// Headers that sign a request.
+    ///
+    /// # Errors
+    /// The adapter's fault, or that it broke.
+    pub fn sign(&self, request: &Unsigned<'_>) -> Result<Vec<(HeaderName, HeaderValue)>, CallError> {
+        let request = signing::Unsigned {
+            method: request.method,
+            host: request.host,
+            path: request.path,
+            query: request.query,
+            headers: request.headers,
+            body_sha256: request.body_sha256,
+            time: request.time,
+        };
+        let sign = |store: &mut Store<Imports>, guest: &AdapterRole| match &guest.signing {
+            Some(signing) => signing.call_sign(store, request),
+            None => Ok(Ok(Vec::new())),
+        };
+        let headers = self.pool.call("signing.sign", sign)?.map_err(faulted)?;
+        convert::signature(&headers).map_err(|invalid| invalid.broken(self.name()))
+    }
+
+    /// The credential that is fetched for it, where it is kept.
+    #[must_use]
+    pub fn credential(&self) -> &Credential {
+        &self.credential
+    }
+
+    /// How to get a credential at this time (seconds since 1970); none if it needs none.
+    ///
+    /// # Errors
+    /// The adapter's fault, or that it broke.
+    pub fn fetch(&self, time: u64) -> Result<Option<Fetching>, CallError> {
+        let fetch = |store: &mut Store<Imports>, guest: &AdapterRole| match &guest.credentials {
+            Some(credentials) => credentials.call_fetch(store, time),
+            None => Ok(Ok(None)),
+        };
+        let Some(fetching) = self.pool.call("credentials.fetch", fetch)?.map_err(faulted)? else { return Ok(None) };
+        convert::fetching(fetching, self.allowed()).map(Some).map_err(|invalid| invalid.broken(self.name()))
+    }
+
+    fn allowed(&self) -> Allowed<'_> {
+        Allowed { grants: self.secrets(), fetches: self.further.fetches }
     }
 
     /// Classifies an answer that is not 2xx.
@@ -110,15 +166,17 @@ impl Adapter {
     /// # Errors
     /// That it broke; its own word is the fault that it gives.
     pub fn reject(&self, status: u16, headers: &[Pair<'_>], body: &[u8]) -> Result<ir::Fault, CallError> {
-        let reject = |store: &mut Store<Imports>, guest: &wit::Guest| guest.call_reject(store, status, headers, body);
+        let reject =
+            |store: &mut Store<Imports>, guest: &AdapterRole| guest.adapter.call_reject(store, status, headers, body);
         self.pool.call("adapter.reject", reject).map(convert::fault)
     }
 }
 
 /// One call to a vendor, as it lives in a guest. Dropping it gives the guest's memory of it back.
 pub struct Exchange {
-    lease: Lease<wit::Guest>,
+    lease: Lease<AdapterRole>,
     resource: ResourceAny,
+    fetches: bool,
 }
 
 impl Exchange {
@@ -140,8 +198,8 @@ impl Exchange {
     /// The adapter's fault, or that it broke.
     pub fn finish(&mut self, status: u16, headers: &[Pair<'_>], body: &[u8]) -> Result<Step, CallError> {
         let resource = self.resource;
-        let finish = |store: &mut Store<Imports>, guest: &wit::Guest| {
-            guest.exchange().call_finish(store, resource, status, headers, body)
+        let finish = |store: &mut Store<Imports>, guest: &AdapterRole| {
+            guest.adapter.exchange().call_finish(store, resource, status, headers, body)
         };
         let step = self.lease.call("adapter.exchange.finish", finish)?;
         self.checked(step)
@@ -149,15 +207,17 @@ impl Exchange {
 
     fn send(&mut self, batch: &[wit::Frame<'_>]) -> Result<Step, CallError> {
         let resource = self.resource;
-        let frames =
-            |store: &mut Store<Imports>, guest: &wit::Guest| guest.exchange().call_frames(store, resource, batch);
+        let frames = |store: &mut Store<Imports>, guest: &AdapterRole| {
+            guest.adapter.exchange().call_frames(store, resource, batch)
+        };
         let step = self.lease.call("adapter.exchange.frames", frames)?;
         self.checked(step)
     }
 
     fn checked(&self, step: Result<wit::Step, wit::Fault>) -> Result<Step, CallError> {
         let shared = self.lease.shared();
-        convert::step(step.map_err(faulted)?, &shared.grants).map_err(|invalid| invalid.broken(&shared.name))
+        let allowed = Allowed { grants: &shared.grants, fetches: self.fetches };
+        convert::step(step.map_err(faulted)?, allowed).map_err(|invalid| invalid.broken(&shared.name))
     }
 }
 
@@ -169,15 +229,36 @@ impl Drop for Exchange {
     }
 }
 
-impl Role for wit::Guest {
-    type Indices = wit::GuestIndices;
+/// The exports of an adapter.
+pub(super) struct AdapterRole {
+    adapter: wit::Guest,
+    signing: Option<signing::Guest>,
+    credentials: Option<credentials::Guest>,
+}
 
-    fn find(linked: &InstancePre<Imports>, _: bool) -> wasmtime::Result<Self::Indices> {
-        wit::GuestIndices::new(linked)
+pub(super) struct AdapterIndices {
+    adapter: wit::GuestIndices,
+    signing: Option<signing::GuestIndices>,
+    credentials: Option<credentials::GuestIndices>,
+}
+
+impl Role for AdapterRole {
+    type Indices = AdapterIndices;
+
+    fn find(linked: &InstancePre<Imports>, further: Further) -> wasmtime::Result<Self::Indices> {
+        Ok(AdapterIndices {
+            adapter: wit::GuestIndices::new(linked)?,
+            signing: further.signs.then(|| signing::GuestIndices::new(linked)).transpose()?,
+            credentials: further.fetches.then(|| credentials::GuestIndices::new(linked)).transpose()?,
+        })
     }
 
     fn load(indices: &Self::Indices, store: &mut Store<Imports>, instance: &Instance) -> wasmtime::Result<Self> {
-        indices.load(store, instance)
+        Ok(Self {
+            adapter: indices.adapter.load(&mut *store, instance)?,
+            signing: indices.signing.as_ref().map(|it| it.load(&mut *store, instance)).transpose()?,
+            credentials: indices.credentials.as_ref().map(|it| it.load(&mut *store, instance)).transpose()?,
+        })
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 use wasmtime::component::InstancePre;
 
-use super::adapter::Adapter;
-use super::bindings::exports::penstock::plugin::{adapter, auth, lifecycle, limits, routing};
+use super::adapter::{Adapter, AdapterRole};
+use super::bindings::exports::penstock::plugin::{auth, lifecycle, limits, routing};
 use super::chatter::Flood;
 use super::compile::cannot_compile;
 use super::engine::Runtime;
@@ -35,7 +35,7 @@ pub struct Component {
 }
 
 enum LinkedKind {
-    Adapter(Arc<Linked<adapter::Guest>>),
+    Adapter(Arc<Linked<AdapterRole>>),
     Auth(Arc<Linked<auth::Guest>>),
     Limits(Arc<Linked<limits::Guest>>),
     Routing(Arc<Linked<routing::Guest>>),
@@ -156,7 +156,7 @@ impl Runtime {
             )
         };
         let lifecycle = lifecycle::GuestIndices::new(&instance).map_err(missing)?;
-        let role = R::find(&instance, passed.filters_responses).map_err(missing)?;
+        let role = R::find(&instance, passed.further).map_err(missing)?;
         let linked = Linked { instance, lifecycle, role };
         let shared = Arc::new(Shared {
             name: passed.manifest.name.clone(),
@@ -220,7 +220,7 @@ impl Component {
         Ok(match &self.linked {
             LinkedKind::Adapter(linked) => {
                 let (pool, wants) = plan.pool(linked)?;
-                Plugin::Adapter(Arc::new(Adapter::new(pool, wants, &self.passed.manifest)))
+                Plugin::Adapter(Arc::new(Adapter::new(pool, wants, &self.passed)))
             }
             LinkedKind::Auth(linked) => {
                 let (pool, wants) = plan.pool(linked)?;
@@ -230,7 +230,7 @@ impl Component {
             LinkedKind::Routing(linked) => Plugin::Routing(Arc::new(Routing::new(plan.pool(linked)?.0))),
             LinkedKind::Filter(linked) => {
                 let (pool, wants) = plan.pool(linked)?;
-                Plugin::Filter(Arc::new(Filter::new(pool, wants, self.passed.filters_responses)))
+                Plugin::Filter(Arc::new(Filter::new(pool, wants, self.passed.further.filters_responses)))
             }
         })
     }

@@ -7,8 +7,8 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use penstock_dialects::ir;
 
-use super::bindings::exports::penstock::plugin::{adapter, auth, limits};
-use super::bindings::penstock::plugin::{filter_types, types as wit};
+use super::bindings::exports::penstock::plugin::{adapter, auth, credentials, limits};
+use super::bindings::penstock::plugin::{filter_types, requests, types as wit};
 use super::types::{self, Broken, CallError};
 use crate::keys::Grants;
 
@@ -67,6 +67,20 @@ fn invalid<T>(why: impl Into<String>) -> Checked<T> {
     Err(Invalid(why.into()))
 }
 
+/// The secrets that an adapter may name.
+#[derive(Clone, Copy)]
+pub(super) struct Allowed<'a> {
+    pub(super) grants: &'a Grants,
+    /// Whether it may name the credential that the host fetches.
+    pub(super) fetches: bool,
+}
+
+impl Allowed<'_> {
+    fn has(self, name: &str) -> bool {
+        self.grants.secret(name).is_some() || (self.fetches && name == types::TOKEN)
+    }
+}
+
 /// A call, as guests see it.
 pub(super) fn call<'a>(call: &types::Call<'a>) -> wit::Call<'a> {
     wit::Call {
@@ -99,20 +113,21 @@ pub(super) fn faulted(given: wit::Fault) -> CallError {
 }
 
 /// A request to a vendor.
-pub(super) fn upstream(request: adapter::Upstream, grants: &Grants) -> Checked<types::UpstreamRequest> {
-    let adapter::Upstream { method, path, query, headers, body, framing, after_ms, dropped } = request;
+pub(super) fn upstream(request: requests::Upstream, allowed: Allowed<'_>) -> Checked<types::UpstreamRequest> {
+    let requests::Upstream { method, endpoint, path, query, headers, body, framing, after_ms, dropped } = request;
     Ok(types::UpstreamRequest {
         method: self::method(&method)?,
+        endpoint: endpoint_name(endpoint)?,
         path: self::path(path)?,
-        query: fields(query, grants, false)?,
-        headers: fields(headers, grants, true)?,
+        query: fields(query, allowed, false)?,
+        headers: fields(headers, allowed, true)?,
         body: self::body(body)?,
         framing: match framing {
-            adapter::Framing::Whole => types::Framing::Whole,
-            adapter::Framing::Sse => types::Framing::Sse,
-            adapter::Framing::JsonLines => types::Framing::JsonLines,
-            adapter::Framing::AwsEventStream => types::Framing::AwsEventStream,
-            adapter::Framing::JsonArray => types::Framing::JsonArray,
+            requests::Framing::Whole => types::Framing::Whole,
+            requests::Framing::Sse => types::Framing::Sse,
+            requests::Framing::JsonLines => types::Framing::JsonLines,
+            requests::Framing::AwsEventStream => types::Framing::AwsEventStream,
+            requests::Framing::JsonArray => types::Framing::JsonArray,
         },
         after_ms: after_ms.min(AFTER_MS_MAX),
         dropped: dropped.into_iter().take(DROPPED_MAX).map(visible).collect(),
@@ -120,17 +135,37 @@ pub(super) fn upstream(request: adapter::Upstream, grants: &Grants) -> Checked<t
 }
 
 /// What an adapter plans.
-pub(super) fn plan(plan: adapter::Plan, grants: &Grants) -> Checked<types::Plan> {
+pub(super) fn plan(plan: adapter::Plan, allowed: Allowed<'_>) -> Checked<types::Plan> {
     match plan {
-        adapter::Plan::Ask(request) => upstream(request, grants).map(types::Plan::Ask),
+        adapter::Plan::Ask(request) => upstream(request, allowed).map(types::Plan::Ask),
         adapter::Plan::Answer(events) => self::events(events).map(types::Plan::Answer),
     }
 }
 
 /// What an adapter makes of a piece of an answer.
-pub(super) fn step(step: adapter::Step, grants: &Grants) -> Checked<types::Step> {
-    let next = step.next.map(|request| upstream(request, grants)).transpose()?;
-    Ok(types::Step { events: events(step.events)?, next })
+pub(super) fn step(step: adapter::Step, allowed: Allowed<'_>) -> Checked<types::Step> {
+    let next = step.next.map(|request| upstream(request, allowed)).transpose()?;
+    let cancel = step.cancel.map(|request| upstream(request, allowed)).transpose()?;
+    Ok(types::Step { events: events(step.events)?, next, cancel })
+}
+
+/// Headers that a signature adds.
+pub(super) fn signature(headers: &[(String, String)]) -> Checked<Vec<(HeaderName, HeaderValue)>> {
+    if headers.len() > FIELDS_MAX {
+        return invalid(format!("{} headers, at most {FIELDS_MAX}", headers.len()));
+    }
+    headers.iter().map(|(name, value)| Ok((header_name(name)?, header_value(name, value)?))).collect()
+}
+
+/// How to get a short-lived credential.
+pub(super) fn fetching(given: credentials::Fetching, allowed: Allowed<'_>) -> Checked<types::Fetching> {
+    let credentials::Fetching { request, token, expires_in, expires_at, lasts } = given;
+    for pointer in [&token, &expires_in, &expires_at] {
+        if pointer.len() > NAME_BYTES_MAX || !(pointer.is_empty() || pointer.starts_with('/')) {
+            return invalid(format!("the JSON pointer {:?}", shortened(pointer)));
+        }
+    }
+    Ok(types::Fetching { request: upstream(request, allowed)?, token, expires_in, expires_at, lasts })
 }
 
 /// Who asks.
@@ -227,6 +262,10 @@ fn reply(reply: filter_types::Reply) -> Checked<types::Reply> {
     Ok(types::Reply { status, headers: reply.headers.iter().map(header).collect::<Checked<_>>()?, body: reply.body })
 }
 
+fn endpoint_name(name: String) -> Checked<String> {
+    if name.len() > NAME_BYTES_MAX { invalid(format!("the endpoint {:?}", shortened(&name))) } else { Ok(name) }
+}
+
 fn method(method: &str) -> Checked<Method> {
     match Method::from_bytes(method.as_bytes()) {
         Ok(method) if method != Method::CONNECT && method != Method::TRACE && method.as_str().len() <= 32 => Ok(method),
@@ -251,42 +290,42 @@ fn path(path: String) -> Checked<String> {
     Ok(path)
 }
 
-fn fields(fields: Vec<adapter::Placed>, grants: &Grants, headers: bool) -> Checked<Vec<types::Placed>> {
+fn fields(fields: Vec<requests::Placed>, allowed: Allowed<'_>, headers: bool) -> Checked<Vec<types::Placed>> {
     if fields.len() > FIELDS_MAX {
         return invalid(format!("{} headers or query parameters, at most {FIELDS_MAX}", fields.len()));
     }
-    fields.into_iter().map(|field| self::field(field, grants, headers)).collect()
+    fields.into_iter().map(|field| self::field(field, allowed, headers)).collect()
 }
 
-fn field(field: adapter::Placed, grants: &Grants, header: bool) -> Checked<types::Placed> {
-    let adapter::Placed { name, value } = field;
+fn field(field: requests::Placed, allowed: Allowed<'_>, header: bool) -> Checked<types::Placed> {
+    let requests::Placed { name, value } = field;
     if header {
         header_name(&name)?;
     } else if name.is_empty() || name.len() > NAME_BYTES_MAX {
         return invalid(format!("the query parameter {:?}", shortened(&name)));
     }
     let text = match &value {
-        adapter::Value::Text(text) | adapter::Value::Secret((text, _)) => text,
+        requests::Value::Text(text) | requests::Value::Secret((text, _)) => text,
     };
     if text.len() > FIELD_BYTES_MAX || (header && !text.bytes().all(is_header_byte)) {
         return invalid(format!("a value of {name} that no header can have"));
     }
     let value = match value {
-        adapter::Value::Text(text) => types::Value::Text(text),
-        adapter::Value::Secret((_, secret)) if grants.secret(&secret).is_none() => {
+        requests::Value::Text(text) => types::Value::Text(text),
+        requests::Value::Secret((_, secret)) if !allowed.has(&secret) => {
             return invalid(format!("the secret {:?}, which was not granted", shortened(&secret)));
         }
-        adapter::Value::Secret((prefix, name)) => types::Value::Secret { prefix, name },
+        requests::Value::Secret((prefix, name)) => types::Value::Secret { prefix, name },
     };
     let name = if header { name.to_ascii_lowercase() } else { name };
     Ok(types::Placed { name, value })
 }
 
-fn body(body: adapter::Body) -> Checked<types::Body> {
+fn body(body: requests::Body) -> Checked<types::Body> {
     match body {
-        adapter::Body::None => Ok(types::Body::None),
-        adapter::Body::Bytes(bytes) => Ok(types::Body::Bytes(bytes)),
-        adapter::Body::Splice(members) => {
+        requests::Body::None => Ok(types::Body::None),
+        requests::Body::Bytes(bytes) => Ok(types::Body::Bytes(bytes)),
+        requests::Body::Splice(members) => {
             if members.len() > MEMBERS_MAX {
                 return invalid(format!("{} members to splice, at most {MEMBERS_MAX}", members.len()));
             }
@@ -386,28 +425,29 @@ mod tests {
     use super::*;
     use crate::keys::Secret;
 
-    fn request() -> adapter::Upstream {
-        adapter::Upstream {
+    fn request() -> requests::Upstream {
+        requests::Upstream {
             method: "POST".into(),
+            endpoint: String::new(),
             path: "/v1/chat".into(),
             query: vec![],
             headers: vec![],
-            body: adapter::Body::None,
-            framing: adapter::Framing::Sse,
+            body: requests::Body::None,
+            framing: requests::Framing::Sse,
             after_ms: 0,
             dropped: vec![],
         }
     }
 
-    fn refusal(request: adapter::Upstream) -> Option<String> {
+    fn refusal(request: requests::Upstream) -> Option<String> {
         let grants: Grants = [("key".to_owned(), Arc::new(Secret::new(b"k".to_vec())))].into_iter().collect();
-        upstream(request, &grants).err().map(|invalid| invalid.0)
+        upstream(request, Allowed { grants: &grants, fetches: false }).err().map(|invalid| invalid.0)
     }
 
     #[test]
     fn a_path_stays_below_its_base() {
         for good in ["/", "/v1/models/a.b:c@1", "/a/%20b/.../x", "/models/org%2Fname:generate"] {
-            assert_eq!(refusal(adapter::Upstream { path: good.into(), ..request() }), None, "{good}");
+            assert_eq!(refusal(requests::Upstream { path: good.into(), ..request() }), None, "{good}");
         }
         let bad = [
             "",
@@ -429,15 +469,15 @@ mod tests {
             "/ü",
         ];
         for bad in bad {
-            assert!(refusal(adapter::Upstream { path: bad.into(), ..request() }).is_some(), "{bad:?} passes");
+            assert!(refusal(requests::Upstream { path: bad.into(), ..request() }).is_some(), "{bad:?} passes");
         }
     }
 
     #[test]
     fn a_header_has_no_line_end_and_is_not_one_of_the_hosts() {
         let with = |name: &str, value: &str| {
-            let header = adapter::Placed { name: name.into(), value: adapter::Value::Text(value.into()) };
-            refusal(adapter::Upstream { headers: vec![header], ..request() })
+            let header = requests::Placed { name: name.into(), value: requests::Value::Text(value.into()) };
+            refusal(requests::Upstream { headers: vec![header], ..request() })
         };
         assert_eq!(with("x-a", "b c\td"), None);
         for (name, value) in
@@ -454,8 +494,8 @@ mod tests {
     #[test]
     fn a_secret_is_placed_only_if_it_was_granted() {
         let with = |name: &str, prefix: &str| {
-            let value = adapter::Value::Secret((prefix.into(), name.into()));
-            refusal(adapter::Upstream { headers: vec![adapter::Placed { name: "x-key".into(), value }], ..request() })
+            let value = requests::Value::Secret((prefix.into(), name.into()));
+            refusal(requests::Upstream { headers: vec![requests::Placed { name: "x-key".into(), value }], ..request() })
         };
         assert_eq!(with("key", "Bearer "), None);
         assert!(with("admin", "").is_some_and(|why| why.contains("not granted")));
@@ -465,14 +505,14 @@ mod tests {
     #[test]
     fn a_splice_is_json_and_a_method_is_sane() {
         let splice = |value: &str| {
-            let body = adapter::Body::Splice(vec![("model".into(), value.into())]);
-            refusal(adapter::Upstream { body, ..request() })
+            let body = requests::Body::Splice(vec![("model".into(), value.into())]);
+            refusal(requests::Upstream { body, ..request() })
         };
         assert_eq!(splice("\"m\""), None);
         assert_eq!(splice(""), None);
         assert!(splice("1,\"x\":2").is_some());
         for method in ["CONNECT", "TRACE", "", "G T", "GET / HTTP/1.1\r\n"] {
-            assert!(refusal(adapter::Upstream { method: method.into(), ..request() }).is_some(), "{method:?}");
+            assert!(refusal(requests::Upstream { method: method.into(), ..request() }).is_some(), "{method:?}");
         }
     }
 
@@ -487,7 +527,8 @@ mod tests {
     #[test]
     fn dropped_paths_can_stand_in_a_header() {
         let dropped = vec!["tools[0].käse\r\nx: y".to_owned(); 1000];
-        let Ok(request) = upstream(adapter::Upstream { dropped, ..request() }, &Grants::default()) else {
+        let allowed = Allowed { grants: &Grants::default(), fetches: false };
+        let Ok(request) = upstream(requests::Upstream { dropped, ..request() }, allowed) else {
             panic!("a path of what was dropped is no reason to refuse")
         };
         assert_eq!(request.dropped.len(), DROPPED_MAX);

@@ -107,7 +107,18 @@ pub(super) struct Passed {
     pub(super) kind: Kind,
     pub(super) manifest: Manifest,
     pub(super) vectors: Option<Vec<u8>>,
+    pub(super) further: Further,
+}
+
+/// Exports that a plugin of its kind may have or not.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Further {
+    /// A filter sees the heads of answers.
     pub(super) filters_responses: bool,
+    /// An adapter signs requests.
+    pub(super) signs: bool,
+    /// An adapter works with short-lived credentials.
+    pub(super) fetches: bool,
 }
 
 /// Looks at a file.
@@ -130,8 +141,13 @@ pub(super) fn inspect(bytes: &[u8], bytes_max: usize) -> Result<Passed, Refusal>
         let _ = write!(text, "{byte:02x}");
         text
     });
-    let filters_responses = parts.exports.iter().any(|name| is_ours(name, "response-filter"));
-    Ok(Passed { digest, kind, manifest, vectors: parts.vectors.map(<[u8]>::to_vec), filters_responses })
+    let exports = |interface: &str| parts.exports.iter().any(|name| is_ours(name, interface));
+    let further = Further {
+        filters_responses: exports("response-filter"),
+        signs: exports("signing"),
+        fetches: exports("credentials"),
+    };
+    Ok(Passed { digest, kind, manifest, vectors: parts.vectors.map(<[u8]>::to_vec), further })
 }
 
 /// Runs the vectors that a component carries, if the runtime has a runner: how many passed, or what the first failure

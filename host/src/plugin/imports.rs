@@ -8,13 +8,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
 use zeroize::Zeroizing;
 
-use super::bindings::penstock::plugin::{filter_types, log, metrics, secrets, state, types};
+use super::bindings::penstock::plugin::{filter_types, log, metrics, requests, secrets, state, types};
 use super::chatter::{self, Chatter, Flood};
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
@@ -101,6 +105,7 @@ impl ResourceLimiter for Ceiling {
 }
 
 impl types::Host for Imports {}
+impl requests::Host for Imports {}
 impl filter_types::Host for Imports {}
 
 impl log::Host for Imports {
@@ -180,10 +185,38 @@ impl secrets::HostSecret for Imports {
         Ok(self.handles.push(SecretHandle(Arc::new(derived)))?)
     }
 
+    fn digest(
+        &mut self,
+        secret: Resource<SecretHandle>,
+        prefix: Vec<u8>,
+        suffix: Vec<u8>,
+    ) -> wasmtime::Result<Vec<u8>> {
+        let secret = self.handles.get(&secret)?.0.expose();
+        Ok(Sha256::new().chain_update(prefix).chain_update(secret).chain_update(suffix).finalize().to_vec())
+    }
+
+    fn rs256(&mut self, secret: Resource<SecretHandle>, data: Vec<u8>) -> wasmtime::Result<Option<Vec<u8>>> {
+        Ok(rs256(self.handles.get(&secret)?.0.expose(), &data))
+    }
+
     fn drop(&mut self, secret: Resource<SecretHandle>) -> wasmtime::Result<()> {
         self.handles.delete(secret)?;
         Ok(())
     }
+}
+
+/// RSASSA-PKCS1-v1_5 with SHA-256 under a private key in PEM; none if it is none.
+fn rs256(pem: &[u8], data: &[u8]) -> Option<Vec<u8>> {
+    let key = PrivateKeyDer::from_pem_slice(pem).ok()?;
+    let pair = match &key {
+        PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()),
+        PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()),
+        _ => return None,
+    };
+    let pair = pair.ok()?;
+    let mut signature = vec![0; pair.public().modulus_len()];
+    pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), data, &mut signature).ok()?;
+    Some(signature)
 }
 
 fn hmac(key: &[u8], data: &[u8]) -> wasmtime::Result<Vec<u8>> {

@@ -9,6 +9,7 @@ use wasmtime::component::{Instance, InstancePre};
 
 use super::bindings::exports::penstock::plugin::{auth, head_filter, limits, response_filter, routing};
 use super::convert::{self, faulted};
+use super::gate::Further;
 use super::imports::Imports;
 use super::pool::{Pool, Role};
 use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Verdict, Wants};
@@ -207,8 +208,8 @@ pub(super) struct FilterIndices {
 impl Role for FilterRole {
     type Indices = FilterIndices;
 
-    fn find(linked: &InstancePre<Imports>, filters_responses: bool) -> wasmtime::Result<Self::Indices> {
-        let response = filters_responses.then(|| response_filter::GuestIndices::new(linked)).transpose()?;
+    fn find(linked: &InstancePre<Imports>, further: Further) -> wasmtime::Result<Self::Indices> {
+        let response = further.filters_responses.then(|| response_filter::GuestIndices::new(linked)).transpose()?;
         Ok(FilterIndices { request: head_filter::GuestIndices::new(linked)?, response })
     }
 
@@ -223,7 +224,7 @@ macro_rules! roles {
         impl Role for $interface::Guest {
             type Indices = $interface::GuestIndices;
 
-            fn find(linked: &InstancePre<Imports>, _: bool) -> wasmtime::Result<Self::Indices> {
+            fn find(linked: &InstancePre<Imports>, _: Further) -> wasmtime::Result<Self::Indices> {
                 $interface::GuestIndices::new(linked)
             }
 

@@ -29,6 +29,7 @@ use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::bindings::exports::penstock::plugin::lifecycle::{self, Issue, Want};
 use super::engine::Runtime;
+use super::gate::Further;
 use super::imports::{Imports, Shared};
 use super::types::{Broken, CallError};
 use crate::config::Isolation;
@@ -45,7 +46,7 @@ pub(super) trait Role: Send + Sized + 'static {
     /// Where the exports are.
     type Indices: Send + Sync + 'static;
     /// Finds them.
-    fn find(linked: &InstancePre<Imports>, filters_responses: bool) -> wasmtime::Result<Self::Indices>;
+    fn find(linked: &InstancePre<Imports>, further: Further) -> wasmtime::Result<Self::Indices>;
     /// Takes them from an instance, and compares their types.
     fn load(indices: &Self::Indices, store: &mut Store<Imports>, instance: &Instance) -> wasmtime::Result<Self>;
 }

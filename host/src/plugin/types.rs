@@ -108,7 +108,9 @@ pub enum Body {
 pub struct UpstreamRequest {
     /// Method.
     pub method: http::Method,
-    /// Path below the base URL, beginning with a slash.
+    /// Name of a further endpoint of the vendor; empty for the base URL.
+    pub endpoint: String,
+    /// Path below that URL, beginning with a slash.
     pub path: String,
     /// Query parameters, not yet encoded.
     pub query: Vec<Placed>,
@@ -140,7 +142,46 @@ pub struct Step {
     pub events: Vec<Event>,
     /// Another round trip.
     pub next: Option<UpstreamRequest>,
+    /// What to send if the caller goes before that is done.
+    pub cancel: Option<UpstreamRequest>,
 }
+
+/// A request that is about to go out (`signing.wit`).
+#[derive(Debug, Clone, Copy)]
+pub struct Unsigned<'a> {
+    /// Method.
+    pub method: &'a str,
+    /// Authority.
+    pub host: &'a str,
+    /// Path as it goes out.
+    pub path: &'a str,
+    /// Query as it goes out.
+    pub query: &'a str,
+    /// Headers but those with a secret.
+    pub headers: &'a [Pair<'a>],
+    /// SHA-256 of the body, in hexadecimal.
+    pub body_sha256: &'a str,
+    /// Seconds since 1970.
+    pub time: u64,
+}
+
+/// How to get a short-lived credential (`credentials.wit`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetching {
+    /// What to ask.
+    pub request: UpstreamRequest,
+    /// JSON pointer to the credential.
+    pub token: String,
+    /// JSON pointer to the seconds for which it is valid; may be empty.
+    pub expires_in: String,
+    /// JSON pointer to the time until which it is valid; may be empty.
+    pub expires_at: String,
+    /// Seconds for which it is valid if the answer does not say.
+    pub lasts: u64,
+}
+
+/// The secret under which a fetched credential is granted.
+pub const TOKEN: &str = "token";
 
 /// Who asks, as auth says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -6,19 +6,21 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use penstock_dialects::codec::{Codec, StreamEncoder, Tap};
+use penstock_dialects::codec::{Codec, Envelope, StreamEncoder, Tap};
 use penstock_dialects::collect::Collector;
-use penstock_dialects::framing::{Frame, Parser, SseParser};
-use penstock_dialects::ir::{Event, Fault, FaultClass, Response, Usage};
+use penstock_dialects::framing::{Frame, Parser};
+use penstock_dialects::ir::{Event, Fault, Response, Usage};
 
 use crate::failure::{Failure, Kind};
 use crate::plugin::Exchange;
-use crate::plugin::types::{CallError, Step};
+use crate::plugin::types::{CallError, Step, UpstreamRequest};
 
-/// Either way of passing a stream on.
+/// A way of passing a stream on.
 pub enum Pump {
-    /// Same dialect: bytes.
+    /// Same dialect: bytes, watched.
     Relay(Relayer),
+    /// Bytes that nobody looks at: sound, files.
+    Bytes,
     /// Different dialect: events.
     Translate(Box<Translator>),
 }
@@ -31,6 +33,10 @@ impl Pump {
     pub fn chunk(&mut self, chunk: Bytes, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
         match self {
             Self::Relay(relayer) => relayer.chunk(chunk, ready),
+            Self::Bytes => {
+                ready.push_back(chunk);
+                Ok(())
+            }
             Self::Translate(translator) => translator.chunk(&chunk, ready),
         }
     }
@@ -42,6 +48,7 @@ impl Pump {
     pub fn end(&mut self, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
         match self {
             Self::Relay(relayer) => relayer.end(ready),
+            Self::Bytes => Ok(()),
             Self::Translate(translator) => translator.end(ready),
         }
     }
@@ -51,6 +58,7 @@ impl Pump {
     pub fn usage(&self) -> Option<Usage> {
         match self {
             Self::Relay(relayer) => relayer.tap.usage(),
+            Self::Bytes => None,
             Self::Translate(translator) => translator.usage.clone(),
         }
     }
@@ -60,24 +68,39 @@ impl Pump {
     pub fn fault(&self) -> Option<Fault> {
         match self {
             Self::Relay(relayer) => relayer.tap.fault(),
+            Self::Bytes => None,
             Self::Translate(translator) => translator.fault.clone(),
         }
+    }
+
+    /// Ends the caller's stream with an error, in the caller's dialect.
+    pub fn fail(&mut self, fault: &Fault, ready: &mut VecDeque<Bytes>) {
+        let mut out = Vec::new();
+        match self {
+            Self::Relay(relayer) => relayer.encoder.fault(fault, &mut out),
+            Self::Bytes => {}
+            Self::Translate(translator) => translator.fail(fault, &mut out),
+        }
+        push(ready, out);
     }
 }
 
 /// Passes bytes on untouched, whole events only: the tail of a chunk that is not yet an event waits for its rest, so that
 /// an error event can follow if the rest never comes.
 pub struct Relayer {
-    parser: SseParser,
+    parser: Parser,
     tap: Box<dyn Tap>,
+    /// Writes the error event of a stream that breaks.
+    encoder: Box<dyn StreamEncoder>,
     held: VecDeque<Bytes>,
 }
 
 impl Relayer {
-    /// A relay of this dialect's streams.
+    /// A relay of this dialect's streams, which `parser` cuts.
     #[must_use]
-    pub fn new(dialect: &dyn Codec, frame_bytes_max: usize) -> Self {
-        Self { parser: SseParser::new(frame_bytes_max), tap: dialect.tap(), held: VecDeque::new() }
+    pub fn new(dialect: &dyn Codec, parser: Parser, envelope: &Envelope) -> Self {
+        let encoder = dialect.stream_encoder(&Envelope { begun: true, ..envelope.clone() });
+        Self { parser, tap: dialect.tap(), encoder, held: VecDeque::new() }
     }
 
     fn chunk(&mut self, mut chunk: Bytes, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
@@ -116,11 +139,19 @@ enum Output {
     Whole(Box<Collector>),
 }
 
+/// What an adapter wants after a round trip.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// Another round trip; none if the answer is complete.
+    pub next: Option<UpstreamRequest>,
+    /// What to send if the caller goes before that is done.
+    pub cancel: Option<UpstreamRequest>,
+}
+
 /// Takes an answer through the adapter and writes it in the caller's dialect.
 pub struct Translator {
     exchange: Exchange,
     parser: Option<Parser>,
-    dialect: &'static dyn Codec,
     output: Output,
     usage: Option<Usage>,
     fault: Option<Fault>,
@@ -131,23 +162,18 @@ pub struct Translator {
 impl Translator {
     /// A translation into a stream of the caller's dialect. `parser` cuts the upstream's answer.
     #[must_use]
-    pub fn streaming(
-        exchange: Exchange,
-        parser: Option<Parser>,
-        dialect: &'static dyn Codec,
-        encoder: Box<dyn StreamEncoder>,
-    ) -> Self {
-        Self::new(exchange, parser, dialect, Output::Stream(encoder))
+    pub fn streaming(exchange: Exchange, parser: Option<Parser>, encoder: Box<dyn StreamEncoder>) -> Self {
+        Self::new(exchange, parser, Output::Stream(encoder))
     }
 
     /// A translation into one value.
     #[must_use]
-    pub fn whole(exchange: Exchange, parser: Option<Parser>, dialect: &'static dyn Codec) -> Self {
-        Self::new(exchange, parser, dialect, Output::Whole(Box::default()))
+    pub fn whole(exchange: Exchange, parser: Option<Parser>) -> Self {
+        Self::new(exchange, parser, Output::Whole(Box::default()))
     }
 
-    fn new(exchange: Exchange, parser: Option<Parser>, dialect: &'static dyn Codec, output: Output) -> Self {
-        Self { exchange, parser, dialect, output, usage: None, fault: None, finished: false, arena: Vec::new() }
+    fn new(exchange: Exchange, parser: Option<Parser>, output: Output) -> Self {
+        Self { exchange, parser, output, usage: None, fault: None, finished: false, arena: Vec::new() }
     }
 
     /// The answer turns out to be a stream that this parser cuts.
@@ -170,10 +196,10 @@ impl Translator {
         headers: &[(&str, &str)],
         body: &[u8],
         ready: &mut VecDeque<Bytes>,
-    ) -> Result<Option<crate::plugin::types::UpstreamRequest>, Failure> {
-        let step = self.exchange.finish(status, headers, body).map_err(of_adapter)?;
+    ) -> Result<Round, Failure> {
+        let step = self.exchange.finish(status, headers, body).map_err(Failure::of_adapter)?;
         self.write(&step.events, ready);
-        Ok(step.next)
+        Ok(Round { next: step.next, cancel: step.cancel })
     }
 
     /// Takes one chunk of a streamed answer.
@@ -245,6 +271,13 @@ impl Translator {
         self.fault.as_ref()
     }
 
+    fn fail(&mut self, fault: &Fault, out: &mut Vec<u8>) {
+        // After an error of the vendor's own nothing may follow.
+        if let (Output::Stream(encoder), None) = (&mut self.output, &self.fault) {
+            encoder.fault(fault, out);
+        }
+    }
+
     fn write(&mut self, events: &[Event], ready: &mut VecDeque<Bytes>) {
         let mut out = Vec::new();
         for event in events {
@@ -259,7 +292,7 @@ impl Translator {
             }
             match (&mut self.output, event) {
                 (Output::Whole(collector), event) => collector.event(event),
-                (Output::Stream(_), Event::Fault(fault)) => out.extend(self.dialect.encode_stream_fault(fault)),
+                (Output::Stream(encoder), Event::Fault(fault)) => encoder.fault(fault, &mut out),
                 (Output::Stream(encoder), event) => encoder.event(event, &mut out),
             }
         }
@@ -297,23 +330,7 @@ impl<'a> Batch<'a> {
             frames.push(Frame { name, data: &self.arena[name_end..end] });
             begin = end;
         }
-        call(&frames).map_err(of_adapter)
-    }
-}
-
-/// What an adapter said, or that it broke.
-#[must_use]
-pub fn of_adapter(error: CallError) -> Failure {
-    match error {
-        CallError::Fault(fault) if fault.class == FaultClass::Unsupported => {
-            Failure::of_fault(Kind::Unsupported, fault)
-        }
-        CallError::Fault(fault) => Failure::refused(fault),
-        CallError::Broken { ref plugin, .. } => {
-            let text =
-                format!("the adapter of {plugin} broke on this call; another model or a later try may do better");
-            Failure::new(Kind::AdapterBroken, text).because(&error)
-        }
+        call(&frames).map_err(Failure::of_adapter)
     }
 }
 

@@ -196,6 +196,12 @@ impl<'a> Builder<'a> {
         }
         let base_url = vendor.base_url.as_ref();
         let endpoint = base_url.and_then(|url| self.endpoint(name, url, vendor.ca.as_ref(), vendor.http2));
+        let mut endpoints = BTreeMap::new();
+        for (place, url) in &vendor.endpoints {
+            if let Some(endpoint) = self.endpoint(name, url, vendor.ca.as_ref(), vendor.http2) {
+                endpoints.insert(place.clone(), endpoint);
+            }
+        }
         let plugin = self.configured(Wanted {
             key: format!("vendors.{name}"),
             name,
@@ -211,7 +217,7 @@ impl<'a> Builder<'a> {
                 return None;
             }
         };
-        Some(Vendor { name: name.into(), adapter, endpoint, models: vendor.models.clone() })
+        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone() })
     }
 
     /// What an optional vendor lacks.
@@ -351,8 +357,14 @@ impl<'a> Builder<'a> {
             Some(name) => Some(self.routing(name)?),
             None => None,
         };
+        for dialect in &route.dialects {
+            if penstock_dialects::by_name(dialect.get_ref()).is_none() {
+                self.unknown(dialect, "dialect", "Penstock", penstock_dialects::ALL.iter().map(|codec| codec.name()));
+            }
+        }
+        let dialects = route.dialects.iter().map(|dialect| dialect.get_ref().clone()).collect();
         let name = route.name.get_ref().as_str().into();
-        Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, serves })
+        Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, dialects, serves })
     }
 
     fn routing(&mut self, name: &Spanned<String>) -> Option<Arc<Routing>> {

@@ -13,7 +13,7 @@
     reason = "generated code; the documentation is in wit/"
 )]
 
-pub use imports::penstock::plugin::{filter_types, log, metrics, secrets, state, types};
+pub use imports::penstock::plugin::{filter_types, log, metrics, requests, secrets, state, types};
 
 pub mod imports {
     wit_bindgen::generate!({
@@ -40,7 +40,19 @@ macro_rules! part {
 }
 
 part!(lifecycle, "penstock:sdk/lifecycle-part");
-part!(adapter, "penstock:sdk/adapter-part", "penstock:plugin/types@0.1.0" = types);
+part!(
+    adapter,
+    "penstock:sdk/adapter-part",
+    "penstock:plugin/requests@0.1.0" = requests,
+    "penstock:plugin/types@0.1.0" = types
+);
+part!(
+    credentials,
+    "penstock:sdk/credentials-part",
+    "penstock:plugin/requests@0.1.0" = requests,
+    "penstock:plugin/types@0.1.0" = types
+);
+part!(signing, "penstock:sdk/signing-part", "penstock:plugin/types@0.1.0" = types);
 part!(auth, "penstock:sdk/auth-part", "penstock:plugin/types@0.1.0" = types);
 part!(limits, "penstock:sdk/limits-part", "penstock:plugin/types@0.1.0" = types);
 part!(routing, "penstock:sdk/routing-part", "penstock:plugin/types@0.1.0" = types);

@@ -7,7 +7,7 @@ use super::bindings::adapter::exports::penstock::plugin::adapter as wit_adapter;
 use super::bindings::auth::exports::penstock::plugin::auth as wit_auth;
 use super::bindings::limits::exports::penstock::plugin::limits as wit_limits;
 use super::bindings::routing::exports::penstock::plugin::routing as wit_routing;
-use super::bindings::{filter_types as wit_filter, types as wit};
+use super::bindings::{filter_types as wit_filter, requests as wit_requests, types as wit};
 use crate::adapter::{Blob, Body, Framing, Placed, PlacedValue, Plan, Upstream};
 use crate::call::Call;
 use crate::policy::{Check, Edit, Grant, Target, Verdict};
@@ -79,32 +79,33 @@ impl From<wit_adapter::Blob> for Blob {
     }
 }
 
-impl From<Placed> for wit_adapter::Placed {
+impl From<Placed> for wit_requests::Placed {
     fn from(placed: Placed) -> Self {
         let value = match placed.value {
-            PlacedValue::Text(text) => wit_adapter::Value::Text(text),
-            PlacedValue::Secret { prefix, secret } => wit_adapter::Value::Secret((prefix, secret)),
+            PlacedValue::Text(text) => wit_requests::Value::Text(text),
+            PlacedValue::Secret { prefix, secret } => wit_requests::Value::Secret((prefix, secret)),
         };
         Self { name: placed.name, value }
     }
 }
 
-impl From<Upstream> for wit_adapter::Upstream {
+impl From<Upstream> for wit_requests::Upstream {
     fn from(upstream: Upstream) -> Self {
         let body = match upstream.body {
-            Body::None => wit_adapter::Body::None,
-            Body::Bytes(bytes) => wit_adapter::Body::Bytes(bytes),
-            Body::Splice(edits) => wit_adapter::Body::Splice(edits),
+            Body::None => wit_requests::Body::None,
+            Body::Bytes(bytes) => wit_requests::Body::Bytes(bytes),
+            Body::Splice(edits) => wit_requests::Body::Splice(edits),
         };
         let framing = match upstream.framing {
-            Framing::Whole => wit_adapter::Framing::Whole,
-            Framing::Sse => wit_adapter::Framing::Sse,
-            Framing::JsonLines => wit_adapter::Framing::JsonLines,
-            Framing::AwsEventStream => wit_adapter::Framing::AwsEventStream,
-            Framing::JsonArray => wit_adapter::Framing::JsonArray,
+            Framing::Whole => wit_requests::Framing::Whole,
+            Framing::Sse => wit_requests::Framing::Sse,
+            Framing::JsonLines => wit_requests::Framing::JsonLines,
+            Framing::AwsEventStream => wit_requests::Framing::AwsEventStream,
+            Framing::JsonArray => wit_requests::Framing::JsonArray,
         };
         Self {
             method: upstream.method,
+            endpoint: upstream.endpoint,
             path: upstream.path,
             query: upstream.query.into_iter().map(Into::into).collect(),
             headers: upstream.headers.into_iter().map(Into::into).collect(),

@@ -8,15 +8,17 @@ use penstock_dialects::framing::Frame;
 
 use super::bindings::adapter::exports::penstock::plugin::adapter as wit_adapter;
 use super::bindings::auth::exports::penstock::plugin::auth as wit_auth;
+use super::bindings::credentials::exports::penstock::plugin::credentials as wit_credentials;
 use super::bindings::head_filter::exports::penstock::plugin::head_filter as wit_head_filter;
 use super::bindings::lifecycle::exports::penstock::plugin::lifecycle as wit_lifecycle;
 use super::bindings::limits::exports::penstock::plugin::limits as wit_limits;
 use super::bindings::response_filter::exports::penstock::plugin::response_filter as wit_response_filter;
 use super::bindings::routing::exports::penstock::plugin::routing as wit_routing;
-use super::bindings::{filter_types, types};
+use super::bindings::signing::exports::penstock::plugin::signing as wit_signing;
+use super::bindings::{filter_types, requests, types};
 use super::convert::{events, fault};
 use super::{Installed, configure, installed};
-use crate::adapter::{Adapter, Answer, Exchange};
+use crate::adapter::{Adapter, Answer, Credentials, Exchange, Signer, Unsigned};
 use crate::call::{Call, Pairs, Wants};
 use crate::config::Issue;
 use crate::policy::{Auth, Filter, Head, Limits, ResponseFilter, Routing, Target};
@@ -67,7 +69,7 @@ pub struct ExchangeExport<T: Adapter>(RefCell<T::Exchange>);
 impl<T: Adapter + Installed> wit_adapter::Guest for AdapterExport<T> {
     type Exchange = ExchangeExport<T>;
 
-    fn relay(call: types::Call, headers: WitPairs, members: WitPairs) -> Result<wit_adapter::Upstream, Refused> {
+    fn relay(call: types::Call, headers: WitPairs, members: WitPairs) -> Result<requests::Upstream, Refused> {
         let (call, headers, members) = (Call::from(call), Pairs::from(headers), Pairs::from(members));
         installed::<T>().and_then(|plugin| plugin.relay(&call, &headers, &members)).map(Into::into).map_err(fault)
     }
@@ -98,15 +100,45 @@ impl<T: Adapter + Installed> wit_adapter::GuestExchange for ExchangeExport<T> {
             let frame = Frame { name: &frame.name, data: &frame.data };
             exchange.frame(&frame, &mut happened).map_err(fault)?;
         }
-        Ok(wit_adapter::Step { events: events(happened), next: None })
+        Ok(wit_adapter::Step { events: events(happened), next: None, cancel: None })
     }
 
     fn finish(&self, status: u16, headers: WitPairs, body: Vec<u8>) -> Result<wit_adapter::Step, Refused> {
         let headers = Pairs::from(headers);
         let mut happened = Vec::new();
         let answer = Answer { status, headers: &headers, body: &body };
-        let next = self.0.borrow_mut().finish(&answer, &mut happened).map_err(fault)?;
-        Ok(wit_adapter::Step { events: events(happened), next: next.map(Into::into) })
+        let mut exchange = self.0.borrow_mut();
+        let next = exchange.finish(&answer, &mut happened).map_err(fault)?;
+        let cancel = next.as_ref().and_then(|_| exchange.cancel());
+        Ok(wit_adapter::Step { events: events(happened), next: next.map(Into::into), cancel: cancel.map(Into::into) })
+    }
+}
+
+impl<T: Signer + Installed> wit_signing::Guest for AdapterExport<T> {
+    fn sign(request: wit_signing::Unsigned) -> Result<WitPairs, Refused> {
+        let request = Unsigned {
+            method: request.method,
+            host: request.host,
+            path: request.path,
+            query: request.query,
+            headers: request.headers.into(),
+            body_sha256: request.body_sha256,
+            time: request.time,
+        };
+        installed::<T>().and_then(|plugin| plugin.sign(&request)).map_err(fault)
+    }
+}
+
+impl<T: Credentials + Installed> wit_credentials::Guest for AdapterExport<T> {
+    fn fetch(time: u64) -> Result<Option<wit_credentials::Fetching>, Refused> {
+        let fetching = installed::<T>().and_then(|plugin| plugin.fetch(time)).map_err(fault)?;
+        Ok(fetching.map(|fetching| wit_credentials::Fetching {
+            request: fetching.request.into(),
+            token: fetching.token,
+            expires_in: fetching.expires_in,
+            expires_at: fetching.expires_at,
+            lasts: fetching.lasts,
+        }))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use penstock_dialects::framing::event_stream;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -219,7 +220,7 @@ pub struct Blob {
     pub length: u64,
 }
 
-/// An answer of the vendor: `body` (JSON), `text`, or a stream.
+/// An answer of the vendor: `body` (JSON), `text`, or a stream: `stream`, `stream_file` or `messages`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answer {
@@ -241,17 +242,37 @@ pub struct Answer {
     /// A file beside the case that holds the streamed body.
     #[serde(default)]
     pub stream_file: Option<String>,
+    /// A stream of `application/vnd.amazon.eventstream`, readable: the event type of each message (or `exception:TYPE`) and
+    /// its payload.
+    #[serde(default)]
+    pub messages: Vec<(String, Value)>,
 }
 
 impl Answer {
-    /// The bytes of a whole body.
+    /// The bytes of the body, whole or streamed.
     #[must_use]
     pub fn bytes(&self) -> Vec<u8> {
+        if !self.messages.is_empty() {
+            return self.event_stream();
+        }
         match (&self.text, &self.stream, &self.body) {
             (Some(text), _, _) | (None, Some(text), _) => text.clone().into_bytes(),
             (None, None, Value::Null) => Vec::new(),
             (None, None, json) => json.to_string().into_bytes(),
         }
+    }
+
+    fn event_stream(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for (name, payload) in &self.messages {
+            let (sort, name_header, name) = match name.strip_prefix("exception:") {
+                Some(exception) => ("exception", ":exception-type", exception),
+                None => ("event", ":event-type", name.as_str()),
+            };
+            let headers = [(name_header, name), (":content-type", "application/json"), (":message-type", sort)];
+            event_stream::write(&mut out, &headers, payload.to_string().as_bytes());
+        }
+        out
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Cuts a recorded stream at every byte, as a network may, and finds out which batches of frames a plugin would be given.
 
-use penstock_dialects::framing::{Frame, FrameTooLong, Kind, Parser};
+use penstock_dialects::framing::{Frame, FrameError, Kind, Parser};
 
 const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Up to here every cut is also parsed from the very beginning, without the shortcut.
@@ -77,12 +77,12 @@ fn parse(kind: Kind, chunks: &[&[u8]]) -> Result<Vec<Kept>, String> {
     for chunk in chunks {
         feed(&mut parser, chunk, &mut frames)?;
     }
-    parser.end(&mut |frame| frames.push(kept(frame))).map_err(too_long)?;
+    parser.end(&mut |frame| frames.push(kept(frame))).map_err(in_words)?;
     Ok(frames)
 }
 
 fn feed(parser: &mut Parser, chunk: &[u8], frames: &mut Vec<Kept>) -> Result<(), String> {
-    parser.feed(chunk, &mut |frame| frames.push(kept(frame))).map_err(too_long)
+    parser.feed(chunk, &mut |frame| frames.push(kept(frame))).map_err(in_words)
 }
 
 fn kept(frame: Frame<'_>) -> Kept {
@@ -90,13 +90,14 @@ fn kept(frame: Frame<'_>) -> Kept {
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
-fn too_long(error: FrameTooLong) -> String {
+fn in_words(error: FrameError) -> String {
     error.to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Kind, frames};
+    use crate::case::Answer;
 
     #[test]
     fn short_and_long_streams_give_their_frames() {
@@ -107,5 +108,27 @@ mod tests {
             assert_eq!(frames[2].name, "e2");
             assert_eq!(frames[2].data, "{\"text\":\"é2\"}".as_bytes());
         }
+    }
+
+    #[test]
+    fn messages_of_a_case_are_an_event_stream_and_come_back_as_frames() {
+        let answer: Answer = serde_json::from_value(serde_json::json!({
+            "messages": [["messageStart", { "role": "assistant" }], ["exception:throttlingException", { "message": "slow" }]],
+        }))
+        .unwrap();
+        let frames = frames(Kind::AwsEventStream, &answer.bytes()).unwrap();
+        let read: Vec<_> = frames.iter().map(|kept| (kept.name.as_str(), kept.data.as_slice())).collect();
+        let expected: [(&str, &[u8]); 2] = [
+            ("messageStart", b"{\"role\":\"assistant\"}"),
+            ("exception:throttlingException", b"{\"message\":\"slow\"}"),
+        ];
+        assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn an_array_is_cut_into_its_elements_and_half_an_array_is_refused() {
+        let read = frames(Kind::JsonArray, b"[{\"a\":1},\n{\"b\":2}]").unwrap();
+        assert_eq!(read.len(), 2);
+        frames(Kind::JsonArray, b"[{\"a\":1},").unwrap_err();
     }
 }

@@ -6,11 +6,11 @@
 //! it is fed in two pieces; both pieces must lead to the recorded states and bring the frames that lie between. By
 //! induction over the windows the stream cut at `k` brings the frames of the whole stream, and the codec sees frames only.
 
-use penstock_dialects::codec::Codec;
-use penstock_dialects::framing::{Frame, SseParser};
+use penstock_dialects::framing::{Frame, Kind, Parser};
 use penstock_dialects::ir::Event;
 
 use super::Failure;
+use super::reader::Reader;
 
 const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Frames on each side of a cut that the window around it holds.
@@ -20,32 +20,33 @@ const AROUND: usize = 2;
 type Owned = (String, Vec<u8>);
 
 /// Every cut, and the stream byte by byte.
-pub(super) fn check(body: &[u8], codec: &'static dyn Codec) -> Option<Failure> {
+pub(super) fn check(body: &[u8], reader: Reader) -> Option<Failure> {
     let fail = |reason: String| Some(Failure::new("split", reason));
-    let whole = match frames_of(&[body]) {
+    let kind = reader.kind(body);
+    let whole = match frames_of(kind, &[body]) {
         Ok(frames) => frames,
         Err(reason) => return fail(reason),
     };
     let bytes: Vec<&[u8]> = body.chunks(1).collect();
-    match frames_of(&bytes) {
+    match frames_of(kind, &bytes) {
         Ok(frames) if frames == whole => {}
         Ok(frames) => {
             return fail(format!("{} frames whole, {} byte by byte, or different ones", whole.len(), frames.len()));
         }
         Err(reason) => return fail(format!("byte by byte: {reason}")),
     }
-    if events(codec, &whole) != events(codec, &whole) {
+    if events(reader, &whole) != events(reader, &whole) {
         return fail("the same frames were decoded to different events".to_owned());
     }
-    match Walk::over(body) {
+    match Walk::over(kind, body) {
         Ok(walk) => (1..body.len()).find_map(|cut| walk.check(body, cut).err()).and_then(fail),
         Err(reason) => fail(reason),
     }
 }
 
 /// What the frames mean.
-pub(super) fn events(codec: &'static dyn Codec, frames: &[Owned]) -> Vec<Event> {
-    let mut decoder = codec.stream_decoder();
+pub(super) fn events(reader: Reader, frames: &[Owned]) -> Vec<Event> {
+    let mut decoder = reader.stream_decoder();
     let mut events = Vec::new();
     for (name, data) in frames {
         decoder.frame(&Frame { name, data }, &mut events);
@@ -55,8 +56,8 @@ pub(super) fn events(codec: &'static dyn Codec, frames: &[Owned]) -> Vec<Event> 
 }
 
 /// The frames of a stream that comes in these pieces.
-pub(super) fn frames_of(pieces: &[&[u8]]) -> Result<Vec<Owned>, String> {
-    let mut parser = SseParser::new(FRAME_BYTES_MAX);
+pub(super) fn frames_of(kind: Kind, pieces: &[&[u8]]) -> Result<Vec<Owned>, String> {
+    let mut parser = Parser::new(kind, FRAME_BYTES_MAX);
     let mut frames = Vec::new();
     for piece in pieces {
         feed(&mut parser, piece, &mut frames)?;
@@ -66,7 +67,7 @@ pub(super) fn frames_of(pieces: &[&[u8]]) -> Result<Vec<Owned>, String> {
     Ok(frames)
 }
 
-fn feed(parser: &mut SseParser, piece: &[u8], frames: &mut Vec<Owned>) -> Result<(), String> {
+fn feed(parser: &mut Parser, piece: &[u8], frames: &mut Vec<Owned>) -> Result<(), String> {
     let mut out = |frame: Frame<'_>| frames.push(owned(frame));
     parser.feed(piece, &mut out).map_err(|error| error.to_string())
 }
@@ -77,15 +78,15 @@ fn owned(frame: Frame<'_>) -> Owned {
 
 /// The parser after each byte, and where frames were complete.
 struct Walk {
-    states: Vec<SseParser>,
+    states: Vec<Parser>,
     frames: Vec<Owned>,
     /// `ends[i]`: how many bytes had been fed when frame `i` was complete.
     ends: Vec<usize>,
 }
 
 impl Walk {
-    fn over(body: &[u8]) -> Result<Self, String> {
-        let mut parser = SseParser::new(FRAME_BYTES_MAX);
+    fn over(kind: Kind, body: &[u8]) -> Result<Self, String> {
+        let mut parser = Parser::new(kind, FRAME_BYTES_MAX);
         let mut walk = Self { states: vec![parser.clone()], frames: Vec::new(), ends: Vec::new() };
         for (at, byte) in body.iter().enumerate() {
             feed(&mut parser, std::slice::from_ref(byte), &mut walk.frames)?;
@@ -124,21 +125,21 @@ mod tests {
     fn every_cut_of_an_awkward_stream_is_accepted() {
         let body = "\u{feff}event: a\r\ndata: {\"t\":\"grüße 你好 🙂\"}\r\n\r\n: ping\n\ndata:x\rdata: y\r\rdata: last"
             .as_bytes();
-        let walk = Walk::over(body).unwrap();
+        let walk = Walk::over(Kind::Sse, body).unwrap();
         assert_eq!(walk.frames.len(), 2);
         for cut in 1..body.len() {
             walk.check(body, cut).unwrap();
         }
-        assert_eq!(frames_of(&[body]).unwrap().len(), 3);
+        assert_eq!(frames_of(Kind::Sse, &[body]).unwrap().len(), 3);
     }
 
     #[test]
     fn a_parser_that_depends_on_cuts_would_be_found() {
         let body = b"data: a\n\ndata: b\n\n";
-        let mut walk = Walk::over(body).unwrap();
+        let mut walk = Walk::over(Kind::Sse, body).unwrap();
         walk.frames[1].1 = b"c".to_vec();
         assert!(walk.check(body, 12).is_err());
-        let mut walk = Walk::over(body).unwrap();
+        let mut walk = Walk::over(Kind::Sse, body).unwrap();
         walk.states[12] = walk.states[0].clone();
         assert!(walk.check(body, 12).is_err());
     }

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What goes to a vendor: an adapter's words become a request, with the vendor's key, the credential that was fetched for
+//! it, and its signature. This is the one place where a secret meets a request; nothing here retries but a credential that
+//! the vendor refuses.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+
+use crate::failure::{Failure, Kind};
+use crate::keys::Secret;
+use crate::plugin::types::{Body, Placed, TOKEN, Unsigned, UpstreamRequest, Value};
+use crate::routes::Vendor;
+use crate::upstream::{Answer, Client, Endpoint, OutBody};
+
+/// Largest answer that is read when a credential is fetched.
+const CREDENTIAL_BYTES_MAX: usize = 64 << 10;
+
+/// The body of a request, and what it is.
+#[derive(Clone, Default)]
+pub struct Payload {
+    /// The bytes; none means no body.
+    pub bytes: Bytes,
+    /// Media type; none for JSON.
+    pub media_type: Option<HeaderValue>,
+}
+
+impl Payload {
+    /// A body of JSON.
+    #[must_use]
+    pub fn json(bytes: Bytes) -> Self {
+        Self { bytes, media_type: None }
+    }
+}
+
+/// Sends a request to a vendor and waits for the head of the answer.
+///
+/// # Errors
+/// `misconfigured` if the policy lacks what the adapter names, or why there is no answer.
+pub async fn send(
+    client: &Client,
+    vendor: &Vendor,
+    request: &UpstreamRequest,
+    payload: Payload,
+) -> Result<Response<Answer>, Failure> {
+    ask(client, vendor, request, payload, None).await
+}
+
+/// As [`send`], asking the vendor to turn the connection into this protocol (`websocket`); `headers` are the caller's part of
+/// that.
+///
+/// # Errors
+/// As [`send`].
+pub async fn upgrade(
+    client: &Client,
+    vendor: &Vendor,
+    request: &UpstreamRequest,
+    headers: Vec<(HeaderName, HeaderValue)>,
+) -> Result<Response<Answer>, Failure> {
+    ask(client, vendor, request, Payload::default(), Some(headers)).await
+}
+
+async fn ask(
+    client: &Client,
+    vendor: &Vendor,
+    request: &UpstreamRequest,
+    payload: Payload,
+    upgrade: Option<Vec<(HeaderName, HeaderValue)>>,
+) -> Result<Response<Answer>, Failure> {
+    let endpoint = endpoint(vendor, &request.endpoint)?;
+    let mut refused = false;
+    loop {
+        let token = token(client, vendor, request).await?;
+        let mut message = build(vendor, endpoint, request, payload.clone(), token.as_deref())?;
+        for (name, value) in upgrade.iter().flatten() {
+            message.headers_mut().insert(name, value.clone());
+        }
+        sign(vendor, endpoint, &mut message)?;
+        let answer = client.send(endpoint, message).await;
+        let answer = answer.map_err(|error| Failure::unanswered(&error, &vendor.name))?;
+        match token {
+            Some(token) if answer.status() == StatusCode::UNAUTHORIZED && !refused => {
+                vendor.adapter.credential().forget(&token).await;
+                refused = true;
+            }
+            _ => return Ok(answer),
+        }
+    }
+}
+
+fn endpoint<'v>(vendor: &'v Vendor, name: &str) -> Result<&'v Endpoint, Failure> {
+    let endpoint = if name.is_empty() { vendor.endpoint.as_ref() } else { vendor.endpoints.get(name) };
+    endpoint.map(|endpoint| &**endpoint).ok_or_else(|| {
+        let lacks = if name.is_empty() { "base_url".to_owned() } else { format!("endpoints.{name}") };
+        let message = format!("vendor {} has no {lacks}, and its adapter wants to ask there", vendor.name);
+        Failure::new(Kind::Misconfigured, message)
+    })
+}
+
+fn build<'r>(
+    vendor: &Vendor,
+    endpoint: &Endpoint,
+    request: &'r UpstreamRequest,
+    payload: Payload,
+    token: Option<&Secret>,
+) -> Result<Request<OutBody>, Failure> {
+    let adapter = &vendor.adapter;
+    let wrong = |what: &str| Failure::new(Kind::Misconfigured, format!("the adapter {} {what}", adapter.name()));
+    let value = |placed: &'r Placed| match &placed.value {
+        Value::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
+        Value::Secret { prefix, name } => {
+            let secret = token.filter(|_| name == TOKEN).or_else(|| adapter.secrets().secret(name));
+            match secret {
+                Some(secret) => Ok(Cow::Owned([prefix.as_bytes(), secret.expose()].concat())),
+                None => Err(wrong(&format!("wants the secret {name:?}, which the policy does not grant"))),
+            }
+        }
+    };
+    let mut path = Cow::Borrowed(request.path.as_str());
+    for (index, placed) in request.query.iter().enumerate() {
+        let path = path.to_mut();
+        path.push(if index == 0 { '?' } else { '&' });
+        encode(path, placed.name.as_bytes());
+        path.push('=');
+        encode(path, &value(placed)?);
+    }
+    let uri = endpoint.uri(&path).map_err(|_| wrong("gave a path that is no path"))?;
+    let has_body = !payload.bytes.is_empty();
+    let mut message = Request::new(if has_body { OutBody::Full(payload.bytes) } else { OutBody::Empty });
+    *message.method_mut() = request.method.clone();
+    *message.uri_mut() = uri;
+    let headers = message.headers_mut();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("penstock/", env!("CARGO_PKG_VERSION"))));
+    if has_body {
+        let json = HeaderValue::from_static("application/json");
+        headers.insert(header::CONTENT_TYPE, payload.media_type.unwrap_or(json));
+    }
+    for placed in &request.headers {
+        let name = HeaderName::from_bytes(placed.name.as_bytes()).map_err(|_| wrong("gave a bad header name"))?;
+        let mut bytes = HeaderValue::from_bytes(&value(placed)?).map_err(|_| wrong("gave a bad header value"))?;
+        bytes.set_sensitive(matches!(placed.value, Value::Secret { .. }));
+        headers.insert(name, bytes);
+    }
+    Ok(message)
+}
+
+fn sign(vendor: &Vendor, endpoint: &Endpoint, message: &mut Request<OutBody>) -> Result<(), Failure> {
+    let adapter = &vendor.adapter;
+    if !adapter.signs() {
+        return Ok(());
+    }
+    let body: &[u8] = match message.body() {
+        OutBody::Full(bytes) => bytes,
+        _ => b"",
+    };
+    let body_sha256 = hex(&Sha256::digest(body));
+    let headers = message.headers().iter();
+    let headers: Vec<_> = headers
+        .filter(|(_, value)| !value.is_sensitive())
+        .filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+        .collect();
+    let unsigned = Unsigned {
+        method: message.method().as_str(),
+        host: endpoint.authority(),
+        path: message.uri().path(),
+        query: message.uri().query().unwrap_or_default(),
+        headers: &headers,
+        body_sha256: &body_sha256,
+        time: now(),
+    };
+    let signature = adapter.sign(&unsigned).map_err(Failure::of_adapter)?;
+    for (name, mut value) in signature {
+        value.set_sensitive(name == header::AUTHORIZATION);
+        message.headers_mut().insert(name, value);
+    }
+    Ok(())
+}
+
+/// The credential, if the request names it.
+async fn token(client: &Client, vendor: &Vendor, request: &UpstreamRequest) -> Result<Option<Arc<Secret>>, Failure> {
+    let names_it = |placed: &Placed| matches!(&placed.value, Value::Secret { name, .. } if name == TOKEN);
+    if !request.headers.iter().chain(&request.query).any(names_it) || vendor.adapter.secrets().secret(TOKEN).is_some() {
+        return Ok(None);
+    }
+    // On the heap: it calls for an upstream itself, and hardly any request has it.
+    vendor.adapter.credential().get(Box::pin(fetch(client, vendor))).await.map(Some)
+}
+
+async fn fetch(client: &Client, vendor: &Vendor) -> Result<(Secret, Duration), Failure> {
+    let adapter = &vendor.adapter;
+    let begun = now();
+    let fetching = adapter.fetch(begun).map_err(Failure::of_adapter)?.ok_or_else(|| {
+        let message = format!("the adapter {} names a credential and does not say how to get it", adapter.name());
+        Failure::new(Kind::Misconfigured, message)
+    })?;
+    let payload = match &fetching.request.body {
+        Body::Bytes(bytes) => Payload::json(Bytes::copy_from_slice(bytes)),
+        _ => Payload::default(),
+    };
+    let endpoint = endpoint(vendor, &fetching.request.endpoint)?;
+    let message = build(vendor, endpoint, &fetching.request, payload, None)?;
+    let answer = client.send(endpoint, message).await;
+    let answer = answer.map_err(|error| Failure::unanswered(&error, &vendor.name))?;
+    let status = answer.status();
+    let body = http_body_util::Limited::new(answer.into_body(), CREDENTIAL_BYTES_MAX).collect().await;
+    let body = body.map_err(|error| refused(vendor, "its answer cannot be read").because(error))?.to_bytes();
+    if !status.is_success() {
+        // The words of a token endpoint say what is wrong with the key, never what it is.
+        let said = String::from_utf8_lossy(&body[..body.len().min(512)]).into_owned();
+        return Err(refused(vendor, &format!("the answer was {status}")).because(said));
+    }
+    let json: Json = serde_json::from_slice(&body).map_err(|error| refused(vendor, "no JSON came").because(error))?;
+    let token = json.pointer(&fetching.token).and_then(Json::as_str).filter(|token| !token.is_empty());
+    let token = token.ok_or_else(|| refused(vendor, &format!("the answer has no {}", fetching.token)))?;
+    let seconds = |pointer: &str| {
+        let value = json.pointer(pointer).filter(|_| !pointer.is_empty())?;
+        value.as_u64().or_else(|| value.as_str()?.parse().ok())
+    };
+    let until = seconds(&fetching.expires_at).map(|until| until.saturating_sub(begun));
+    let lasts = seconds(&fetching.expires_in).or(until).unwrap_or(fetching.lasts);
+    Ok((Secret::new(token.into()), Duration::from_secs(lasts)))
+}
+
+fn refused(vendor: &Vendor, why: &str) -> Failure {
+    let message = format!("{} gave no credential for the gateway: {why}; tell the operator", vendor.name);
+    Failure::new(Kind::NoCredential, message)
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        use std::fmt::Write;
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn encode(out: &mut String, bytes: &[u8]) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for &byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(byte.into());
+        } else {
+            out.push('%');
+            out.push(HEX[usize::from(byte >> 4)].into());
+            out.push(HEX[usize::from(byte & 15)].into());
+        }
+    }
+}
