@@ -9,6 +9,7 @@
 )]
 
 mod anthropic;
+mod completions;
 mod bedrock;
 mod cohere;
 mod cohere_cases;
