@@ -200,11 +200,10 @@ fn usage_differences(usage: Option<&Usage>, expected: &Value, found: &mut Vec<St
     count("reasoning", usage.reasoning, clamped);
 }
 
-/// The tokens with those of media, where that is what was expected.
+/// The tokens without those of media, where that is what was expected.
 fn media_apart(usage: &Usage, prefix: &str, tokens: u64, expected: Option<u64>) -> u64 {
-    let media = usage.more.iter().filter(|(name, _)| name.starts_with(prefix)).map(|(_, count)| *count);
-    let with_media = media.fold(tokens, u64::saturating_add);
-    if expected == Some(with_media) { with_media } else { tokens }
+    let without_media = tokens.saturating_sub(usage.more_of(prefix));
+    if expected == Some(without_media) { without_media } else { tokens }
 }
 
 /// Compares an error with its expectation.

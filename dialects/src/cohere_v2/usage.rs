@@ -71,7 +71,7 @@ pub(super) fn write_meta(usage: Option<&Usage>) -> Value {
     }
     let mut billed = Map::new();
     let units = [
-        ("input_tokens", usage.input_total()),
+        ("input_tokens", text_input(usage)),
         ("image_tokens", bucket(usage, INPUT_IMAGE)),
         ("output_tokens", usage.output_total()),
         ("search_units", bucket(usage, SEARCH_UNITS)),
@@ -83,8 +83,13 @@ pub(super) fn write_meta(usage: Option<&Usage>) -> Value {
 }
 
 fn counted(usage: &Usage) -> Map<String, Value> {
-    let counts = [("input_tokens", usage.input_total()), ("output_tokens", usage.output_total())];
+    let counts = [("input_tokens", text_input(usage)), ("output_tokens", usage.output_total())];
     counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
+}
+
+/// Images are counted outside of the input here.
+fn text_input(usage: &Usage) -> u64 {
+    usage.input_total().saturating_sub(bucket(usage, INPUT_IMAGE))
 }
 
 /// The vendor's own object, if it is of this dialect and says what the buckets say.
