@@ -92,7 +92,7 @@ fn of_status(status: u16) -> &'static [FaultClass] {
         408 | 504 => &[Timeout],
         429 => &[RateLimit, Quota, Billing],
         500 => &[Overloaded, Timeout, VendorBug, InvalidRequest], // some servers say so of a request that they cannot parse
-        501 => &[Unsupported, VendorBug], // "not implemented": the same server will never do it
+        501 => &[Unsupported, VendorBug],                         // "not implemented": the same server will never do it
         502.. => &[Overloaded, Timeout, VendorBug],
         _ => FaultClass::ALL,
     }

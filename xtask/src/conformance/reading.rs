@@ -112,7 +112,8 @@ fn compare(response: &Response, expected: &Value) -> Vec<Failure> {
     let (found, wanted) = (calls(response), canonical_calls(&expected["tool_calls"]));
     let in_pieces = pieces_joined(&wanted);
     if in_pieces != wanted && names(&found) == names(&in_pieces) {
-        let reason = "the oracle takes the pieces of streamed arguments for calls without a name; here they are one call";
+        let reason =
+            "the oracle takes the pieces of streamed arguments for calls without a name; here they are one call";
         meant.push(Failure::meant("tool calls", reason));
     } else {
         same("tool calls", found, &wanted);
@@ -233,13 +234,15 @@ fn usage(found: Option<&Usage>, expected: &Value, failed: bool) -> Vec<Failure> 
     ];
     // A vendor that counts media beside its tokens: the oracle reads the tokens, and the media are charged.
     let apart = usage.more_of("input-");
-    let is_apart = |name: &str, found: u64, expected: u64| name == "input_total" && apart > 0 && found == expected + apart;
+    let is_apart =
+        |name: &str, found: u64, expected: u64| name == "input_total" && apart > 0 && found == expected + apart;
     let wrong = rows.iter().filter(|(name, found, wanted)| found != wanted && !is_apart(name, *found, *wanted));
     let mut failures: Vec<_> = wrong
         .map(|(name, found, expected)| Failure::new("usage", format!("{name}: expected {expected}, found {found}")))
         .collect();
     if rows.iter().any(|(name, found, wanted)| is_apart(name, *found, *wanted)) {
-        let reason = format!("the vendor states {apart} tokens of media beside its input tokens: they are counted, too");
+        let reason =
+            format!("the vendor states {apart} tokens of media beside its input tokens: they are counted, too");
         failures.push(Failure::meant("usage", reason));
     }
     if beside {
