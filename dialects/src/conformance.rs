@@ -5,7 +5,7 @@
 //! Where the expectation and the canonical form count differently the rule has a name, and is here:
 //! - *cache outside*: a cache read larger than the stated input is no part of it: inputs are compared without it;
 //! - *clamped reasoning*: reasoning beyond the output is reported as the whole output;
-//! - *media apart*: what pictures, films and sound count is a bucket of its own, which the expectation may have in its sum;
+//! - *media apart*: what pictures, films and sound count is a bucket of its own, which the expectation may have left out;
 //! - *two answers*: a file into which a recorder has put the answers to two requests, whose expectation mixes them by block
 //!   index, is only held to be readable: the protocol knows one answer in a stream;
 //! - *tool plan*: the expectation of a Cohere answer states its tool plan apart from its reasoning, where it is read to;
