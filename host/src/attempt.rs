@@ -383,10 +383,17 @@ impl<'a> Asking<'a> {
         }
         let usage = translator.usage().cloned();
         let dialect = self.inbound.asked.dialect;
+        let mut response = translator.into_response();
         let body = match self.inbound.asked.operation {
-            Operation::Chat => dialect.encode_response(&translator.into_response(), &self.envelope()),
+            Operation::Chat => dialect.encode_response(&response, &self.envelope()),
             Operation::CountTokens => dialect.encode_count(&usage.clone().unwrap_or_default()),
-            operation => dialect.encode_result(operation, &translator.into_response(), &self.envelope()),
+            operation => {
+                self.canonical()?.settle(&mut response);
+                if let Some(fault) = response.fault {
+                    return Err(Failure::refused(fault).into());
+                }
+                dialect.encode_result(operation, &response, &self.envelope())
+            }
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

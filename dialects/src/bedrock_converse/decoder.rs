@@ -226,15 +226,15 @@ fn end_block(open: Open, events: &mut Vec<Event>) {
     match open {
         Open::Plain => {}
         Open::Sealed(seal) => events.push(Event::Signature(seal)),
-        Open::Redacted(pieces) => events.push(Event::Redacted(blob::join(pieces))),
+        Open::Redacted(pieces) => events.push(Event::Redacted(blob::unwrap(&blob::join(pieces)))),
         Open::Tool(index, begun) => {
             if !begun {
                 events.push(Event::ToolInput { index, json: "{}".to_owned() });
             }
         }
         Open::Opaque(mut block, bytes) => {
-            if !bytes.is_empty() {
-                block["image"]["source"] = json!({"bytes": blob::join(bytes)});
+            if let Some(Value::Object(image)) = block.get_mut("image").filter(|_| !bytes.is_empty()) {
+                image.insert("source".to_owned(), json!({"bytes": blob::join(bytes)}));
             }
             events.push(response::opaque_event(&block));
         }
@@ -249,14 +249,16 @@ fn opaque_delta(
     result: Option<Vec<Value>>,
     image: Option<Map<String, Value>>,
 ) {
-    if let (Some(more), Value::Array(content)) = (result, &mut block["toolResult"]["content"]) {
+    if let (Some(more), Some(Value::Array(content))) = (result, block.pointer_mut("/toolResult/content")) {
         content.extend(more);
     }
-    let Some(image) = image else { return };
-    for (name, value) in image {
+    let (Some(more), Some(Value::Object(image))) = (image, block.get_mut("image")) else { return };
+    for (name, value) in more {
         match value["bytes"].as_str() {
             Some(piece) if name == "source" => bytes.push(piece.to_owned()),
-            _ => block["image"][name] = value,
+            _ => {
+                image.insert(name, value);
+            }
         }
     }
 }

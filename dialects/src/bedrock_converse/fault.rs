@@ -37,9 +37,11 @@ pub(super) fn stated(body: &Map<String, Value>) -> Option<Fault> {
 pub(super) fn of_frame(name: &str, data: &[u8]) -> Option<Fault> {
     let kind = name.strip_prefix("exception:").or_else(|| name.strip_prefix("error:"))?;
     let json: Map<String, Value> = serde_json::from_slice(data).unwrap_or_default();
-    let text = || String::from_utf8_lossy(data).into_owned();
-    let message = message_of(&json).or_else(|| Some(text()).filter(|text| !text.is_empty() && json.is_empty()));
-    let message = message.unwrap_or_else(|| format!("the vendor has broken its answer off: {kind}"));
+    let said = match json.is_empty() && data != b"{}" {
+        true => Some(String::from_utf8_lossy(data).into_owned()).filter(|text| !text.is_empty()),
+        false => message_of(&json),
+    };
+    let message = said.unwrap_or_else(|| format!("the vendor has broken its answer off: {kind}"));
     let status = json.get("originalStatusCode").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
     let class = class(kind, &message, status);
     Some(Fault { code: Some(kind.to_owned()).filter(|kind| !kind.is_empty()), ..Fault::new(class, cut(message)) })

@@ -163,7 +163,7 @@ fn block_events(block: &Value, tool_count: &mut u32, events: &mut Vec<Event>) {
     } else if let Some(thought) = block.get("reasoningContent").filter(|thought| is_known_thought(thought)) {
         events.extend(text(&thought["reasoningText"]["text"]).map(Event::Reasoning));
         events.extend(text(&thought["reasoningText"]["signature"]).map(Event::Signature));
-        events.extend(text(&thought["redactedContent"]).map(Event::Redacted));
+        events.extend(text(&thought["redactedContent"]).map(|data| Event::Redacted(blob::unwrap(&data))));
     } else if let Some(cited) = block.get("citationsContent") {
         let parts = cited["content"].as_array().into_iter().flatten();
         events.extend(parts.filter_map(|part| text(&part["text"])).map(Event::Text));

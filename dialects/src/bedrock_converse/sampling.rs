@@ -145,11 +145,11 @@ impl Sampling {
         if let Some(temperature) = request.temperature {
             #[allow(clippy::float_cmp, reason = "whether it is the default to the bit")]
             let is_default = temperature == 1.0;
-            if fixed || thinks {
-                if !is_default {
-                    self.drop("temperature");
-                }
-            } else {
+            if is_default && !fixed {
+                self.set("temperature", json!(temperature));
+            } else if !is_default && (fixed || thinks) {
+                self.drop("temperature");
+            } else if !fixed {
                 self.clamped_temperature(temperature);
             }
         }

@@ -151,9 +151,10 @@ impl Blocks {
             Content::Opaque { dialect, json } => return (dialect == NAME).then(|| json.clone()),
         };
         for (member, value) in own.into_iter().flatten() {
-            match (member.as_str(), value) {
-                ("bucketOwner", value) => wire["source"]["s3Location"]["bucketOwner"] = value.clone(),
-                (member, value) => wire[member] = value.clone(),
+            match (member.as_str(), wire.pointer_mut("/source/s3Location")) {
+                ("bucketOwner", None) => {}
+                ("bucketOwner", Some(place)) => place["bucketOwner"] = value.clone(),
+                (member, _) => wire[member] = value.clone(),
             }
         }
         Some(json!({name: wire}))

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::answer::{answer_id, other};
 use super::{NAME, REST, fault, messages, turns, unreadable, usage};
 use crate::codec::Envelope;
-use crate::members::{Fields, wrong};
 use crate::ir::{Block, Content, Event, Fault, FaultClass, Finish, Response};
+use crate::members::{Fields, wrong};
 use crate::task::{EMBEDDING, Embed, EmbedInput};
 use crate::vectors::{self, FLOAT, Vector};
 

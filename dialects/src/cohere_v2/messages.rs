@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 
 use super::answer::{arguments, is_citation};
 use super::{NAME, PLAN_SEAL, request};
-use crate::members::{Fields, wrong};
 use crate::ir::{Block, Content, Fault, Message, Role, Source};
+use crate::members::{Fields, wrong};
 
 /// Name of the extension that holds a document as it came.
 pub(super) const DOCUMENT: &str = "document";

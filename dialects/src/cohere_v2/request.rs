@@ -4,13 +4,13 @@
 //!
 //! Normalised on the way (a request that is read and written again differs in this only): leading system messages become
 //! one; `k: 0`, which switches sampling by k off, is absent; a part of text that is all of a content becomes a string; a
-//! text that is empty beside calls goes; `strict_tools` holds for every tool.
+//! text that is empty beside calls goes, and so does an empty list of documents; `strict_tools` holds for every tool.
 
 use serde_json::Value;
 
 use super::{NAME, messages};
-use crate::members::Fields;
 use crate::ir::{Block, Content, Fault, Format, Message, Reasoning, Request, Role, Source, Tool, ToolChoice};
+use crate::members::Fields;
 
 /// Reads a request.
 pub(super) fn decode(body: &[u8]) -> Result<Request, Fault> {

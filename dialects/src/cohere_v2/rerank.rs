@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::answer::{answer_id, other};
 use super::{NAME, REST, embed, fault, unreadable, usage};
 use crate::codec::Envelope;
-use crate::members::Fields;
 use crate::ir::{Event, Fault, Finish, Response};
+use crate::members::Fields;
 use crate::task::{RANKING, Rerank};
 
 /// Reads a request.

@@ -241,7 +241,7 @@ fn wait_ms(seconds: &str) -> Option<u64> {
     Some((seconds * 1000.0).ceil() as u64)
 }
 
-/// The vendor names the key that it suspends: "Consumer 'api_key:AIza…'". What looks like one is cut out.
+/// The vendor names the key that it suspends: `Consumer 'api_key:AIza…'`. What looks like one is cut out.
 fn without_keys(message: &str) -> String {
     let mut clean = String::with_capacity(message.len());
     let mut rest = message;
@@ -277,97 +277,86 @@ mod tests {
         json!({"error": {"code": code, "message": message, "status": status, "details": details}})
     }
 
+    /// Code, status, message, a reason or `quota:` and a quota's id; the class.
+    const ERRORS: &[(u16, &str, &str, &str, FaultClass)] = &[
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "API key not valid. Please pass a valid API key.",
+            "API_KEY_INVALID",
+            C::Authentication,
+        ),
+        (400, "INVALID_ARGUMENT", "Please use a valid role: user, model.", "", C::InvalidRequest),
+        (
+            400,
+            "INVALID_ARGUMENT",
+            "The input token count (1250074) exceeds the maximum number of tokens allowed (1048576).",
+            "",
+            C::ContextTooLong,
+        ),
+        (400, "FAILED_PRECONDITION", "User location is not supported for the API use.", "", C::Permission),
+        (
+            400,
+            "FAILED_PRECONDITION",
+            "Gemini API free tier is not available in your country. Please enable billing on your project",
+            "",
+            C::Billing,
+        ),
+        (403, "PERMISSION_DENIED", "This API method requires billing to be enabled.", "BILLING_DISABLED", C::Billing),
+        (403, "PERMISSION_DENIED", "Permission denied on resource project x.", "CONSUMER_INVALID", C::Permission),
+        (
+            401,
+            "UNAUTHENTICATED",
+            "Request had invalid authentication credentials.",
+            "ACCESS_TOKEN_EXPIRED",
+            C::Authentication,
+        ),
+        (
+            404,
+            "NOT_FOUND",
+            "models/x is not found for API version v1beta, or is not supported for generateContent.",
+            "",
+            C::ModelNotFound,
+        ),
+        (404, "NOT_FOUND", "Publisher Model `projects/p/x` was not found", "", C::ModelNotFound),
+        (404, "NOT_FOUND", "CachedContent not found (or permission denied)", "", C::InvalidRequest),
+        (
+            429,
+            "RESOURCE_EXHAUSTED",
+            "You exceeded your current quota.",
+            "quota:GenerateRequestsPerMinutePerProject",
+            C::RateLimit,
+        ),
+        (
+            429,
+            "RESOURCE_EXHAUSTED",
+            "You exceeded your current quota.",
+            "quota:GenerateRequestsPerDayPerProject-FreeTier",
+            C::Quota,
+        ),
+        (429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted.", "", C::Billing),
+        (429, "RESOURCE_EXHAUSTED", "Resource exhausted. Please try again later.", "", C::RateLimit),
+        (500, "INTERNAL", "An internal error has occurred.", "", C::Overloaded),
+        (503, "UNAVAILABLE", "The model is overloaded. Please try again later.", "", C::Overloaded),
+        (504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete.", "", C::Timeout),
+        (501, "UNIMPLEMENTED", "Operation is not implemented.", "", C::Unsupported),
+    ];
+
+    fn details(of: &str) -> Value {
+        match of.strip_prefix("quota:") {
+            Some(id) => {
+                json!([{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": id}]},
+                {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "48s"}])
+            }
+            None if of.is_empty() => json!([]),
+            None => json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": of}]),
+        }
+    }
+
     #[test]
     fn errors_have_the_class_that_they_state() {
-        let quota = |id: &str| {
-            json!([{"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [{"quotaId": id}]},
-                {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "48s"}])
-        };
-        let info = |reason: &str| json!([{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}]);
-        let none = json!([]);
-        let cases = [
-            (
-                400,
-                "INVALID_ARGUMENT",
-                "API key not valid. Please pass a valid API key.",
-                info("API_KEY_INVALID"),
-                C::Authentication,
-            ),
-            (400, "INVALID_ARGUMENT", "Please use a valid role: user, model.", none.clone(), C::InvalidRequest),
-            (
-                400,
-                "INVALID_ARGUMENT",
-                "The input token count (1250074) exceeds the maximum number of tokens allowed (1048576).",
-                none.clone(),
-                C::ContextTooLong,
-            ),
-            (
-                400,
-                "FAILED_PRECONDITION",
-                "User location is not supported for the API use.",
-                none.clone(),
-                C::Permission,
-            ),
-            (
-                400,
-                "FAILED_PRECONDITION",
-                "Gemini API free tier is not available in your country. Please enable billing on your project",
-                none.clone(),
-                C::Billing,
-            ),
-            (
-                403,
-                "PERMISSION_DENIED",
-                "This API method requires billing to be enabled.",
-                info("BILLING_DISABLED"),
-                C::Billing,
-            ),
-            (
-                403,
-                "PERMISSION_DENIED",
-                "Permission denied on resource project x.",
-                info("CONSUMER_INVALID"),
-                C::Permission,
-            ),
-            (
-                401,
-                "UNAUTHENTICATED",
-                "Request had invalid authentication credentials.",
-                info("ACCESS_TOKEN_EXPIRED"),
-                C::Authentication,
-            ),
-            (
-                404,
-                "NOT_FOUND",
-                "models/x is not found for API version v1beta, or is not supported for generateContent.",
-                none.clone(),
-                C::ModelNotFound,
-            ),
-            (404, "NOT_FOUND", "Publisher Model `projects/p/x` was not found", none.clone(), C::ModelNotFound),
-            (404, "NOT_FOUND", "CachedContent not found (or permission denied)", none.clone(), C::InvalidRequest),
-            (
-                429,
-                "RESOURCE_EXHAUSTED",
-                "You exceeded your current quota.",
-                quota("GenerateRequestsPerMinutePerProject"),
-                C::RateLimit,
-            ),
-            (
-                429,
-                "RESOURCE_EXHAUSTED",
-                "You exceeded your current quota.",
-                quota("GenerateRequestsPerDayPerProject-FreeTier"),
-                C::Quota,
-            ),
-            (429, "RESOURCE_EXHAUSTED", "Your prepayment credits are depleted.", none.clone(), C::Billing),
-            (429, "RESOURCE_EXHAUSTED", "Resource exhausted. Please try again later.", none.clone(), C::RateLimit),
-            (500, "INTERNAL", "An internal error has occurred.", none.clone(), C::Overloaded),
-            (503, "UNAVAILABLE", "The model is overloaded. Please try again later.", none.clone(), C::Overloaded),
-            (504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete.", none.clone(), C::Timeout),
-            (501, "UNIMPLEMENTED", "Operation is not implemented.", none, C::Unsupported),
-        ];
-        for (code, status, message, details, class) in cases {
-            let body = error(code, status, message, &details);
+        for (code, status, message, why, class) in ERRORS.iter().copied() {
+            let body = error(code, status, message, &details(why));
             for body in [body.clone(), json!([body])] {
                 let fault = decode(code, &|_| None, body.to_string().as_bytes());
                 assert_eq!((fault.class, fault.message.as_str()), (class, message));

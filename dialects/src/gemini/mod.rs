@@ -113,6 +113,10 @@ impl Codec for Gemini {
         tap::whole_usage(body)
     }
 
+    fn realtime_usage(&self, message: &[u8]) -> Option<Usage> {
+        tap::realtime_usage(message)
+    }
+
     fn encode_request(&self, request: &Request) -> (Vec<u8>, Vec<String>) {
         write::request(request)
     }

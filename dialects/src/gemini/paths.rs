@@ -20,7 +20,9 @@ pub(super) fn recognise(head: &Head<'_>) -> Option<Ask> {
     {
         return of_verb(verb, model, head.query);
     }
-    resource(head, path).map(Ask::from)
+    let operation = resource(head, path)?;
+    let model = path.strip_prefix("/models/").filter(|_| operation == Operation::Models).map(decoded);
+    Some(Ask { model, ..operation.into() })
 }
 
 /// `models/gemini-2.5-flash` without the collection that is the usual one.
@@ -232,6 +234,8 @@ mod tests {
             let found = asked(method, target, headers).map(|ask| ask.operation);
             assert_eq!(found, operation, "{method} {target}");
         }
+        let one = asked("GET", "/v1/models/a%2Fb", goog).expect("one model");
+        assert_eq!(one.model.as_deref(), Some("a/b"));
         let live = "/ws/google.ai.generativelanguage.v1beta.GenerativeService.BidiGenerateContent?model=models/live";
         let found = asked("GET", live, &[]).expect("a conversation");
         assert_eq!((found.operation, found.model.as_deref()), (Operation::Realtime, Some("live")));

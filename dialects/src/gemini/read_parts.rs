@@ -107,7 +107,7 @@ impl Conversation {
         let id = self.calls.call(call.text("id")?, &name);
         let input = match call.taken("args") {
             None => json!({}).to_string(),
-            Some(args @ Value::Object(_)) => input_text(args),
+            Some(args @ Value::Object(_)) => input_text(&args),
             Some(_) => return Err(call.wrong("args", "must be an object")),
         };
         part.give_back("functionCall", call);
@@ -122,7 +122,7 @@ impl Conversation {
         let (id, is_answer) = self.calls.response(response.text("id")?, &name);
         let (text, is_error) = match response.taken("response") {
             None => (String::new(), false),
-            Some(Value::Object(members)) => result_text(Value::Object(members)),
+            Some(Value::Object(members)) => result_text(&Value::Object(members)),
             Some(_) => return Err(response.wrong("response", "must be an object")),
         };
         let mut blocks = if text.is_empty() { Vec::new() } else { vec![Block::text(text)] };
@@ -146,7 +146,7 @@ impl Conversation {
 
 /// The JSON text of a call's arguments. `{"$raw": "…"}` is what a model's broken JSON is wrapped in (see
 /// `write_parts::args`); it is unwrapped again.
-pub(super) fn input_text(args: Value) -> String {
+fn input_text(args: &Value) -> String {
     match args.as_object().filter(|members| members.len() == 1).and_then(|members| members.get("$raw")) {
         Some(Value::String(raw)) if !matches!(serde_json::from_str(raw), Ok(Value::Object(_))) => raw.clone(),
         _ => args.to_string(),
@@ -155,7 +155,7 @@ pub(super) fn input_text(args: Value) -> String {
 
 /// What a function has answered. The API wants an object, so plain texts are `{"output": "…"}` by its convention, and
 /// failures `{"error": …}`.
-fn result_text(response: Value) -> (String, bool) {
+fn result_text(response: &Value) -> (String, bool) {
     let only = response.as_object().filter(|members| members.len() == 1).and_then(|members| members.iter().next());
     let is_plain = |text: &str| !matches!(serde_json::from_str(text), Ok(Value::Object(_)));
     match only.map(|(name, value)| (name.as_str(), value)) {

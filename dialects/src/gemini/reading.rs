@@ -196,7 +196,7 @@ impl Reading {
                 }
                 self.call(call, events);
             }
-            _ => self.other(part, is_thought, signature, events),
+            _ => self.other(&part, is_thought, signature, events),
         }
     }
 
@@ -216,7 +216,7 @@ impl Reading {
     /// Images have a canonical place; other kinds of parts travel as they are.
     fn other(
         &mut self,
-        part: Map<String, Value>,
+        part: &Map<String, Value>,
         is_thought: bool,
         signature: Option<String>,
         events: &mut Vec<Event>,

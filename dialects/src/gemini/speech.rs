@@ -164,7 +164,8 @@ impl Speech {
     fn tell_calls(&mut self, ended: bool) {
         while let Some(call) = self.calls.first() {
             let is_whole = matches!(serde_json::from_str(&call.input), Ok(Value::Object(_)));
-            if !is_whole && !(ended && self.calls.len() == 1) {
+            let is_last = ended && self.calls.len() == 1;
+            if !is_whole && !is_last {
                 return;
             }
             self.tell_first_call();

@@ -72,6 +72,12 @@ pub(super) fn whole_usage(body: &[u8]) -> Option<Usage> {
     read(serde_json::from_slice::<Watched<'_>>(body).ok()?.usage_metadata?)
 }
 
+/// The usage that a message of a conversation over a WebSocket states: that of one turn.
+pub(super) fn realtime_usage(message: &[u8]) -> Option<Usage> {
+    memmem::find(message, b"\"usageMetadata\"")?;
+    read(serde_json::from_slice::<Watched<'_>>(message).ok()?.usage_metadata?)
+}
+
 fn read(stated: &RawValue) -> Option<Usage> {
     usage::read(&serde_json::from_str(stated.get()).ok()?)
 }

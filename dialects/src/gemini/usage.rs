@@ -13,7 +13,9 @@ const MODALITIES: &[(&str, &str)] = &[("AUDIO", "audio"), ("IMAGE", "image"), ("
 /// Reads `usageMetadata`; none if it counts nothing, as in the first chunks of a stream.
 pub(super) fn read(stated: &Value) -> Option<Usage> {
     let counted = |name: &str| stated.get(name).and_then(Value::as_u64);
-    let (prompt, candidates) = (counted("promptTokenCount"), counted("candidatesTokenCount"));
+    let prompt = counted("promptTokenCount");
+    // As conversations over a WebSocket call it.
+    let candidates = counted("candidatesTokenCount").or_else(|| counted("responseTokenCount"));
     let total = counted("totalTokenCount");
     if prompt.is_none() && candidates.is_none() && total.is_none() {
         return None;
@@ -36,7 +38,7 @@ pub(super) fn read(stated: &Value) -> Option<Usage> {
         let asked = details("promptTokensDetails").saturating_add(details("toolUsePromptTokensDetails"));
         let fresh = asked.saturating_sub(details("cacheTokensDetails"));
         set_apart(&mut usage.input, fresh, format!("input-{name}"), &mut usage.more);
-        let made = details("candidatesTokensDetails");
+        let made = details("candidatesTokensDetails").saturating_add(details("responseTokensDetails"));
         set_apart(&mut usage.output, made, format!("output-{name}"), &mut usage.more);
     }
     Some(usage)

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, asking, content, usage};
 use crate::codec::Envelope;
-use crate::members::{Fields, wrong};
 use crate::ir::{Block, Content, Event, Fault, Finish, Response, Usage};
+use crate::members::{Fields, wrong};
 use crate::task::{EMBEDDING, Embed, EmbedInput};
 use crate::vectors::{self, BASE64, FLOAT, Vector};
 

@@ -14,8 +14,8 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, asking, content, task_embed, usage};
 use crate::codec::Envelope;
-use crate::members::Fields;
 use crate::ir::{Event, Fault, Response, Source, Usage};
+use crate::members::Fields;
 use crate::settle::picture_fault;
 use crate::task::{IMAGE, IMAGE_FAULT, Image};
 

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, task_embed, usage};
 use crate::codec::Envelope;
-use crate::members::Fields;
 use crate::ir::{Event, Fault, Response, Usage};
+use crate::members::Fields;
 use crate::task::{RANKING, Rerank};
 
 /// Reads a request.

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::task::{self, Answer};
 use super::{NAME, fault, task_embed, task_image};
 use crate::codec::Envelope;
-use crate::members::Fields;
 use crate::ir::{Event, Fault, FaultClass, Response, Usage};
+use crate::members::Fields;
 use crate::task::{VIDEO, Video};
 
 /// Reads a request: JSON, or the JSON object that the host makes of a form.

@@ -3,7 +3,7 @@
 
 mod cross;
 mod grammar;
-mod hostile;
+pub(crate) mod hostile;
 pub(crate) mod recorded;
 mod requests;
 mod streams;
