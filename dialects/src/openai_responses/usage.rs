@@ -19,14 +19,16 @@ pub(super) fn read(answer: &Value) -> Option<Usage> {
     for (name, counts) in answer["tool_usage"].as_object().into_iter().flatten() {
         tool(&mut usage, name, &counts["num_requests"]);
     }
+    usage.served_as(answer["service_tier"].as_str().unwrap_or_default());
     Some(usage)
 }
 
 /// Writes a usage object.
 pub(super) fn write(usage: &Usage) -> Value {
+    let written = usage.cache_write.saturating_add(usage.more_of("cache-write-"));
     json!({
         "input_tokens": usage.input_total(),
-        "input_tokens_details": { "cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write },
+        "input_tokens_details": { "cached_tokens": usage.cache_read, "cache_write_tokens": written },
         "output_tokens": usage.output_total(),
         "output_tokens_details": { "reasoning_tokens": usage.reasoning },
         "total_tokens": usage.total(),
