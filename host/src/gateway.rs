@@ -3,6 +3,9 @@
 //! wrong order does not compile. [`first_answer`] is the only retry loop of the program, and it ends before the first byte
 //! goes to the caller.
 
+mod accept;
+mod perform;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +19,11 @@ use crate::attempt::{Answer, Asking};
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
 use crate::inbound::{Asked, Inbound, read_body, text};
+use crate::jobs::{self, Jobs};
 use crate::ledger::Entry;
 use crate::listener::Peer;
 use crate::metrics::Metrics;
+use crate::plugin::types::Call;
 use crate::proxy;
 use crate::random;
 use crate::relay::Body;
@@ -42,6 +47,8 @@ pub struct Gateway {
     pub state: Arc<Memory>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Requests that go on when their callers have gone.
+    pub jobs: Jobs,
 }
 
 impl Gateway {
@@ -134,23 +141,34 @@ impl Gateway {
         if asked.operation == Operation::Models {
             return answer::models(&underway.snapshot, asked).map(Outcome::Local);
         }
+        if let Some(ask) = jobs::recognise(asked) {
+            return self.jobs.answer(ask, underway, asked, &principal).await.map(Outcome::Local);
+        }
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
 
-        let models = &underway.snapshot.models;
-        let targets = if asked.operation.names_model() {
-            let found = models.resolve(&inbound.model);
-            let (targets, routing) = found.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
-            stages::rank(routing.or(route.routing.as_ref()), &call, targets, random::u64())?
-        } else {
-            vec![the_vendor(models, asked, &head)?]
-        };
+        let targets = targets(underway, &head, &inbound, &call)?;
+        if let Some(wish) = accept::Wish::of(&head, &inbound) {
+            let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
+            return self.accept(&wish, &request, &targets, entry).await.map(Outcome::Local);
+        }
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
     }
+}
+
+/// Where a request may be answered, in the order in which to try.
+fn targets(underway: &Underway, head: &Parts, inbound: &Inbound<'_>, call: &Call<'_>) -> Result<Vec<Target>, Failure> {
+    let models = &underway.snapshot.models;
+    if !inbound.asked.operation.names_model() {
+        return Ok(vec![the_vendor(models, inbound.asked, head)?]);
+    }
+    let found = models.resolve(&inbound.model);
+    let (targets, routing) = found.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
+    stages::rank(routing.or(underway.route.routing.as_ref()), call, targets, random::u64())
 }
 
 /// Tries the targets in their order until one answers. Nothing has gone to the caller by then.

@@ -9,6 +9,7 @@
 mod asking;
 mod content;
 mod fault;
+mod films;
 mod plain;
 mod reading;
 mod request;
@@ -24,6 +25,7 @@ pub use asking::Style;
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
+use crate::job::{JobCodec, Plain};
 
 /// Name of the dialect, also of its extensions.
 pub const NAME: &str = "openai-chat";
@@ -69,6 +71,10 @@ impl Codec for OpenAiChat {
 
     fn encode_fault(&self, fault: &Fault, _: &str) -> Vec<u8> {
         fault::encode(fault).to_string().into_bytes()
+    }
+
+    fn jobs(&self, operation: Operation) -> &'static dyn JobCodec {
+        if operation == Operation::Videos { &films::Films } else { &Plain }
     }
 
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8> {
