@@ -222,10 +222,7 @@ pub trait Codec: Sync {
     fn encode_model(&self, model: &ModelEntry) -> Vec<u8> {
         // As it stands in the list, whatever that is called.
         let list = serde_json::from_slice(&self.encode_models(std::slice::from_ref(model)));
-        let members = match list {
-            Ok(serde_json::Value::Object(members)) => members,
-            _ => return Vec::new(),
-        };
+        let Ok(serde_json::Value::Object(members)) = list else { return Vec::new() };
         let first = members.into_iter().find_map(|(_, value)| match value {
             serde_json::Value::Array(mut list) if !list.is_empty() => Some(list.swap_remove(0)),
             _ => None,
@@ -238,6 +235,11 @@ pub trait Codec: Sync {
 
     /// Finds the usage in a whole answer that is relayed untouched.
     fn whole_usage(&self, body: &[u8]) -> Option<Usage>;
+
+    /// The usage that one message of a conversation over a WebSocket tells; the sum over all messages is what it cost.
+    fn realtime_usage(&self, _message: &[u8]) -> Option<Usage> {
+        None
+    }
 
     // -- vendor's side
 

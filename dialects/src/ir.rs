@@ -326,16 +326,43 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// All input tokens.
-    #[must_use]
-    pub fn input_total(&self) -> u64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+    /// Adds another exchange's tokens; what the vendor stated of them is not kept.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, more) in [
+            (&mut self.input, other.input),
+            (&mut self.cache_read, other.cache_read),
+            (&mut self.cache_write, other.cache_write),
+            (&mut self.output, other.output),
+            (&mut self.reasoning, other.reasoning),
+        ] {
+            *mine = mine.saturating_add(more);
+        }
+        for (name, more) in &other.more {
+            match self.more.iter_mut().find(|(known, _)| known == name) {
+                Some((_, mine)) => *mine = mine.saturating_add(*more),
+                None => self.more.push((name.clone(), *more)),
+            }
+        }
     }
 
-    /// All output tokens.
+    /// All input tokens, also those of the further buckets (`input-audio` …).
+    #[must_use]
+    pub fn input_total(&self) -> u64 {
+        let more = self.more_of("input-").saturating_add(self.more_of("cache-write-"));
+        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write).saturating_add(more)
+    }
+
+    /// All output tokens, also those of the further buckets (`output-image` …).
     #[must_use]
     pub fn output_total(&self) -> u64 {
-        self.output.saturating_add(self.reasoning)
+        self.output.saturating_add(self.reasoning).saturating_add(self.more_of("output-"))
+    }
+
+    /// What is in the further buckets of a kind.
+    #[must_use]
+    pub fn more_of(&self, kind: &str) -> u64 {
+        let counts = self.more.iter().filter(|(name, _)| name.starts_with(kind)).map(|(_, count)| *count);
+        counts.fold(0, u64::saturating_add)
     }
 
     /// All tokens.

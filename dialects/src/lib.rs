@@ -12,16 +12,37 @@ pub mod form;
 pub mod framing;
 pub mod ir;
 pub mod job;
+pub mod settle;
 pub mod splice;
 pub mod task;
+pub mod vectors;
+pub mod vendor;
+
+mod fields;
+mod members;
 
 pub mod anthropic_messages;
+pub mod bedrock_converse;
+pub mod cohere_v2;
+pub mod dashscope_native;
+pub mod gemini;
+pub mod ollama_native;
 pub mod openai_chat;
+pub mod openai_completions;
+pub mod openai_responses;
 
 use codec::{Ask, Codec, Head, Operation};
 
-/// Every dialect that a caller may speak.
-pub static ALL: &[&dyn Codec] = &[&openai_chat::OpenAiChat, &anthropic_messages::AnthropicMessages];
+/// Every dialect that a caller may speak. Of two that have the same path the later one is asked first.
+pub static ALL: &[&dyn Codec] = &[
+    &cohere_v2::CohereV2,
+    &openai_chat::OpenAiChat,
+    &openai_completions::OpenAiCompletions,
+    &openai_responses::OpenAiResponses,
+    &anthropic_messages::AnthropicMessages,
+    &gemini::Gemini,
+    &bedrock_converse::BedrockConverse,
+];
 
 /// The dialect of this name.
 #[must_use]

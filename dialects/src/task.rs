@@ -96,7 +96,7 @@ pub struct Embed {
     /// the vendor's default, which is "float" everywhere.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub encodings: Vec<String>,
-    /// What the vectors are for: "search_document", "search_query", "classification", "clustering", "similarity" …
+    /// What the vectors are for: `search_document`, `search_query`, `classification`, `clustering`, `similarity` …
     #[serde(skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
     /// What to do with an input that is too long: "none" (refuse), "start", "end".

@@ -11,7 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
-use penstock_dialects::codec::{Envelope, Operation};
+use penstock_dialects::codec::{Codec, Envelope, Operation};
 use penstock_dialects::framing::{Kind as Frames, Parser};
 use penstock_dialects::ir::{Fault, Usage};
 use penstock_dialects::splice::is_json as is_json_text;
@@ -29,6 +29,7 @@ use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod journal;
+mod realtime;
 mod wire;
 
 pub use journal::{Journal, Recorded, Writing};
@@ -144,6 +145,12 @@ impl<'a> Asking<'a> {
         self.translate(target, &call, last).await
     }
 
+    /// The caller's dialect.
+    #[must_use]
+    pub fn dialect(&self) -> &'static dyn Codec {
+        self.inbound.asked.dialect
+    }
+
     fn unsupported(&self, target: &Target, why: &str) -> Failure {
         let (operation, dialect) = (self.inbound.asked.operation.name(), self.inbound.asked.dialect.name());
         let message = format!("{operation} in {dialect} cannot be served by {}: {why}; name another model", target.id);
@@ -222,12 +229,12 @@ impl<'a> Asking<'a> {
         let is_text = is_json(&head.headers);
         let headers = forwardable(head.headers);
         let (status, dropped) = (head.status, Vec::new());
+        if !asked.operation.is_canonical() && (framing.is_some() || !is_text) {
+            // Sound, a file, a vendor's own stream: nobody but the caller reads it.
+            let content = BodyOf::Stream { pump: Pump::Bytes, ready: VecDeque::new(), rest: Some(body) };
+            return Ok(Answer { status, headers, content, dropped });
+        }
         let Some(framing) = framing else {
-            if !is_text && !asked.operation.is_canonical() {
-                // Sound, a file: nobody but the caller reads it.
-                let content = BodyOf::Stream { pump: Pump::Bytes, ready: VecDeque::new(), rest: Some(body) };
-                return Ok(Answer { status, headers, content, dropped });
-            }
             let body = self.collect_whole(body).await?;
             let usage = asked.dialect.whole_usage(&body);
             return Ok(Answer { status, headers, content: BodyOf::Whole { body, usage }, dropped });

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use penstock_dialects::codec::Operation;
@@ -26,8 +27,9 @@ use crate::metrics::Metrics;
 use crate::plugin::types::Call;
 use crate::proxy;
 use crate::random;
+use crate::realtime;
 use crate::relay::Body;
-use crate::routes::{Models, Serves, Target};
+use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Principal, ResponseEdits};
 use crate::state::Memory;
@@ -144,12 +146,22 @@ impl Gateway {
         if let Some(ask) = jobs::recognise(asked) {
             return self.jobs.answer(ask, underway, asked, &principal).await.map(Outcome::Local);
         }
+        if asked.operation == Operation::Realtime {
+            let caller = realtime::caller(&head)?;
+            let nothing = Bytes::new();
+            let inbound = Inbound::conversation(asked, &nothing);
+            let call = underway.call(&principal, Some(&inbound), &facts);
+            entry.hold(stages::admit(route, &call, 0, &self.state)?);
+            let targets = the_targets(underway, &inbound, &call, &head)?;
+            let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
+            return realtime::open(&asking, &targets, caller, entry).await.map(Outcome::Proxied);
+        }
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
 
-        let targets = targets(underway, &head, &inbound, &call)?;
+        let targets = the_targets(underway, &inbound, &call, &head)?;
         if let Some(wish) = accept::Wish::of(&head, &inbound) {
             let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
             return self.accept(&wish, &request, &targets, entry).await.map(Outcome::Local);
@@ -158,17 +170,6 @@ impl Gateway {
         let answer = first_answer(&asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
     }
-}
-
-/// Where a request may be answered, in the order in which to try.
-fn targets(underway: &Underway, head: &Parts, inbound: &Inbound<'_>, call: &Call<'_>) -> Result<Vec<Target>, Failure> {
-    let models = &underway.snapshot.models;
-    if !inbound.asked.operation.names_model() {
-        return Ok(vec![the_vendor(models, inbound.asked, head)?]);
-    }
-    let found = models.resolve(&inbound.model);
-    let (targets, routing) = found.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
-    stages::rank(routing.or(underway.route.routing.as_ref()), call, targets, random::u64())
 }
 
 /// Tries the targets in their order until one answers. Nothing has gone to the caller by then.
@@ -215,12 +216,24 @@ fn unknown_operation(head: &Parts) -> Failure {
     Failure::new(Kind::UnknownOperation, message)
 }
 
-/// Where a request without a model goes: to the vendor that the path or the header `penstock-vendor` names, or to the only
-/// one that serves the operation.
-fn the_vendor(models: &Models, asked: &Asked, head: &Parts) -> Result<Target, Failure> {
+/// The targets of a request, in the order in which to try them. One without a model goes to the vendor that the path or the
+/// header `penstock-vendor` names, or to the only one that serves the operation.
+fn the_targets(
+    underway: &Underway,
+    inbound: &Inbound<'_>,
+    call: &Call<'_>,
+    head: &Parts,
+) -> Result<Vec<Target>, Failure> {
+    let (models, asked) = (&underway.snapshot.models, inbound.asked);
+    if !inbound.model.is_empty() {
+        let found = models.resolve(&inbound.model);
+        let (targets, routing) = found.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
+        return stages::rank(routing.or(underway.route.routing.as_ref()), call, targets, random::u64());
+    }
     let path = asked.place.as_ref().map_or("", |place| place.path.as_str());
     let in_path = path.strip_prefix("/vendors/").and_then(|rest| rest.split('/').next());
     let in_header = || text(&head.headers, "penstock-vendor");
     let named = in_path.or_else(in_header);
-    models.vendor(named, asked.operation.name()).map_err(|message| Failure::new(Kind::UnknownModel, message))
+    let target = models.vendor(named, asked.operation.name());
+    target.map(|target| vec![target]).map_err(|message| Failure::new(Kind::UnknownModel, message))
 }

@@ -117,6 +117,15 @@ impl Content<'_> {
 }
 
 impl<'b> Inbound<'b> {
+    /// A request that opens a conversation: it has no body, and its query names the model, or the vendor is named.
+    #[must_use]
+    pub fn conversation(asked: &'b Asked, body: &'b Bytes) -> Self {
+        let query = asked.place.as_ref().map_or("", |place| place.query.as_str());
+        let mut pairs = form_urlencoded::parse(query.as_bytes());
+        let model = pairs.find(|(name, _)| name == "model").map(|(_, model)| model.into_owned()).unwrap_or_default();
+        Self { asked, model, streaming: true, content: Content::Raw, body, media_type: None }
+    }
+
     /// Reads model and streaming flag from a body.
     ///
     /// # Errors

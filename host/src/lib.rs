@@ -18,6 +18,7 @@ pub mod listener;
 pub mod outbound;
 pub mod proxy;
 pub mod random;
+pub mod realtime;
 pub mod relay;
 pub mod routes;
 pub mod stages;

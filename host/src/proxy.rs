@@ -18,7 +18,7 @@ use crate::plugin::Routing;
 use crate::plugin::types::{Call, Candidate};
 use crate::random;
 use crate::routes::Service;
-use crate::tunnel;
+use crate::tunnel::{self, Meter};
 use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client, Endpoint, InBody, OutBody};
 
@@ -37,13 +37,24 @@ pub struct Tunnel {
     idle: Duration,
     /// Keeps the connection counted, and knows when the gateway stops.
     peer: Peer,
+    meter: Option<Meter>,
 }
 
 impl Tunnel {
+    /// A tunnel in which the vendor's usage is read.
+    #[must_use]
+    pub fn metered(caller: OnUpgrade, upstream: OnUpgrade, idle: Duration, peer: Peer, meter: Meter) -> Self {
+        Self { caller, upstream, idle, peer, meter: Some(meter) }
+    }
+
     /// Carries the connection until it ends; the ledger's entry settles then.
-    pub fn spawn(self, mut entry: Entry) {
+    pub fn spawn(mut self, mut entry: Entry) {
         tokio::spawn(async move {
-            let (carried, end) = tunnel::relay(self.caller, self.upstream, self.idle, self.peer.stopped()).await;
+            let stop = self.peer.stopped();
+            let (carried, end) = tunnel::relay(self.caller, self.upstream, self.idle, stop, self.meter.as_mut()).await;
+            if let Some(usage) = self.meter.and_then(Meter::usage) {
+                entry.used(usage);
+            }
             entry.sent(usize::try_from(carried.down).unwrap_or(usize::MAX));
             entry.ended(if end == tunnel::End::Closed { Ending::Complete } else { Ending::Broken });
         });
@@ -100,7 +111,10 @@ fn answered(mut answer: Response<UpstreamAnswer>, caller: Option<OnUpgrade>, und
             let upstream = hyper::upgrade::on(&mut answer);
             let idle = Duration::from_millis(underway.snapshot.timeouts.idle_ms);
             let headers = std::mem::take(answer.headers_mut());
-            Proxied::Upgraded(headers, Box::new(Tunnel { caller, upstream, idle, peer: underway.peer.clone() }))
+            Proxied::Upgraded(
+                headers,
+                Box::new(Tunnel { caller, upstream, idle, peer: underway.peer.clone(), meter: None }),
+            )
         }
         _ => Proxied::Piped(answer),
     }

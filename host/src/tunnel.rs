@@ -13,6 +13,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
+pub mod frames;
+mod meter;
+
+pub use meter::Meter;
+
 /// Bytes that are in flight in one direction.
 const BUFFER_BYTES: usize = 16 << 10;
 
@@ -40,17 +45,18 @@ pub enum End {
 
 /// Waits until both sides are upgraded and copies both ways until both have ended, one breaks, nothing has moved for
 /// `idle`, or `stop` resolves. The end of one direction is passed on as such; the other one goes on.
-/// Dropping the future closes both connections.
+/// Dropping the future closes both connections. `meter` sees what goes to the caller.
 pub async fn relay(
     caller: OnUpgrade,
     upstream: OnUpgrade,
     idle: Duration,
     stop: impl Future<Output = ()>,
+    meter: Option<&mut Meter>,
 ) -> (Carried, End) {
     let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
     let carry = async {
         let (caller, upstream) = tokio::try_join!(caller, upstream).map_err(|_| ())?;
-        both_ways(caller, upstream, &up, &down).await.map_err(|_| ())
+        both_ways(caller, upstream, &up, &down, meter).await.map_err(|_| ())
     };
     let moved = || up.load(Ordering::Relaxed).wrapping_add(down.load(Ordering::Relaxed));
     let end = tokio::select! {
@@ -61,17 +67,28 @@ pub async fn relay(
     (Carried { up: up.into_inner(), down: down.into_inner() }, end)
 }
 
-async fn both_ways(caller: Upgraded, upstream: Upgraded, up: &AtomicU64, down: &AtomicU64) -> std::io::Result<()> {
+async fn both_ways(
+    caller: Upgraded,
+    upstream: Upgraded,
+    up: &AtomicU64,
+    down: &AtomicU64,
+    meter: Option<&mut Meter>,
+) -> std::io::Result<()> {
     let (mut caller_read, mut caller_write) = tokio::io::split(TokioIo::new(caller));
     let (mut upstream_read, mut upstream_write) = tokio::io::split(TokioIo::new(upstream));
     tokio::try_join!(
-        one_way(&mut caller_read, &mut upstream_write, up),
-        one_way(&mut upstream_read, &mut caller_write, down),
+        one_way(&mut caller_read, &mut upstream_write, up, None),
+        one_way(&mut upstream_read, &mut caller_write, down, meter),
     )?;
     Ok(())
 }
 
-async fn one_way<R, W>(from: &mut R, to: &mut W, moved: &AtomicU64) -> std::io::Result<()>
+async fn one_way<R, W>(
+    from: &mut R,
+    to: &mut W,
+    moved: &AtomicU64,
+    mut meter: Option<&mut Meter>,
+) -> std::io::Result<()>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -81,6 +98,9 @@ where
         let count = from.read(&mut buffer).await?;
         if count == 0 {
             return to.shutdown().await;
+        }
+        if let Some(meter) = &mut meter {
+            meter.see(&buffer[..count]);
         }
         to.write_all(&buffer[..count]).await?;
         to.flush().await?;

@@ -5,6 +5,7 @@
 use penstock_dialects::codec::{Codec, StreamDecoder};
 use penstock_dialects::framing::Frame;
 use penstock_dialects::ir::{Event, Fault, FaultClass, Request};
+use penstock_dialects::openai_chat::ways;
 
 use crate::adapter::{Answer, Exchange, Upstream};
 use crate::call::{Call, Pairs};
@@ -38,6 +39,19 @@ impl<C: Codec> DialectExchange<C> {
     #[must_use]
     pub fn new(codec: C) -> Self {
         Self { decoder: codec.stream_decoder(), codec }
+    }
+}
+
+/// An exchange of any canonical operation, with a vendor that has its own ways.
+impl Exchange for ways::Answer {
+    fn frame(&mut self, frame: &Frame<'_>, events: &mut Vec<Event>) -> Result<(), Fault> {
+        Self::frame(self, frame, events);
+        Ok(())
+    }
+
+    fn finish(&mut self, answer: &Answer<'_>, events: &mut Vec<Event>) -> Result<Option<Upstream>, Fault> {
+        Self::finish(self, answer.body, events)?;
+        Ok(None)
     }
 }
 

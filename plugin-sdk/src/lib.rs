@@ -41,12 +41,16 @@ extern crate self as penstock_sdk;
 
 pub mod adapter;
 pub mod call;
+pub mod compatible;
 pub mod config;
 pub mod dialect;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
+pub mod passthrough;
+pub mod pattern;
 pub mod policy;
+pub mod relayed;
 pub mod secrets;
 pub mod state;
 

@@ -51,6 +51,11 @@ pub fn run_cases<P: Plugin>(folder: impl AsRef<Path>) {
     assert!(report.is_empty(), "golden cases do not pass:\n{report}");
 }
 
+/// Grants secrets to what runs in this thread, for tests without a case: of signatures, for one.
+pub fn grant<'s>(granted: impl IntoIterator<Item = (&'s str, &'s str)>) {
+    secrets::imp::grant(granted.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect());
+}
+
 fn run_case<P: Plugin>(file: &Path) -> Result<Outcome, Vec<String>> {
     let case = Case::read(file).map_err(|why| vec![why])?;
     run(&case, &mut P::Subject::default())

@@ -63,7 +63,7 @@ enum Kind {
 
 /// Tells when pieces of JSON form a whole object.
 #[derive(Default)]
-struct Balance {
+pub(crate) struct Balance {
     depth: u32,
     begun: bool,
     in_string: bool,
@@ -284,7 +284,7 @@ impl Block {
 }
 
 impl Balance {
-    fn feed(&mut self, json: &str) {
+    pub(crate) fn feed(&mut self, json: &str) {
         for byte in json.bytes() {
             match byte {
                 _ if self.escaped => self.escaped = false,
@@ -301,7 +301,7 @@ impl Balance {
         }
     }
 
-    fn is_whole(&self) -> bool {
+    pub(crate) fn is_whole(&self) -> bool {
         self.begun && self.depth == 0 && !self.in_string
     }
 }

@@ -20,7 +20,7 @@ mod read_blocks;
 mod response;
 mod stop;
 mod tap;
-mod thinking;
+pub(crate) mod thinking;
 mod usage;
 mod write;
 mod write_blocks;
@@ -31,6 +31,12 @@ use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDeco
 use crate::ir::{Event, Fault, Request, Response, Usage};
 
 pub use write::encode_count_request;
+// What the dialect of Bedrock has in common with this one: the same models stand behind both.
+pub(crate) use encoder::Balance;
+pub(crate) use read_blocks::input_text;
+pub(crate) use thinking::Generation;
+pub(crate) use write::{is_blank, is_neutral};
+pub(crate) use write_blocks::{data_url, input_object};
 
 /// The name that crosses the contract.
 pub const NAME: &str = "anthropic-messages";

@@ -181,7 +181,7 @@ fn plain_text(content: &Value) -> String {
 
 /// The JSON text of a tool call's input. `{"$raw": "…"}` is what a model's broken JSON is wrapped in (see
 /// `write_blocks::input_object`); it is unwrapped again.
-pub(super) fn input_text(input: Option<&Value>) -> String {
+pub(crate) fn input_text(input: Option<&Value>) -> String {
     match input {
         None | Some(Value::Null) => json!({}).to_string(),
         Some(Value::Object(members)) if members.len() == 1 => match members.get("$raw") {

@@ -23,20 +23,20 @@ const BUDGET_TOKENS_MIN: u64 = 1024;
 
 /// What a request says about thinking.
 #[derive(Default)]
-pub(super) struct Thinking {
+pub(crate) struct Thinking {
     /// `thinking`
-    pub(super) thinking: Option<Value>,
+    pub(crate) thinking: Option<Value>,
     /// `output_config.effort`
-    pub(super) effort: Option<&'static str>,
+    pub(crate) effort: Option<&'static str>,
     /// `max_tokens`
-    pub(super) output_tokens_max: u64,
+    pub(crate) output_tokens_max: u64,
     /// What could not be asked for.
-    pub(super) dropped: Vec<&'static str>,
+    pub(crate) dropped: Vec<&'static str>,
 }
 
 /// Generation of a model by its name: (4, 5) for "claude-sonnet-4-5-20250929" and "eu.anthropic.claude-sonnet-4-5-v1:0".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Generation {
+pub(crate) enum Generation {
     /// Claude, of this version.
     Claude(u32, u32),
     /// Claude without a version in its name ("claude-opus-latest"): taken for the newest.
@@ -46,7 +46,7 @@ pub(super) enum Generation {
 }
 
 impl Generation {
-    pub(super) fn of(model: &str) -> Self {
+    pub(crate) fn of(model: &str) -> Self {
         let Some(at) = model.find("claude") else { return Self::Foreign };
         let words = model[at..].split(['-', '.', '@', ':', '_']);
         // Years and days are longer than versions.
@@ -58,18 +58,18 @@ impl Generation {
     }
 
     /// Whether this is Claude of this version or a later one.
-    pub(super) fn is_claude_from(self, major: u32, minor: u32) -> bool {
+    pub(crate) fn is_claude_from(self, major: u32, minor: u32) -> bool {
         self == Self::Newest || (self != Self::Foreign && self >= Self::Claude(major, minor))
     }
 
     /// Whether this is Claude of an earlier version.
-    pub(super) fn is_claude_before(self, major: u32, minor: u32) -> bool {
+    pub(crate) fn is_claude_before(self, major: u32, minor: u32) -> bool {
         self < Self::Claude(major, minor)
     }
 }
 
 /// `stated_effort`: the caller's own `output_config.effort` goes through, so the effort asks for no thinking.
-pub(super) fn of(request: &Request, stated_effort: bool) -> Thinking {
+pub(crate) fn of(request: &Request, stated_effort: bool) -> Thinking {
     let generation = Generation::of(&request.model);
     let ceiling = request.output_tokens_max;
     let plain = Thinking {

@@ -35,8 +35,10 @@ pub(super) fn from_wire(stated: &Map<String, Value>) -> Usage {
 /// The usage object of an answer; what a vendor of this dialect stated beyond the buckets is kept.
 pub(super) fn to_wire(usage: &Usage) -> Map<String, Value> {
     let mut wire = own_statement(usage).unwrap_or_default();
-    wire.insert("input_tokens".into(), json!(usage.input));
-    wire.insert("cache_creation_input_tokens".into(), json!(usage.cache_write));
+    let written = usage.cache_write.saturating_add(usage.more_of("cache-write-"));
+    // Sound and pictures are input like any other here.
+    wire.insert("input_tokens".into(), json!(usage.input.saturating_add(usage.more_of("input-"))));
+    wire.insert("cache_creation_input_tokens".into(), json!(written));
     wire.insert("cache_read_input_tokens".into(), json!(usage.cache_read));
     wire.insert("output_tokens".into(), json!(usage.output_total()));
     if usage.reasoning > 0 {

@@ -256,7 +256,7 @@ impl Writer<'_> {
 }
 
 /// Whether a member asks for what would happen anyway.
-fn is_neutral(name: &str, value: &Value) -> bool {
+pub(crate) fn is_neutral(name: &str, value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::Number(number) => number.as_f64() == Some(if name == "n" { 1.0 } else { 0.0 }),
@@ -280,7 +280,7 @@ fn input_schema(parameters: &Value) -> Value {
 }
 
 /// Whether a block holds nothing but white space, which the API refuses.
-pub(super) fn is_blank(content: &Content) -> bool {
+pub(crate) fn is_blank(content: &Content) -> bool {
     match content {
         Content::Text { text, .. } | Content::Refusal { text } => text.trim().is_empty(),
         _ => false,

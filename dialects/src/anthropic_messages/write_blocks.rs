@@ -139,7 +139,7 @@ pub(super) fn cached(mut wire: Map<String, Value>, mark: Option<&Value>) -> Valu
 
 /// The input of a tool call, which is an object here. Text that is none (a model's broken JSON, or a bare value) becomes
 /// `{"$raw": "<the text>"}`: the tool refuses that and the model reads why, whereas an empty object might be obeyed.
-pub(super) fn input_object(input: &str) -> Value {
+pub(crate) fn input_object(input: &str) -> Value {
     if input.trim().is_empty() {
         return json!({});
     }
@@ -178,7 +178,7 @@ fn media(kind: &str, source: &Source, title: Option<&str>) -> Option<Value> {
 }
 
 /// Media type and base64 text of `data:image/png;base64,…`.
-fn data_url(url: &str) -> Option<(&str, &str)> {
+pub(crate) fn data_url(url: &str) -> Option<(&str, &str)> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     let media_type = head.strip_suffix(";base64")?;
     Some((media_type.split(';').next().unwrap_or(media_type), data))

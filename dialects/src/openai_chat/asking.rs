@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::ways::{Back, Form, OWN_MEMBERS, Thinking};
 use super::{NAME, seal, writing};
 use crate::ir::{Block, Content, Format, Message, Reasoning, Request, Role, Source, Tool, ToolChoice};
 
@@ -15,18 +16,18 @@ pub struct Style {
     pub top_k: bool,
     /// Name of the output limit: `max_tokens`, or `max_completion_tokens`, which OpenAI's newer models demand.
     pub output_limit: &'static str,
-    /// Name of the member in which reasoning goes back; with none, reasoning and its seals are left out.
-    pub reasoning: Option<&'static str>,
+    /// How it is told how much to think.
+    pub thinking: Thinking,
+    /// Where thoughts and their seals go back.
+    pub back: Back,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Self { cache_marks: false, top_k: false, output_limit: "max_tokens", reasoning: Some("reasoning_content") }
+        let (thinking, back) = (Thinking::default(), Back::default());
+        Self { cache_marks: false, top_k: false, output_limit: "max_tokens", thinking, back }
     }
 }
-
-/// Members by which vendors let themselves be told how much to think, beside `reasoning_effort`.
-const OWN_REASONING: &[&str] = &["reasoning", "thinking", "enable_thinking", "thinking_budget"];
 
 /// Writes a request, and the paths of what it leaves out.
 pub(super) fn encode(request: &Request, style: &Style) -> (Vec<u8>, Vec<String>) {
@@ -137,10 +138,10 @@ impl Writer<'_> {
             [only] if only["type"] == "text" && only.get("cache_control").is_none() => only["text"].clone(),
             _ => Value::from(std::mem::take(&mut parts.content)),
         };
-        if let Some(member) = self.style.reasoning.filter(|_| !parts.reasoning.is_empty()) {
+        if let Some(member) = self.style.back.member().filter(|_| !parts.reasoning.is_empty()) {
             message[member] = Value::from(parts.reasoning);
         }
-        if parts.sealed {
+        if parts.sealed || self.style.back == Back::Details && !parts.details.is_empty() {
             message["reasoning_details"] = Value::from(parts.details);
         }
         if !parts.refusal.is_empty() {
@@ -170,13 +171,20 @@ impl Writer<'_> {
                 self.mark(block, path, &mut call);
                 parts.calls.push(call);
             }
-            Content::Reasoning { signature, .. } if self.style.reasoning.is_none() => {
+            Content::Reasoning { text, signature } if self.style.back == Back::Part => {
+                if signature.is_some() {
+                    self.drop(format!("{path}.signature"));
+                }
+                let thoughts = json!([{ "type": "text", "text": text }]);
+                parts.content.push(json!({ "type": "thinking", "thinking": thoughts }));
+            }
+            Content::Reasoning { signature, .. } if self.style.back == Back::Nowhere => {
                 match signature.as_deref().and_then(seal::as_extra_content) {
                     Some(extra) => parts.extra.push(extra),
                     None => self.drop(path),
                 }
             }
-            Content::Redacted { .. } if self.style.reasoning.is_none() => self.drop(path),
+            Content::Redacted { .. } if matches!(self.style.back, Back::Part | Back::Nowhere) => self.drop(path),
             Content::Reasoning { text, signature } => {
                 parts.reasoning.push_str(text);
                 parts.extra.extend(signature.as_deref().and_then(seal::as_extra_content));
@@ -281,7 +289,16 @@ impl Writer<'_> {
     fn reasoning(&mut self, request: &Request, body: &mut Map<String, Value>) {
         let Some(stated) = &request.reasoning else { return };
         let own = request.extensions.get(NAME);
-        let has_own = own.is_some_and(|own| OWN_REASONING.iter().any(|member| own.contains_key(*member)));
+        let thinking = self.style.thinking;
+        if thinking.form != Form::Effort {
+            if !own.is_some_and(|own| own.contains_key(thinking.member())) {
+                let (members, lost) = thinking.write(stated);
+                body.extend(members.into_iter().map(|(name, value)| (name.to_owned(), value)));
+                self.dropped.extend(lost.into_iter().map(str::to_owned));
+            }
+            return;
+        }
+        let has_own = own.is_some_and(|own| OWN_MEMBERS.iter().any(|member| own.contains_key(*member)));
         let own_effort =
             own.and_then(|own| own.get("reasoning")).is_some_and(|reasoning| !reasoning["effort"].is_null());
         let word = if has_own { stated.effort.as_deref().filter(|_| !own_effort) } else { effort(stated) };
@@ -297,6 +314,8 @@ impl Writer<'_> {
             for (name, value) in members {
                 if dialect != NAME {
                     self.drop(name);
+                } else if self.style.thinking.replaces(name) {
+                    // Said in the vendor's form.
                 } else if let (Some(Value::Object(own)), Value::Object(kept)) = (body.get_mut(name), value) {
                     own.extend(kept.clone()); // further stream_options
                 } else {
@@ -314,7 +333,7 @@ fn set(body: &mut Map<String, Value>, name: &str, value: Option<impl Into<Value>
 }
 
 /// 1.0 as 1, as callers write it.
-fn number(value: f64) -> Value {
+pub(crate) fn number(value: f64) -> Value {
     #[allow(clippy::cast_possible_truncation, reason = "only whole numbers below 1e15 are cast")]
     let whole = (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64);
     whole.map_or(Value::from(value), Value::from)
@@ -350,6 +369,14 @@ fn response_format(format: &Format) -> Value {
     }
 }
 
+/// A text or a medium as a part; none if the dialect cannot carry it.
+pub(super) fn plain_part(content: &Content) -> Option<Value> {
+    match content {
+        Content::Text { text, .. } => Some(json!({ "type": "text", "text": text })),
+        content => medium(content),
+    }
+}
+
 /// A medium as a part; none if the dialect cannot carry it.
 fn medium(content: &Content) -> Option<Value> {
     let Content::Media { kind, source, title, detail } = content else { return None };
@@ -380,7 +407,8 @@ fn medium(content: &Content) -> Option<Value> {
     }
 }
 
-fn url(source: &Source) -> Option<String> {
+/// A source as a URL; none if it is neither at one nor in the request.
+pub(super) fn url(source: &Source) -> Option<String> {
     match source {
         Source::Url { url } => Some(url.clone()),
         Source::Base64 { media_type, data } => Some(format!("data:{media_type};base64,{data}")),

@@ -106,7 +106,8 @@ fn result(id: String, mut blocks: Vec<Block>, members: &mut Object) -> Block {
     block(Content::ToolResult { id, blocks, is_error: false })
 }
 
-fn part(part: Value, path: &str) -> Result<Block, Fault> {
+/// One part of a content.
+pub(super) fn part(part: Value, path: &str) -> Result<Block, Fault> {
     let Value::Object(mut members) = part else { return Err(wrong(path, "must be an object")) };
     let cache = members.shift_remove("cache_control").filter(|mark| !mark.is_null());
     let kind = members.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -154,7 +155,7 @@ fn thoughts(members: &Object) -> String {
 }
 
 /// Where a URL points: a `data:` URL with base64 lies in the request itself.
-fn url_source(url: &str) -> Source {
+pub(super) fn url_source(url: &str) -> Source {
     let inline = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,"));
     match inline {
         Some((media_type, data)) => Source::Base64 { media_type: media_type.to_owned(), data: data.to_owned() },

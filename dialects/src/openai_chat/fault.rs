@@ -24,7 +24,7 @@ struct Said {
 }
 
 /// Reads an answer that is not 2xx.
-pub(super) fn decode<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {
+pub(crate) fn decode<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {
     let object: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
     let mut said = Said { status, ..Said::default() };
     said.read(&object);
@@ -43,7 +43,7 @@ pub(super) fn decode<'h>(status: u16, header: &dyn Fn(&str) -> Option<&'h str>, 
 }
 
 /// The error that a 2xx answer or one frame of it states, if any. `named` if the frame says that it is an error.
-pub(super) fn in_band(object: &Value, named: bool) -> Option<Fault> {
+pub(crate) fn in_band(object: &Value, named: bool) -> Option<Fault> {
     let error = &object["error"];
     let stated = match error {
         Value::Null | Value::Bool(false) => false,
@@ -250,7 +250,7 @@ fn whole_ms(milliseconds: f64) -> u64 {
 }
 
 /// A vendor that refuses a key likes to quote it. What looks like one is cut out.
-fn without_keys(message: &str) -> String {
+pub(crate) fn without_keys(message: &str) -> String {
     let looks_like_key = |word: &&str| {
         let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric() && c != '*');
         word.contains("**") || word.starts_with("sk-") || (word.len() >= 20 && word.bytes().any(|b| b.is_ascii_digit()))
@@ -260,7 +260,7 @@ fn without_keys(message: &str) -> String {
 }
 
 /// Writes an error as OpenAI's SDKs read it.
-pub(super) fn encode(fault: &Fault) -> Value {
+pub(crate) fn encode(fault: &Fault) -> Value {
     let (kind, code) = match fault.class {
         FaultClass::Authentication => ("invalid_request_error", Some("invalid_api_key")),
         FaultClass::Permission => ("permission_error", Some("permission_denied")),

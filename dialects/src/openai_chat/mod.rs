@@ -4,28 +4,40 @@
 //! What we write is what OpenAI documents; what we read is what recorded vendors send. The parts: [`request`] reads a
 //! caller's request, [`asking`] writes one to a vendor, [`reading`] reads a vendor's answer ([`plain`] most
 //! of its chunks), [`writing`] writes one to a caller, [`fault`] does both for errors (its words are in [`rules`]),
-//! [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged, [`tap`] watches what is relayed.
+//! [`usage`] for token counts, [`seal`] for reasoning that must come back unchanged, [`tap`] watches what is relayed,
+//! [`ways`] is what operators can say of vendors that are compatible in their own way, [`task`] and its kin are the
+//! operations that are no conversation.
 
 mod asking;
 mod content;
-mod fault;
+pub(crate) mod fault;
 mod films;
 mod plain;
 mod reading;
+mod realtime;
 mod request;
 mod rules;
 mod seal;
 mod tap;
-mod usage;
+mod task;
+mod task_embed;
+mod task_image;
+mod task_rerank;
+mod task_video;
+pub(crate) mod usage;
+pub mod ways;
 mod writing;
 
 use serde_json::json;
 
 pub use asking::Style;
+pub(crate) use asking::number;
+pub(crate) use fault::without_keys;
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
 use crate::job::{JobCodec, Plain};
+use crate::task::Task;
 
 /// Name of the dialect, also of its extensions.
 pub const NAME: &str = "openai-chat";
@@ -61,6 +73,14 @@ impl Codec for OpenAiChat {
         writing::whole(response, envelope)
     }
 
+    fn decode_task(&self, operation: Operation, body: &[u8]) -> Result<Task, Fault> {
+        task::decode(operation, body)
+    }
+
+    fn encode_result(&self, operation: Operation, response: &Response, envelope: &Envelope) -> Vec<u8> {
+        task::encode_result(operation, response, envelope)
+    }
+
     fn encode_count(&self, usage: &Usage) -> Vec<u8> {
         json!({ "input_tokens": usage.input_total() }).to_string().into_bytes()
     }
@@ -89,6 +109,10 @@ impl Codec for OpenAiChat {
         tap::whole_usage(body)
     }
 
+    fn realtime_usage(&self, message: &[u8]) -> Option<Usage> {
+        realtime::usage(message)
+    }
+
     fn encode_request(&self, request: &Request) -> (Vec<u8>, Vec<String>) {
         asking::encode(request, &Style::default())
     }
@@ -99,6 +123,14 @@ impl Codec for OpenAiChat {
 
     fn stream_decoder(&self) -> Box<dyn StreamDecoder> {
         Box::new(reading::Reading::default())
+    }
+
+    fn encode_task(&self, operation: Operation, task: &Task) -> Result<(Vec<u8>, Vec<String>), Fault> {
+        task::encode(operation, task)
+    }
+
+    fn decode_result(&self, operation: Operation, body: &[u8]) -> Result<Vec<Event>, Fault> {
+        task::decode_result(operation, body)
     }
 
     fn decode_fault<'h>(&self, status: u16, header: &dyn Fn(&str) -> Option<&'h str>, body: &[u8]) -> Fault {

@@ -231,18 +231,29 @@ fn format(members: &mut Map<String, Value>) -> Result<Option<Format>, Fault> {
 /// How much to think. Vendors have their own members for that beside `reasoning_effort`; they are understood, and kept
 /// as extensions, since what they say beyond effort has no other place in this dialect.
 fn reasoning(members: &mut Map<String, Value>, request: &mut Request) -> Result<(), Fault> {
-    let mut stated = Reasoning { effort: text(members, "reasoning_effort")?, ..Reasoning::default() };
-    if let Some(reasoning) = members.get("reasoning").filter(|reasoning| reasoning.is_object()) {
+    if members.get("reasoning_effort").is_some_and(|effort| !effort.is_string()) {
+        return Err(wrong("reasoning_effort", "must be a string"));
+    }
+    request.reasoning = stated_reasoning(members);
+    members.shift_remove("reasoning_effort");
+    Ok(())
+}
+
+/// How much to think, in whichever members it is said; none if it is not.
+pub(super) fn stated_reasoning(members: &Map<String, Value>) -> Option<Reasoning> {
+    let member = |name: &str| members.get(name).unwrap_or(&Value::Null);
+    let effort = member("reasoning_effort").as_str().map(str::to_owned);
+    let mut stated = Reasoning { effort, ..Reasoning::default() };
+    if let reasoning @ Value::Object(_) = member("reasoning") {
         stated.enabled = reasoning["enabled"].as_bool();
         stated.budget_tokens = reasoning["max_tokens"].as_u64();
         stated.effort = stated.effort.or_else(|| reasoning["effort"].as_str().map(str::to_owned));
     }
-    if let Some(thinking) = members.get("thinking").filter(|thinking| thinking.is_object()) {
+    if let thinking @ Value::Object(_) = member("thinking") {
         stated.enabled = thinking["type"].as_str().map(|kind| kind != "disabled").or(stated.enabled);
         stated.budget_tokens = thinking["budget_tokens"].as_u64().or(stated.budget_tokens);
     }
-    stated.enabled = members.get("enable_thinking").and_then(Value::as_bool).or(stated.enabled);
-    stated.budget_tokens = members.get("thinking_budget").and_then(Value::as_u64).or(stated.budget_tokens);
-    request.reasoning = Some(stated).filter(|stated| *stated != Reasoning::default());
-    Ok(())
+    stated.enabled = member("enable_thinking").as_bool().or(stated.enabled);
+    stated.budget_tokens = member("thinking_budget").as_u64().or(stated.budget_tokens);
+    Some(stated).filter(|stated| *stated != Reasoning::default())
 }

@@ -9,18 +9,24 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{fault, reading, usage};
+use super::{fault, reading, task_image, usage};
 use crate::codec;
 use crate::framing::Frame;
 use crate::ir::{Fault, Usage};
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
+static CHOICES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"choices\""));
+static URL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"url\""));
+static B64_JSON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"b64_json\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
 
 /// The usage of a whole answer.
 pub(super) fn whole_usage(body: &[u8]) -> Option<Usage> {
-    stated_usage(body).map(|(usage, _)| usage)
+    let has = |member: &Finder<'_>| member.find(body).is_some();
+    let may_show = !has(&CHOICES) && (has(&URL) || has(&B64_JSON));
+    let pictures = if may_show { task_image::whole_usage(body) } else { None };
+    pictures.or_else(|| stated_usage(body).map(|(usage, _)| usage))
 }
 
 /// State of a stream that is watched.

@@ -14,18 +14,31 @@ const HIDDEN: &str = "hidden";
 /// Name of the bucket for audio tokens that are not part of the prompt's.
 const INPUT_AUDIO: &str = "input-audio";
 
+/// Name of the bucket for image tokens that go in.
+pub(super) const INPUT_IMAGE: &str = "input-image";
+/// Name of the bucket for image tokens that come out.
+const OUTPUT_IMAGE: &str = "output-image";
+
 /// Reads a usage object; none if it counts nothing.
-pub(super) fn read(stated: &Value) -> Option<Usage> {
+pub(crate) fn read(stated: &Value) -> Option<Usage> {
     let prompt = first(stated, &["/prompt_tokens", "/input_tokens"]);
     let completion = first(stated, &["/completion_tokens", "/output_tokens"]);
+    let total = count(stated, "/total_tokens");
     if prompt.is_none() && completion.is_none() {
-        return None;
+        // Voyage counts the input of embeddings and rankings in the total only.
+        return total.map(|input| Usage { input, stated: stated.to_string(), ..Usage::default() });
+    }
+    if let Some(usage) = pictures(stated) {
+        return Some(usage);
     }
     let (prompt, completion) = (prompt.unwrap_or_default(), completion.unwrap_or_default());
-    let total = count(stated, "/total_tokens");
     let (input, cache_read, cache_write) = input_buckets(stated, prompt);
-    let stated_reasoning =
-        first(stated, &["/completion_tokens_details/reasoning_tokens", "/reasoning_tokens"]).unwrap_or_default();
+    const REASONING: &[&str] = &[
+        "/completion_tokens_details/reasoning_tokens",
+        "/output_tokens_details/reasoning_tokens",
+        "/reasoning_tokens",
+    ];
+    let stated_reasoning = first(stated, REASONING).unwrap_or_default();
     let both = prompt.saturating_add(completion);
     let outside = stated_reasoning > 0 && total == Some(both.saturating_add(stated_reasoning));
     let (output, reasoning) = if outside {
@@ -46,8 +59,25 @@ pub(super) fn read(stated: &Value) -> Option<Usage> {
     Some(Usage { input, cache_read, cache_write, output, reasoning, more, stated: stated.to_string() })
 }
 
+/// The image API tells the tokens of pictures apart, and nothing of what a chat tells.
+fn pictures(stated: &Value) -> Option<Usage> {
+    let shown = count(stated, "/input_tokens_details/image_tokens")?;
+    let (input, output) = (count(stated, "/input_tokens")?, count(stated, "/output_tokens").unwrap_or_default());
+    // Where it does not say what came out, that is pictures.
+    let drawn = count(stated, "/output_tokens_details/image_tokens").unwrap_or(output).min(output);
+    let shown = shown.min(input);
+    let more = [(INPUT_IMAGE, shown), (OUTPUT_IMAGE, drawn)].into_iter().filter(|(_, count)| *count > 0);
+    Some(Usage {
+        input: input - shown,
+        output: output - drawn,
+        more: more.map(|(name, count)| (name.to_owned(), count)).collect(),
+        stated: stated.to_string(),
+        ..Usage::default()
+    })
+}
+
 /// Writes a usage object.
-pub(super) fn write(usage: &Usage) -> Value {
+pub(crate) fn write(usage: &Usage) -> Value {
     json!({
         "prompt_tokens": usage.input_total(),
         "completion_tokens": usage.output_total(),
@@ -65,7 +95,11 @@ fn input_buckets(stated: &Value, prompt: u64) -> (u64, u64, u64) {
         "/prompt_cache_hit_tokens",
         "/input_tokens_details/cached_tokens",
     ];
-    const WRITTEN: &[&str] = &["/prompt_tokens_details/cache_write_tokens", "/cache_creation_input_tokens"];
+    const WRITTEN: &[&str] = &[
+        "/prompt_tokens_details/cache_write_tokens",
+        "/cache_creation_input_tokens",
+        "/input_tokens_details/cache_write_tokens",
+    ];
     let read = first(stated, READ).unwrap_or_default();
     let written = first(stated, WRITTEN).unwrap_or_default();
     // A cache larger than the prompt is not part of it.
@@ -78,7 +112,8 @@ fn first(stated: &Value, pointers: &[&str]) -> Option<u64> {
     pointers.iter().find_map(|pointer| count(stated, pointer))
 }
 
-fn count(stated: &Value, pointer: &str) -> Option<u64> {
+/// A count at a JSON pointer.
+pub(super) fn count(stated: &Value, pointer: &str) -> Option<u64> {
     let number = stated.pointer(pointer)?;
     #[allow(
         clippy::cast_possible_truncation,
@@ -146,6 +181,20 @@ mod tests {
             assert_eq!(read(&stated), Some(expected));
         }
         assert_eq!(read(&json!({})), None);
+        assert_eq!(read(&json!({ "total_tokens": 57 })).map(|usage| usage.input), Some(57));
+    }
+
+    #[test]
+    fn tokens_of_pictures_are_told_apart() {
+        let mut stated = json!({"total_tokens": 1150, "input_tokens": 150, "output_tokens": 1000,
+            "input_tokens_details": {"text_tokens": 50, "image_tokens": 100}});
+        let pictures =
+            |input: u64, output: u64| vec![(INPUT_IMAGE.to_owned(), input), (OUTPUT_IMAGE.to_owned(), output)];
+        let usage = read(&stated).unwrap();
+        assert_eq!((usage.input, usage.output, usage.more), (50, 0, pictures(100, 1000)));
+        stated["output_tokens_details"] = json!({"text_tokens": 200, "image_tokens": 800});
+        let usage = read(&stated).unwrap();
+        assert_eq!((usage.input, usage.output, usage.more), (50, 200, pictures(100, 800)));
     }
 
     #[test]

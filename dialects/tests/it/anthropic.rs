@@ -3,8 +3,8 @@
 
 mod cross;
 mod grammar;
-mod hostile;
-mod recorded;
+pub(crate) mod hostile;
+pub(crate) mod recorded;
 mod requests;
 mod streams;
 

@@ -9,8 +9,15 @@
 )]
 
 mod anthropic;
+mod bedrock;
+mod cohere;
+mod cohere_cases;
 mod framing;
+mod gemini;
 mod openai_chat;
 mod openai_chat_cases;
 mod recordings;
+mod responses;
 mod splice;
+mod tasks;
+mod tasks_cases;

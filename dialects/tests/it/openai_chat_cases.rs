@@ -8,6 +8,7 @@ use penstock_dialects::ir::{
     Block, Content, Event, Fault, FaultClass, Finish, Message, Reasoning, Request, Response, Role, Source, Tool,
     ToolChoice, Usage,
 };
+use penstock_dialects::openai_chat::ways::Back;
 use penstock_dialects::openai_chat::{OpenAiChat, Style};
 use serde_json::{Value, json};
 
@@ -381,7 +382,7 @@ fn a_vendor_that_takes_no_reasoning_back_gets_none() {
     let blocks = vec![block(thought), block(Content::Redacted { data: "d".into() }), block(said)];
     let request =
         Request { messages: vec![Message { role: Role::Assistant, name: None, blocks }], ..Request::default() };
-    let style = Style { reasoning: None, output_limit: "max_completion_tokens", ..Style::default() };
+    let style = Style { back: Back::Nowhere, output_limit: "max_completion_tokens", ..Style::default() };
     let (written, dropped) = OpenAiChat.encode_request_as(&request, &style);
     let written: Value = serde_json::from_slice(&written).unwrap();
     assert_eq!(written["messages"], json!([{ "role": "assistant", "content": "x" }]));

@@ -44,6 +44,14 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
 
 /// Every exchange of this protocol that has an expectation.
 pub(crate) fn exchanges(protocol: &str) -> Vec<Exchange> {
+    let mut found = matching(protocol, |meta| meta["protocol"] == protocol);
+    found.retain(|exchange| !exchange.expected.is_null());
+    found
+}
+
+/// Every exchange whose meta.json is wanted; the expectation is null where there is none. `what` names them where none is
+/// found.
+pub(crate) fn matching(what: &str, wanted: impl Fn(&Value) -> bool) -> Vec<Exchange> {
     let (mut found, mut folders) = (Vec::new(), shared("open").into_iter().collect::<Vec<_>>());
     let root = folders.first().cloned().unwrap_or_default();
     while let Some(folder) = folders.pop() {
@@ -58,14 +66,11 @@ pub(crate) fn exchanges(protocol: &str) -> Vec<Exchange> {
         };
         let meta = read("meta.json");
         let answer = meta["response_file"].as_str().and_then(|file| std::fs::read(folder.join(file)).ok());
-        let (Some(answer), true) = (answer, meta["protocol"] == protocol && folder.join("expected.json").exists())
-        else {
-            continue;
-        };
+        let (Some(answer), true) = (answer, wanted(&meta)) else { continue };
         let name = folder.strip_prefix(&root).unwrap().display().to_string();
         found.push(Exchange { name, expected: read("expected.json"), request: read("request.json"), meta, answer });
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
-    assert!(root.as_os_str().is_empty() || !found.is_empty(), "no recordings of {protocol} under {}", root.display());
+    assert!(root.as_os_str().is_empty() || !found.is_empty(), "no recordings of {what} under {}", root.display());
     found
 }

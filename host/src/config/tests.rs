@@ -13,7 +13,7 @@ fn parse(files: &[(&str, &str)]) -> Result<Policy, Vec<Problem>> {
 #[test]
 fn the_built_in_policies_are_good_short_and_on_loopback() {
     let policy = load::load(None).unwrap();
-    assert_eq!(policy.config.vendors.len(), 9);
+    assert!(policy.config.vendors.len() >= 9);
     assert!(policy.config.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
     assert!(policy.config.admin.address.ip().is_loopback());
     for (name, text) in policy.sources.files().filter(|(name, _)| name.contains("/vendors/")) {

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Response};
 use http_body_util::{BodyExt, Limited};
 use penstock_dialects::codec::Operation;
 
-use super::{Gateway, X_REQUEST_ID, first_answer, targets};
+use super::{Gateway, X_REQUEST_ID, first_answer, the_targets};
 use crate::answer::{self, Outcome};
 use crate::attempt::Asking;
 use crate::failure::{Failure, Kind};
@@ -117,7 +117,7 @@ impl Gateway {
         let call = underway.call(&principal, Some(&inbound), &facts);
         let targets = match begun {
             Some(target) => vec![target],
-            None => targets(underway, head, &inbound, &call)?,
+            None => the_targets(underway, &inbound, &call, head)?,
         };
         let asking = Asking::new(underway, &self.client, head, &inbound, &principal).with_journal(&*work.journal);
         let answer = first_answer(&asking, &targets, entry).await.map_err(|mut failure| {

@@ -135,7 +135,7 @@ impl Adapter {
             None => Ok(Ok(Vec::new())),
         };
         let headers = self.pool.call("signing.sign", sign)?.map_err(faulted)?;
-        convert::signature(headers).map_err(|invalid| invalid.broken(self.name()))
+        convert::signature(&headers).map_err(|invalid| invalid.broken(self.name()))
     }
 
     /// The credential that is fetched for it, where it is kept.

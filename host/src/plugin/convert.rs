@@ -150,7 +150,7 @@ pub(super) fn step(step: adapter::Step, allowed: Allowed<'_>) -> Checked<types::
 }
 
 /// Headers that a signature adds.
-pub(super) fn signature(headers: Vec<(String, String)>) -> Checked<Vec<(HeaderName, HeaderValue)>> {
+pub(super) fn signature(headers: &[(String, String)]) -> Checked<Vec<(HeaderName, HeaderValue)>> {
     if headers.len() > FIELDS_MAX {
         return invalid(format!("{} headers, at most {FIELDS_MAX}", headers.len()));
     }
@@ -425,9 +425,10 @@ mod tests {
     use super::*;
     use crate::keys::Secret;
 
-    fn request() -> adapter::Upstream {
-        adapter::Upstream {
+    fn request() -> requests::Upstream {
+        requests::Upstream {
             method: "POST".into(),
+            endpoint: String::new(),
             path: "/v1/chat".into(),
             query: vec![],
             headers: vec![],
@@ -438,15 +439,15 @@ mod tests {
         }
     }
 
-    fn refusal(request: adapter::Upstream) -> Option<String> {
+    fn refusal(request: requests::Upstream) -> Option<String> {
         let grants: Grants = [("key".to_owned(), Arc::new(Secret::new(b"k".to_vec())))].into_iter().collect();
-        upstream(request, &grants).err().map(|invalid| invalid.0)
+        upstream(request, Allowed { grants: &grants, fetches: false }).err().map(|invalid| invalid.0)
     }
 
     #[test]
     fn a_path_stays_below_its_base() {
         for good in ["/", "/v1/models/a.b:c@1", "/a/%20b/.../x", "/models/org%2Fname:generate"] {
-            assert_eq!(refusal(adapter::Upstream { path: good.into(), ..request() }), None, "{good}");
+            assert_eq!(refusal(requests::Upstream { path: good.into(), ..request() }), None, "{good}");
         }
         let bad = [
             "",
@@ -468,7 +469,7 @@ mod tests {
             "/ü",
         ];
         for bad in bad {
-            assert!(refusal(adapter::Upstream { path: bad.into(), ..request() }).is_some(), "{bad:?} passes");
+            assert!(refusal(requests::Upstream { path: bad.into(), ..request() }).is_some(), "{bad:?} passes");
         }
     }
 
@@ -476,7 +477,7 @@ mod tests {
     fn a_header_has_no_line_end_and_is_not_one_of_the_hosts() {
         let with = |name: &str, value: &str| {
             let header = requests::Placed { name: name.into(), value: requests::Value::Text(value.into()) };
-            refusal(adapter::Upstream { headers: vec![header], ..request() })
+            refusal(requests::Upstream { headers: vec![header], ..request() })
         };
         assert_eq!(with("x-a", "b c\td"), None);
         for (name, value) in
@@ -494,7 +495,7 @@ mod tests {
     fn a_secret_is_placed_only_if_it_was_granted() {
         let with = |name: &str, prefix: &str| {
             let value = requests::Value::Secret((prefix.into(), name.into()));
-            refusal(adapter::Upstream { headers: vec![requests::Placed { name: "x-key".into(), value }], ..request() })
+            refusal(requests::Upstream { headers: vec![requests::Placed { name: "x-key".into(), value }], ..request() })
         };
         assert_eq!(with("key", "Bearer "), None);
         assert!(with("admin", "").is_some_and(|why| why.contains("not granted")));
@@ -505,13 +506,13 @@ mod tests {
     fn a_splice_is_json_and_a_method_is_sane() {
         let splice = |value: &str| {
             let body = requests::Body::Splice(vec![("model".into(), value.into())]);
-            refusal(adapter::Upstream { body, ..request() })
+            refusal(requests::Upstream { body, ..request() })
         };
         assert_eq!(splice("\"m\""), None);
         assert_eq!(splice(""), None);
         assert!(splice("1,\"x\":2").is_some());
         for method in ["CONNECT", "TRACE", "", "G T", "GET / HTTP/1.1\r\n"] {
-            assert!(refusal(adapter::Upstream { method: method.into(), ..request() }).is_some(), "{method:?}");
+            assert!(refusal(requests::Upstream { method: method.into(), ..request() }).is_some(), "{method:?}");
         }
     }
 
@@ -526,7 +527,8 @@ mod tests {
     #[test]
     fn dropped_paths_can_stand_in_a_header() {
         let dropped = vec!["tools[0].käse\r\nx: y".to_owned(); 1000];
-        let Ok(request) = upstream(adapter::Upstream { dropped, ..request() }, &Grants::default()) else {
+        let allowed = Allowed { grants: &Grants::default(), fetches: false };
+        let Ok(request) = upstream(requests::Upstream { dropped, ..request() }, allowed) else {
             panic!("a path of what was dropped is no reason to refuse")
         };
         assert_eq!(request.dropped.len(), DROPPED_MAX);

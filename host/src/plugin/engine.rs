@@ -191,6 +191,7 @@ fn linker(engine: &Engine, kind: Kind) -> wasmtime::Result<Linker<Imports>> {
         match *interface {
             "types" => offered::types::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "filter-types" => offered::filter_types::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "requests" => offered::requests::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "log" => offered::log::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "metrics" => offered::metrics::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "secrets" => offered::secrets::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,

@@ -18,7 +18,7 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
 use zeroize::Zeroizing;
 
-use super::bindings::penstock::plugin::{filter_types, log, metrics, secrets, state, types};
+use super::bindings::penstock::plugin::{filter_types, log, metrics, requests, secrets, state, types};
 use super::chatter::{self, Chatter, Flood};
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
@@ -105,6 +105,7 @@ impl ResourceLimiter for Ceiling {
 }
 
 impl types::Host for Imports {}
+impl requests::Host for Imports {}
 impl filter_types::Host for Imports {}
 
 impl log::Host for Imports {

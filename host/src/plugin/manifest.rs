@@ -58,9 +58,9 @@ impl Kind {
     #[must_use]
     pub fn imports(self) -> &'static [&'static str] {
         match self {
-            Self::Adapter => &["types", "filter-types", "log", "metrics", "secrets"],
-            Self::Auth => &["types", "filter-types", "log", "metrics", "secrets", "state"],
-            Self::Limits | Self::Routing | Self::Filter => &["types", "filter-types", "log", "metrics"],
+            Self::Adapter => &["types", "requests", "filter-types", "log", "metrics", "secrets"],
+            Self::Auth => &["types", "requests", "filter-types", "log", "metrics", "secrets", "state"],
+            Self::Limits | Self::Routing | Self::Filter => &["types", "requests", "filter-types", "log", "metrics"],
         }
     }
 }

@@ -47,7 +47,7 @@ async fn upgrade(
         response.headers_mut().insert(UPGRADE, again);
         let upstream = hyper::upgrade::on(&mut answer);
         tokio::spawn(async move {
-            let end = tunnel::relay(caller, upstream, idle, peer.stopped()).await;
+            let end = tunnel::relay(caller, upstream, idle, peer.stopped(), None).await;
             ends.send(end).unwrap();
         });
     }

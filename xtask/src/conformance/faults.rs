@@ -4,11 +4,11 @@
 //! The oracle is on purpose a simple one that knows no vendor: the status says which classes are possible at all, and
 //! plain words of the error narrow them. A class outside of that is a failure.
 
-use penstock_dialects::codec::Codec;
 use penstock_dialects::ir::FaultClass::{self, *};
 
 use super::Failure;
 use super::case::Case;
+use super::reader::Reader;
 
 /// Words in an error, and what it then is.
 const WORDS: &[(&[&str], &[FaultClass])] = &[
@@ -23,6 +23,7 @@ const WORDS: &[(&[&str], &[FaultClass])] = &[
         &[ContextTooLong],
     ),
     (&["content_filter", "content management policy"], &[ContentFilter]),
+    (&["retry in ", "retrydelay"], &[RateLimit]), // a quota that is full again in a minute
     (
         &["insufficient_quota", "exceeded your current quota", "insufficient balance", "credit balance"],
         &[Billing, Quota],
@@ -35,8 +36,8 @@ const WORDS: &[(&[&str], &[FaultClass])] = &[
 ];
 
 /// The class and the text of an error answer.
-pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
-    let fault = codec.decode_fault(case.status, &|name| case.header(name), &case.body);
+pub(super) fn check(case: &Case, reader: Reader) -> Vec<Failure> {
+    let fault = reader.decode_fault(case);
     let mut failures = Vec::new();
     let expected = &case.expected["error"];
     let possible = possible(case.status, &expected.to_string());
@@ -91,7 +92,8 @@ fn of_status(status: u16) -> &'static [FaultClass] {
         408 | 504 => &[Timeout],
         429 => &[RateLimit, Quota, Billing],
         500 => &[Overloaded, Timeout, VendorBug, InvalidRequest], // some servers say so of a request that they cannot parse
-        501.. => &[Overloaded, Timeout, VendorBug],
+        501 => &[Unsupported, VendorBug],                         // "not implemented": the same server will never do it
+        502.. => &[Overloaded, Timeout, VendorBug],
         _ => FaultClass::ALL,
     }
 }

@@ -30,7 +30,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    /// Builds plugins and host, and starts the gateway with the vendors `openai` and `anthropic` at `upstream`.
+    /// Builds plugins and host, and starts the gateway with a vendor for each dialect at `upstream`.
     ///
     /// # Errors
     /// When something does not build or the gateway does not get ready.
@@ -64,8 +64,13 @@ impl Gateway {
     ///
     /// # Errors
     /// When the connection breaks, the answer is malformed, or none comes in time.
-    pub(super) fn ask(&self, path: &str, body: &[u8]) -> io::Result<Message> {
-        request(self.address, &format!("POST {path}"), body)
+    pub(super) fn ask(&self, method: &str, path: &str, media_type: &str, body: &[u8]) -> io::Result<Message> {
+        request(self.address, &format!("{method} {path}"), media_type, body)
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Waits until the gateway serves. It takes free ports and says in its log which.
@@ -75,7 +80,7 @@ impl Gateway {
         while begin.elapsed() < READY_WITHIN && self.process.try_wait()?.is_none() {
             let text = log();
             if let (Some(address), Some(admin)) = (announced(&text, SERVING), announced(&text, ADMIN))
-                && request(admin, "GET /readyz", b"").is_ok_and(|answer| answer.status() == 200)
+                && request(admin, "GET /readyz", "", b"").is_ok_and(|answer| answer.status() == 200)
             {
                 self.address = address;
                 return Ok(());
@@ -95,11 +100,12 @@ impl Drop for Gateway {
     }
 }
 
-fn request(address: SocketAddr, line: &str, body: &[u8]) -> io::Result<Message> {
+fn request(address: SocketAddr, line: &str, media_type: &str, body: &[u8]) -> io::Result<Message> {
     let mut connection = TcpStream::connect_timeout(&address, ANSWER_WITHIN)?;
     connection.set_read_timeout(Some(ANSWER_WITHIN))?;
+    let kind = if media_type.is_empty() { String::new() } else { format!("content-type: {media_type}\r\n") };
     let head = format!(
-        "{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\ncontent-type: application/json\r\n\
+        "{line} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n{kind}\
          anthropic-version: 2023-06-01\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
@@ -109,13 +115,34 @@ fn request(address: SocketAddr, line: &str, body: &[u8]) -> io::Result<Message> 
     answer.ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "no answer"))
 }
 
+/// The vendors of the run: name, adapter, what stands behind its name in the base URL, and its configuration.
+const VENDORS: &[(&str, &str, &str, &str)] = &[
+    (
+        "openai",
+        "openai-compatible",
+        "/v1",
+        "paths = { responses = \"/responses\", completions = \"/completions\", realtime = \"/realtime\" }",
+    ),
+    ("anthropic", "anthropic", "/v1", ""),
+    ("gemini", "gemini", "/v1beta", ""),
+    ("cohere", "cohere", "", ""),
+    ("bedrock", "bedrock", "", "region = \"us-east-1\""),
+];
+
+/// The routes of the run: path, and the dialect that is spoken there, if it is only one.
+const ROUTES: &[(&str, &str)] =
+    &[("/v1", ""), ("/v1beta", "gemini"), ("/v2", "cohere-v2"), ("/model", "bedrock-converse")];
+
 fn policy(upstream: SocketAddr) -> String {
-    let mut text = "[[listeners]]\naddress = \"127.0.0.1:0\"\n\n[admin]\naddress = \"127.0.0.1:0\"\n\n\
-                    [[routes]]\nname = \"ai\"\npath = \"/v1\"\n"
-        .to_owned();
-    for (vendor, adapter) in [("openai", "openai-compatible"), ("anthropic", "anthropic")] {
+    let mut text = "[[listeners]]\naddress = \"127.0.0.1:0\"\n\n[admin]\naddress = \"127.0.0.1:0\"\n".to_owned();
+    for (number, (path, dialect)) in ROUTES.iter().enumerate() {
+        let dialects = if dialect.is_empty() { String::new() } else { format!("dialects = [\"{dialect}\"]\n") };
+        text.push_str(&format!("\n[[routes]]\nname = \"ai-{number}\"\npath = \"{path}\"\n{dialects}"));
+    }
+    for (vendor, adapter, base, config) in VENDORS {
         text.push_str(&format!(
-            "\n[vendors.{vendor}]\nadapter = \"{adapter}\"\nbase_url = \"http://{upstream}/{vendor}/v1\"\nkey = \"env:REPLAY_KEY\"\n"
+            "\n[vendors.{vendor}]\nadapter = \"{adapter}\"\nbase_url = \"http://{upstream}/{vendor}{base}\"\n\
+             key = \"env:REPLAY_KEY\"\nconfig = {{ {config} }}\n"
         ));
     }
     text

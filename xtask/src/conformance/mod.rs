@@ -8,9 +8,11 @@
 mod case;
 mod faults;
 mod gateway;
+mod reader;
 mod reading;
 mod relay;
 mod requests;
+mod sockets;
 mod splits;
 mod upstream;
 mod wire;
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use case::Case;
-use penstock_dialects::codec::Codec;
+use reader::Reader;
 
 use crate::workspace::Workspace;
 
@@ -81,15 +83,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     let mut uncovered = BTreeMap::<String, usize>::new();
     let mut tallies = BTreeMap::<&str, Tally>::new();
-    let mut relayed = if arguments.relay { relay::run(workspace, &cases)? } else { BTreeMap::new() };
+    let mut relayed =
+        if arguments.relay { relay::run(workspace, &cases, &case::transcripts(&folder)?)? } else { BTreeMap::new() };
     let mut shown = 0;
     for case in &cases {
-        let Some(codec) = case.protocol.as_deref().and_then(penstock_dialects::by_name) else {
+        let Some(reader) = Reader::of(case) else {
             *uncovered.entry(case.kind()).or_default() += 1;
             continue;
         };
         let tally = tallies.entry(&case.vendor).or_default();
-        let mut failures = check(case, codec, tally);
+        let mut failures = check(case, reader, tally);
         if let Some(result) = relayed.remove(&case.name) {
             tally.relayed += 1;
             failures.extend(result.err());
@@ -110,16 +113,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     Ok(())
 }
 
-fn check(case: &Case, codec: &'static dyn Codec, tally: &mut Tally) -> Vec<Failure> {
-    let mut failures = requests::check(case, codec);
+fn check(case: &Case, reader: Reader, tally: &mut Tally) -> Vec<Failure> {
+    let mut failures = reader.codec().map_or_else(Vec::new, |codec| requests::check(case, codec));
     if case.status >= 400 {
-        failures.extend(faults::check(case, codec));
+        failures.extend(faults::check(case, reader));
         return failures;
     }
-    failures.extend(reading::check(case, codec));
+    failures.extend(reading::check(case, reader));
     if case.streamed {
         tally.cuts += case.body.len().saturating_sub(1);
-        failures.extend(splits::check(&case.body, codec));
+        failures.extend(splits::check(&case.body, reader));
     }
     failures
 }

@@ -4,20 +4,20 @@
 
 use penstock_dialects::codec::Codec;
 use penstock_dialects::collect::Collector;
-use penstock_dialects::conformance::stream_kind;
 use penstock_dialects::framing::Frame;
 use penstock_dialects::ir::{Content, Event, Response, Usage};
 use serde_json::{Value, json};
 
 use super::case::Case;
+use super::reader::Reader;
 use super::{Failure, splits};
 
 /// Decodes the answer and compares it; a stream through its tap, too.
-pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
+pub(super) fn check(case: &Case, reader: Reader) -> Vec<Failure> {
     let mut failures = Vec::new();
     let response = match case.streamed {
-        true => read_stream(case, codec, &mut failures),
-        false => read_whole(case, codec, &mut failures),
+        true => read_stream(case, reader, &mut failures),
+        false => read_whole(case, reader, &mut failures),
     };
     match response {
         Ok(response) => failures.extend(compare(&response, &case.expected)),
@@ -26,24 +26,28 @@ pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
     failures
 }
 
-fn read_whole(case: &Case, codec: &'static dyn Codec, failures: &mut Vec<Failure>) -> Result<Response, Failure> {
-    let events = match codec.decode_response(&case.body) {
+fn read_whole(case: &Case, reader: Reader, failures: &mut Vec<Failure>) -> Result<Response, Failure> {
+    let events = match reader.decode_response(&case.body) {
         Ok(events) => events,
         Err(fault) if !case.expected["error"].is_null() => vec![Event::Fault(fault)],
         Err(fault) => return Err(Failure::new("decode", format!("{}: {}", fault.class.name(), fault.message))),
     };
     let response = fold(&events);
-    same_usage(codec.whole_usage(&case.body).as_ref(), &response, failures);
+    if let Some(codec) = reader.codec() {
+        same_usage(codec.whole_usage(&case.body).as_ref(), &response, failures);
+    }
     Ok(response)
 }
 
-fn read_stream(case: &Case, codec: &'static dyn Codec, failures: &mut Vec<Failure>) -> Result<Response, Failure> {
-    let kind = stream_kind(codec, &case.body);
+fn read_stream(case: &Case, reader: Reader, failures: &mut Vec<Failure>) -> Result<Response, Failure> {
+    let kind = reader.kind(&case.body);
     let frames = splits::frames_of(kind, &[&case.body]).map_err(|reason| Failure::new("framing", reason))?;
     let mut read = Response::default();
     for answer in answers(&frames) {
-        let response = fold(&splits::events(codec, answer));
-        tap(codec, answer, &response, failures);
+        let response = fold(&splits::events(reader, answer));
+        if let Some(codec) = reader.codec() {
+            tap(codec, answer, &response, failures);
+        }
         read = lay_over(read, response);
     }
     Ok(read)
@@ -97,7 +101,7 @@ fn numbers(usage: &Usage) -> [u64; 5] {
 }
 
 fn compare(response: &Response, expected: &Value) -> Vec<Failure> {
-    let mut failures = Vec::new();
+    let (mut failures, mut meant) = (Vec::new(), Vec::new());
     let mut same = |check: &'static str, found: Value, expected: &Value| {
         if found != *expected {
             failures.push(Failure::new(check, format!("expected {}, found {}", short(expected), short(&found))));
@@ -105,7 +109,15 @@ fn compare(response: &Response, expected: &Value) -> Vec<Failure> {
     };
     same("text", json!(text(response)), &expected["text"]);
     same("reasoning", json!(reasoning(response)), &expected["reasoning"]);
-    same("tool calls", calls(response), &canonical_calls(&expected["tool_calls"]));
+    let (found, wanted) = (calls(response), canonical_calls(&expected["tool_calls"]));
+    let in_pieces = pieces_joined(&wanted);
+    if in_pieces != wanted && names(&found) == names(&in_pieces) {
+        let reason =
+            "the oracle takes the pieces of streamed arguments for calls without a name; here they are one call";
+        meant.push(Failure::meant("tool calls", reason));
+    } else {
+        same("tool calls", found, &wanted);
+    }
     same("error", json!(response.fault.is_some()), &json!(!expected["error"].is_null()));
     if response.fault.is_none() {
         same("finish", finish(response), &expected["finish"]);
@@ -116,8 +128,18 @@ fn compare(response: &Response, expected: &Value) -> Vec<Failure> {
     if !expected["thinking_blocks"].is_null() {
         same("thinking blocks", thinking_blocks(response), &expected["thinking_blocks"]);
     }
+    failures.extend(meant);
     failures.extend(usage(response.usage.as_ref(), &expected["usage"], response.fault.is_some()));
     failures
+}
+
+/// The calls that have a name.
+fn pieces_joined(calls: &Value) -> Value {
+    calls.as_array().into_iter().flatten().filter(|call| !call["name"].is_null()).cloned().collect()
+}
+
+fn names(calls: &Value) -> Vec<&Value> {
+    calls.as_array().into_iter().flatten().map(|call| &call["name"]).collect()
 }
 
 fn text(response: &Response) -> String {
@@ -206,14 +228,23 @@ fn usage(found: Option<&Usage>, expected: &Value, failed: bool) -> Vec<Failure> 
     let rows = [
         ("input_total", usage.input_total(), stated("input_total") + if beside { cached } else { 0 }),
         ("input_cached", usage.cache_read, cached),
-        ("cache_write", usage.cache_write, stated("cache_write")),
+        ("cache_write", usage.cache_write + usage.more_of("cache-write-"), stated("cache_write")),
         ("output_total", usage.output_total(), stated("output_total")),
         ("reasoning", usage.reasoning, if capped { stated("output_total") } else { reasoning }),
     ];
-    let wrong = rows.iter().filter(|(_, found, expected)| found != expected);
+    // A vendor that counts media beside its tokens: the oracle reads the tokens, and the media are charged.
+    let apart = usage.more_of("input-");
+    let is_apart =
+        |name: &str, found: u64, expected: u64| name == "input_total" && apart > 0 && found == expected + apart;
+    let wrong = rows.iter().filter(|(name, found, wanted)| found != wanted && !is_apart(name, *found, *wanted));
     let mut failures: Vec<_> = wrong
         .map(|(name, found, expected)| Failure::new("usage", format!("{name}: expected {expected}, found {found}")))
         .collect();
+    if rows.iter().any(|(name, found, wanted)| is_apart(name, *found, *wanted)) {
+        let reason =
+            format!("the vendor states {apart} tokens of media beside its input tokens: they are counted, too");
+        failures.push(Failure::meant("usage", reason));
+    }
     if beside {
         let input = stated("input_total");
         let reason = format!("the vendor states {cached} cached of {input} input tokens: counted beside them");

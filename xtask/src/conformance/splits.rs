@@ -6,12 +6,11 @@
 //! it is fed in two pieces; both pieces must lead to the recorded states and bring the frames that lie between. By
 //! induction over the windows the stream cut at `k` brings the frames of the whole stream, and the codec sees frames only.
 
-use penstock_dialects::codec::Codec;
-use penstock_dialects::conformance::stream_kind;
 use penstock_dialects::framing::{Frame, Kind, Parser};
 use penstock_dialects::ir::Event;
 
 use super::Failure;
+use super::reader::Reader;
 
 const FRAME_BYTES_MAX: usize = 16 << 20;
 /// Frames on each side of a cut that the window around it holds.
@@ -21,9 +20,9 @@ const AROUND: usize = 2;
 type Owned = (String, Vec<u8>);
 
 /// Every cut, and the stream byte by byte.
-pub(super) fn check(body: &[u8], codec: &'static dyn Codec) -> Option<Failure> {
+pub(super) fn check(body: &[u8], reader: Reader) -> Option<Failure> {
     let fail = |reason: String| Some(Failure::new("split", reason));
-    let kind = stream_kind(codec, body);
+    let kind = reader.kind(body);
     let whole = match frames_of(kind, &[body]) {
         Ok(frames) => frames,
         Err(reason) => return fail(reason),
@@ -36,7 +35,7 @@ pub(super) fn check(body: &[u8], codec: &'static dyn Codec) -> Option<Failure> {
         }
         Err(reason) => return fail(format!("byte by byte: {reason}")),
     }
-    if events(codec, &whole) != events(codec, &whole) {
+    if events(reader, &whole) != events(reader, &whole) {
         return fail("the same frames were decoded to different events".to_owned());
     }
     match Walk::over(kind, body) {
@@ -46,8 +45,8 @@ pub(super) fn check(body: &[u8], codec: &'static dyn Codec) -> Option<Failure> {
 }
 
 /// What the frames mean.
-pub(super) fn events(codec: &'static dyn Codec, frames: &[Owned]) -> Vec<Event> {
-    let mut decoder = codec.stream_decoder();
+pub(super) fn events(reader: Reader, frames: &[Owned]) -> Vec<Event> {
+    let mut decoder = reader.stream_decoder();
     let mut events = Vec::new();
     for (name, data) in frames {
         decoder.frame(&Frame { name, data }, &mut events);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A vendor on loopback that answers with recorded exchanges, byte for byte: the model that a request names (`case-17`) says
-//! which one. Streams go out in pieces of uneven size that respect neither events nor characters.
+//! Vendors on loopback that answer with recorded exchanges, byte for byte: the model that a request names in its body, or a
+//! segment of its path (`case-17`), says which one. Streams go out in pieces of uneven size that respect neither events nor
+//! characters. A request for a WebSocket is answered with the vendor's part of a transcript.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Write};
@@ -10,53 +11,72 @@ use std::thread;
 
 use serde_json::Value;
 
-use super::case::Case;
-use super::wire;
+use super::case::{Case, Transcript};
+use super::wire::Message;
+use super::{sockets, wire};
 
 /// What to answer a request with.
-#[derive(Clone)]
 struct Answer {
     streamed: bool,
+    media_type: String,
     body: Vec<u8>,
+}
+
+/// What the vendors know.
+struct Known {
+    answers: HashMap<String, Answer>,
+    transcripts: HashMap<String, Vec<(bool, String)>>,
+    asked: Mutex<HashMap<String, Message>>,
+    /// What went wrong in a transcript, by its name.
+    broken: Mutex<HashMap<String, String>>,
 }
 
 /// The server; it lives as long as the process.
 pub(super) struct Upstream {
     /// Where it listens.
     pub(super) address: SocketAddr,
-    asked: Asked,
+    known: Arc<Known>,
 }
 
-/// The bodies of the requests by the name of the model, as they came in.
-type Asked = Arc<Mutex<HashMap<String, Vec<u8>>>>;
-
 impl Upstream {
-    /// Starts to answer for these exchanges, named by their position.
+    /// Starts to answer for these exchanges and transcripts, named by their position.
     ///
     /// # Errors
     /// When there is no free port.
-    pub(super) fn start(cases: &[&Case]) -> io::Result<Self> {
-        let answers = cases
-            .iter()
-            .enumerate()
-            .map(|(number, case)| (model(number), Answer { streamed: case.streamed, body: case.body.clone() }));
-        let answers: Arc<HashMap<_, _>> = Arc::new(answers.collect());
+    pub(super) fn start(cases: &[&Case], transcripts: &[Transcript]) -> io::Result<Self> {
+        let answer = |case: &Case| Answer {
+            streamed: case.streamed,
+            media_type: case.media_type.clone(),
+            body: case.body.clone(),
+        };
+        let answers = cases.iter().enumerate().map(|(number, case)| (model(number), answer(case))).collect();
+        let spoken = transcripts.iter().enumerate().map(|(number, it)| (session(number), it.messages.clone()));
+        let known = Arc::new(Known {
+            answers,
+            transcripts: spoken.collect(),
+            asked: Mutex::default(),
+            broken: Mutex::default(),
+        });
         let listener = TcpListener::bind(("127.0.0.1", 0))?;
         let address = listener.local_addr()?;
-        let asked = Asked::default();
-        let log = Arc::clone(&asked);
+        let served = Arc::clone(&known);
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (answers, log) = (Arc::clone(&answers), Arc::clone(&log));
-                thread::spawn(move || serve(connection, &answers, &log));
+                let known = Arc::clone(&served);
+                thread::spawn(move || serve(connection, &known));
             }
         });
-        Ok(Self { address, asked })
+        Ok(Self { address, known })
     }
 
-    /// The body of the request that named this model, if there was one.
-    pub(super) fn asked(&self, model: &str) -> Option<Vec<u8>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
+    /// The request that named this exchange, if there was one.
+    pub(super) fn asked(&self, name: &str) -> Option<Message> {
+        self.known.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
+
+    /// What the vendor did not like about a conversation.
+    pub(super) fn broken(&self, name: &str) -> Option<String> {
+        self.known.broken.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
     }
 }
 
@@ -65,37 +85,63 @@ pub(super) fn model(number: usize) -> String {
     format!("case-{number}")
 }
 
+/// The name under which a conversation is asked for.
+pub(super) fn session(number: usize) -> String {
+    format!("session-{number}")
+}
+
 /// Answers the requests of one connection until it ends.
-fn serve(connection: TcpStream, answers: &HashMap<String, Answer>, log: &Asked) -> io::Result<()> {
+fn serve(connection: TcpStream, known: &Known) -> io::Result<()> {
     connection.set_nodelay(true)?;
     let mut writer = connection.try_clone()?;
     let mut reader = BufReader::new(connection);
     while let Some(request) = wire::read(&mut reader)? {
-        let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
-        let model = body["model"].as_str().unwrap_or_default().to_owned();
-        let answer = answers.get(&model).cloned();
-        log.lock().unwrap_or_else(PoisonError::into_inner).insert(model, request.body);
-        match answer {
-            Some(Answer { streamed: true, body }) => stream(&mut writer, &body)?,
-            Some(Answer { body, .. }) => whole(&mut writer, 200, &body)?,
-            None => whole(&mut writer, 404, b"{\"error\":{\"message\":\"no such case\"}}")?,
+        let name = name_of(&request);
+        if let Some(key) = request.header("sec-websocket-key") {
+            let transcript = known.transcripts.get(&name).cloned().unwrap_or_default();
+            let spoken = sockets::accept(writer, key, &transcript);
+            if let Err(error) = spoken {
+                known.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(name, error.to_string());
+            }
+            return Ok(());
+        }
+        known.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), request);
+        match known.answers.get(&name) {
+            Some(answer) if answer.streamed => stream(&mut writer, answer)?,
+            Some(answer) => whole(&mut writer, 200, &answer.media_type, &answer.body)?,
+            None => whole(&mut writer, 404, "application/json", b"{\"error\":{\"message\":\"no such case\"}}")?,
         }
     }
     Ok(())
 }
 
-fn whole(writer: &mut TcpStream, status: u16, body: &[u8]) -> io::Result<()> {
+/// The name in the path, in the query or in the body of a request.
+fn name_of(request: &Message) -> String {
+    let target = request.request().1;
+    let words = target.split(|byte: char| !(byte.is_ascii_alphanumeric() || byte == '-'));
+    let mut named = words.filter(|word| word.starts_with("case-") || word.starts_with("session-"));
+    match named.next() {
+        Some(name) => name.to_owned(),
+        None => {
+            let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
+            body["model"].as_str().unwrap_or_default().to_owned()
+        }
+    }
+}
+
+fn whole(writer: &mut TcpStream, status: u16, media_type: &str, body: &[u8]) -> io::Result<()> {
     let length = body.len();
-    let head =
-        format!("HTTP/1.1 {status} Recorded\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n");
+    let head = format!("HTTP/1.1 {status} Recorded\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\n\r\n");
     writer.write_all(head.as_bytes())?;
     writer.write_all(body)
 }
 
-fn stream(writer: &mut TcpStream, body: &[u8]) -> io::Result<()> {
+fn stream(writer: &mut TcpStream, answer: &Answer) -> io::Result<()> {
     const SIZES: &[usize] = &[1, 600, 13, 1400, 3, 257];
-    writer.write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")?;
-    let mut rest = body;
+    let media_type = &answer.media_type;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {media_type}\r\ntransfer-encoding: chunked\r\n\r\n");
+    writer.write_all(head.as_bytes())?;
+    let mut rest = &answer.body[..];
     for size in SIZES.iter().cycle() {
         if rest.is_empty() {
             break;

@@ -7,11 +7,24 @@ use std::io::{self, BufRead, Read};
 pub(super) struct Message {
     /// First line.
     pub(super) start: String,
+    /// Headers, with lower-case names.
+    pub(super) headers: Vec<(String, String)>,
     /// Body, without its chunks.
     pub(super) body: Vec<u8>,
 }
 
 impl Message {
+    /// A header by its lower-case name.
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Method and target of a request.
+    pub(super) fn request(&self) -> (&str, &str) {
+        let mut words = self.start.split(' ');
+        (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+    }
+
     /// The status of an answer; 0 if there is none.
     pub(super) fn status(&self) -> u16 {
         self.start.split(' ').nth(1).and_then(|word| word.parse().ok()).unwrap_or_default()
@@ -25,6 +38,7 @@ impl Message {
 pub(super) fn read(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
     let Some(start) = line(reader)? else { return Ok(None) };
     let (mut length, mut chunked) = (None, false);
+    let mut headers = Vec::new();
     while let Some(header) = line(reader)?.filter(|header| !header.is_empty()) {
         let (name, value) = header.split_once(':').ok_or_else(|| malformed("a header without a colon"))?;
         match name.to_lowercase().as_str() {
@@ -32,16 +46,18 @@ pub(super) fn read(reader: &mut impl BufRead) -> io::Result<Option<Message>> {
             "transfer-encoding" => chunked = value.trim() == "chunked",
             _ => {}
         }
+        headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
     let mut body = Vec::new();
     match length {
         _ if chunked => read_chunks(reader, &mut body)?,
         Some(length) => copy(reader, length, &mut body)?,
+        None if start.starts_with("HTTP/1.1 101") => {}
         // An answer without a length goes on until the connection ends; a request without one has no body.
         None if start.starts_with("HTTP/") => drop(reader.read_to_end(&mut body)?),
         None => {}
     }
-    Ok(Some(Message { start, body }))
+    Ok(Some(Message { start, headers, body }))
 }
 
 fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {

@@ -15,7 +15,7 @@ use crate::recordings::exchanges;
 const VALUES_MAX: usize = 400;
 
 /// Every way of replacing one value within `whole` by another one.
-fn replaced(whole: &Value) -> Vec<Value> {
+pub(crate) fn replaced(whole: &Value) -> Vec<Value> {
     let mut paths = Vec::new();
     collect_paths(whole, &mut String::new(), &mut paths);
     if paths.len() > VALUES_MAX {

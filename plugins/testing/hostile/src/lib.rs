@@ -29,13 +29,14 @@ wit_bindgen::generate!({
 use std::cell::{Cell, RefCell};
 
 use exports::penstock::plugin::adapter::{
-    self, Blob, Body, Event, Exchange, ExchangeBorrow, Finish, Frame, Framing, Placed, Plan, Step, Upstream, Value,
+    self, Blob, Event, Exchange, ExchangeBorrow, Finish, Frame, Plan, Step, Upstream,
 };
 use exports::penstock::plugin::lifecycle::{Issue, Want};
 use exports::penstock::plugin::{auth, head_filter, lifecycle, limits, response_filter, routing};
 use penstock::plugin::filter_types::{Edit, Reply, Verdict};
 use penstock::plugin::log;
 use penstock::plugin::metrics::Counter;
+use penstock::plugin::requests::{Body, Framing, Placed, Value};
 use penstock::plugin::types::{Call, Fault};
 
 const TEXT: &[u8] = br#"{
@@ -109,6 +110,7 @@ fn overflow(depth: u64) {
 fn upstream(headers: Vec<Placed>, body: Body) -> Upstream {
     Upstream {
         method: "POST".to_owned(),
+        endpoint: String::new(),
         path: "/v1/chat".to_owned(),
         query: Vec::new(),
         headers,
@@ -232,12 +234,12 @@ impl adapter::GuestExchange for Call1 {
         if self.what == "many-events" {
             events.extend((0..100_000).map(|_| Event::BlockEnd));
         }
-        Ok(Step { events, next: None })
+        Ok(Step { events, next: None, cancel: None })
     }
 
     fn finish(&self, status: u16, _: Vec<(String, String)>, body: Vec<u8>) -> Result<Step, Fault> {
         let text = format!("{status} after {} frames and {} bytes", self.frames.get(), body.len());
-        Ok(Step { events: vec![Event::Text(text)], next: (self.what == "again").then(|| request("")) })
+        Ok(Step { events: vec![Event::Text(text)], next: (self.what == "again").then(|| request("")), cancel: None })
     }
 }
 

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+//! Conversations over a WebSocket: the handshake is tried at one target after another, then the connection becomes a tunnel,
+//! in which the usage that the vendor tells is read as it passes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use hyper::upgrade::OnUpgrade;
+
+use crate::attempt::Asking;
+use crate::failure::{Failure, Kind};
+use crate::head;
+use crate::ledger::Entry;
+use crate::proxy::{Proxied, Tunnel};
+use crate::routes::Target;
+use crate::tunnel::Meter;
+
+/// A caller's connection that can be turned into a WebSocket.
+pub struct Caller(OnUpgrade);
+
+/// Takes the connection of a request that asks to be turned into a WebSocket.
+///
+/// # Errors
+/// `bad-head` if it does not ask so.
+pub fn caller(head: &Parts) -> Result<Caller, Failure> {
+    let asked = head::upgrade_of(&head.headers).filter(|protocol| protocol.eq_ignore_ascii_case("websocket"));
+    let upgrade = asked.and_then(|_| head.extensions.get::<OnUpgrade>().cloned());
+    upgrade.map(Caller).ok_or_else(|| {
+        let message = "this is served over a WebSocket: send `connection: upgrade` and `upgrade: websocket`";
+        Failure::new(Kind::BadHead, message)
+    })
+}
+
+/// Opens the conversation with the first of the targets that will.
+///
+/// # Errors
+/// What the last of them said.
+pub async fn open(
+    asking: &Asking<'_>,
+    targets: &[Target],
+    caller: Caller,
+    entry: &mut Entry,
+) -> Result<Proxied, Failure> {
+    let underway = asking.underway;
+    let tries = underway.snapshot.limits.attempts_max.max(1) as usize;
+    let mut last = Failure::new(Kind::NoTarget, "no target is left to try; try again later");
+    for (attempt, target) in (0_u32..).zip(targets.iter().take(tries)) {
+        entry.attempts = attempt + 1;
+        entry.vendor = Arc::clone(&target.vendor.name);
+        entry.model = Arc::clone(&target.model);
+        let miss = match tokio::time::timeout_at(underway.deadline.into(), asking.upgraded(target, attempt)).await {
+            Ok(Ok(mut answer)) => {
+                entry.answered();
+                let upstream = hyper::upgrade::on(&mut answer);
+                let idle = Duration::from_millis(underway.snapshot.timeouts.idle_ms);
+                let headers = std::mem::take(answer.headers_mut());
+                let meter = Meter::new(asking.dialect());
+                let tunnel = Tunnel::metered(caller.0, upstream, idle, underway.peer.clone(), meter);
+                return Ok(Proxied::Upgraded(headers, Box::new(tunnel)));
+            }
+            Ok(Err(miss)) => miss,
+            Err(_) => return Err(Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")),
+        };
+        entry.missed(&miss.failure);
+        if !miss.failure.is_worth_another_target() {
+            return Err(miss.failure);
+        }
+        last = miss.failure;
+    }
+    Err(last)
+}
