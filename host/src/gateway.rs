@@ -144,7 +144,8 @@ impl Gateway {
             return answer::models(&underway.snapshot, asked).map(Outcome::Local);
         }
         if let Some(ask) = jobs::recognise(asked) {
-            return self.jobs.answer(ask, underway, asked, &principal).await.map(Outcome::Local);
+            // On the heap, as other rare ways: the future of every request is as large as its largest part.
+            return Box::pin(self.jobs.answer(ask, underway, asked, &principal)).await.map(Outcome::Local);
         }
         if asked.operation == Operation::Realtime {
             let caller = realtime::caller(&head)?;
@@ -164,7 +165,7 @@ impl Gateway {
         let targets = the_targets(underway, &inbound, &call, &head)?;
         if let Some(wish) = accept::Wish::of(&head, &inbound) {
             let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
-            return self.accept(&wish, &request, &targets, entry).await.map(Outcome::Local);
+            return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
         }
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&asking, &targets, entry).await?;
