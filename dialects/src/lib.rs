@@ -17,7 +17,6 @@ pub mod task;
 pub mod vectors;
 pub mod vendor;
 
-mod fields;
 mod members;
 
 pub mod anthropic_messages;

@@ -62,6 +62,10 @@ pub(crate) fn read(stated: &Value) -> Option<Usage> {
 /// The image API tells the tokens of pictures apart, and nothing of what a chat tells.
 fn pictures(stated: &Value) -> Option<Usage> {
     let shown = count(stated, "/input_tokens_details/image_tokens")?;
+    const OF_TEXT: &[&str] = &["/input_tokens_details/cached_tokens", "/output_tokens_details/reasoning_tokens"];
+    if first(stated, OF_TEXT).is_some() {
+        return None;
+    }
     let (input, output) = (count(stated, "/input_tokens")?, count(stated, "/output_tokens").unwrap_or_default());
     // Where it does not say what came out, that is pictures.
     let drawn = count(stated, "/output_tokens_details/image_tokens").unwrap_or(output).min(output);

@@ -9,10 +9,10 @@
 )]
 
 mod anthropic;
-mod completions;
 mod bedrock;
 mod cohere;
 mod cohere_cases;
+mod completions;
 mod framing;
 mod gemini;
 mod openai_chat;
