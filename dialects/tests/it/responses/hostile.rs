@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use penstock_dialects::codec::Codec;
-use penstock_dialects::collect::{self, OPAQUE};
+use penstock_dialects::collect::OPAQUE;
 use penstock_dialects::framing::{Frame, SseParser};
 use penstock_dialects::ir::{Event, Response};
 use penstock_dialects::openai_responses::ENVELOPE;

@@ -120,7 +120,10 @@ fn everything_that_the_dialect_has_reaches_a_vendor_of_it() {
 
 #[test]
 fn what_only_this_dialect_knows_is_reported_by_others() {
-    let (_, dropped) = OpenAiChat.encode_request(&decoded(&full()));
+    let (body, dropped) = OpenAiChat.encode_request(&decoded(&full()));
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let is_empty = |message: &&Value| message["content"] == "" && message["tool_calls"].is_null();
+    assert_eq!(body["messages"].as_array().unwrap().iter().find(is_empty), None, "a message of which nothing is left");
     for path in [
         "previous_response_id",
         "include",
