@@ -5,7 +5,7 @@
 //! Where the expectation and the canonical form count differently the rule has a name, and is here:
 //! - *cache outside*: a cache read larger than the stated input is no part of it: inputs are compared without it;
 //! - *clamped reasoning*: reasoning beyond the output is reported as the whole output;
-//! - *media apart*: what pictures, films and sound count is a bucket of its own, which the expectation may leave out of its sum;
+//! - *media apart*: what pictures, films and sound count is a bucket of its own, which the expectation may have left out;
 //! - *two answers*: a file into which a recorder has put the answers to two requests, whose expectation mixes them by block
 //!   index, is only held to be readable: the protocol knows one answer in a stream;
 //! - *tool plan*: the expectation of a Cohere answer states its tool plan apart from its reasoning, where it is read to;
@@ -190,20 +190,19 @@ fn usage_differences(usage: Option<&Usage>, expected: &Value, found: &mut Vec<St
     };
     let cached = stated("input_cached").unwrap_or_default();
     let cache_outside = stated("input_total").is_some_and(|input| cached > input);
-    let beside = usage.cache_read + usage.cache_write;
-    let input = usage.input_total().saturating_sub(if cache_outside { beside } else { 0 });
+    let input = if cache_outside { usage.input } else { usage.input_total() };
     count("input", media_apart(usage, "input-", input, stated("input_total")), stated("input_total"));
     count("cache_read", usage.cache_read, stated("input_cached"));
-    count("cache_write", usage.cache_write + usage.more_of("cache-write-"), stated("cache_write"));
+    count("cache_write", usage.cache_write, stated("cache_write"));
     let output = media_apart(usage, "output-", usage.output_total(), stated("output_total"));
     count("output", output, stated("output_total"));
     let clamped = stated("reasoning").map(|reasoning| reasoning.min(stated("output_total").unwrap_or(reasoning)));
     count("reasoning", usage.reasoning, clamped);
 }
 
-/// The tokens with those of media, where that is what was expected.
-fn media_apart(usage: &Usage, kind: &str, tokens: u64, expected: Option<u64>) -> u64 {
-    let without_media = tokens.saturating_sub(usage.more_of(kind));
+/// The tokens without those of media, where that is what was expected.
+fn media_apart(usage: &Usage, prefix: &str, tokens: u64, expected: Option<u64>) -> u64 {
+    let without_media = tokens.saturating_sub(usage.more_of(prefix));
     if expected == Some(without_media) { without_media } else { tokens }
 }
 

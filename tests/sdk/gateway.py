@@ -13,7 +13,7 @@ from pathlib import Path
 
 READY_WITHIN_S = 60
 
-POLICY = """
+BASE = """
 [[listeners]]
 address = "127.0.0.1:0"
 
@@ -23,24 +23,43 @@ address = "127.0.0.1:0"
 [plugins.callers]
 plugin = "api-key"
 config = {{ keys = [{{ subject = "tests", sha256 = "{key_sha256}" }}] }}
-
-[vendors.openai]
-adapter = "openai-compatible"
-base_url = "{upstream}/openai/v1"
-key = "env:REPLAY_KEY"
-models = ["listed-one", "listed-two"]
-
-[vendors.anthropic]
-adapter = "anthropic"
-base_url = "{upstream}/anthropic/v1"
-key = "env:REPLAY_KEY"
-models = ["listed-three"]
-
-[[routes]]
-name = "ai"
-path = "/v1"
-auth = "callers"
 """
+
+VENDOR = """
+[vendors.{name}]
+adapter = "{adapter}"
+base_url = "{upstream}/{name}{below}"
+key = "env:REPLAY_KEY"
+{more}
+"""
+
+ROUTE = """
+[[routes]]
+name = "ai{number}"
+path = "{path}"
+auth = "callers"
+{dialects}
+"""
+
+# Where each vendor is below its name, by which adapter it is asked, and what else stands in its file.
+VENDORS = {
+    "openai": ("/v1", "openai-compatible", 'models = ["listed-one", "listed-two"]\nconfig = { surface = "openai" }'),
+    "responses": ("/v1", "openai-compatible", 'config = { surface = "openai", translate_by = "responses" }'),
+    "anthropic": ("/v1", "anthropic", 'models = ["listed-three"]'),
+    "gemini": ("/v1beta", "gemini", ""),
+    "cohere": ("", "cohere", ""),
+    "bedrock": ("", "bedrock", 'config = { region = "us-east-1", auth = "bearer" }'),
+}
+# Which of them have a dialect of their own, and which one.
+FAMILIES = {
+    "openai-chat": "openai",
+    "openai-responses": "responses",
+    "anthropic-messages": "anthropic",
+    "gemini": "gemini",
+    "cohere-v2": "cohere",
+    "bedrock-converse": "bedrock",
+}
+ROUTES = {"/v1": (), "/v1beta": ("gemini",), "/v2": ("cohere-v2",), "/model": ("bedrock-converse",)}
 
 
 class Gateway:
@@ -49,17 +68,21 @@ class Gateway:
     def __init__(self, upstream, key):
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-sdk-")
         folder = Path(self._folder.name)
-        (folder / "policies").mkdir()
+        self.policies = folder / "policies"
+        self.policies.mkdir()
         self._log = open(folder / "log", "w+b")
         self.url = self.admin_url = None
-        (folder / "policies" / "gateway.toml").write_text(
-            POLICY.format(upstream=upstream, key_sha256=hashlib.sha256(key.encode()).hexdigest())
-        )
-        command = [os.environ["PENSTOCK_BIN"], "run", "--policies", folder / "policies", "--state", folder / "state"]
+        (self.policies / "gateway.toml").write_text(policy(upstream, key))
+        command = [os.environ["PENSTOCK_BIN"], "run", "--policies", self.policies, "--state", folder / "state"]
         command += ["--plugins", os.environ["PENSTOCK_PLUGINS"]]
         environment = {**os.environ, "REPLAY_KEY": "replay-secret", "RUST_LOG": "info"}
         self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
         self._wait()
+
+    @property
+    def process(self):
+        """Number of the process."""
+        return self._process.pid
 
     def _wait(self):
         deadline = time.monotonic() + READY_WITHIN_S
@@ -100,3 +123,14 @@ class Gateway:
             self._process.wait()
         self._log.close()
         self._folder.cleanup()
+
+
+def policy(upstream, key):
+    """The gateway's policies: every family of vendors behind every dialect."""
+    text = BASE.format(key_sha256=hashlib.sha256(key.encode()).hexdigest())
+    for name, (below, adapter, more) in VENDORS.items():
+        text += VENDOR.format(name=name, adapter=adapter, upstream=upstream, below=below, more=more)
+    for number, (path, dialects) in enumerate(ROUTES.items()):
+        line = f"dialects = {list(dialects)}" if dialects else ""
+        text += ROUTE.format(number=number, path=path, dialects=line)
+    return text

@@ -291,8 +291,7 @@ fn wire_usage(usage: &Usage) -> Option<Value> {
             return Some(stated);
         }
     }
-    let bucket = |wanted: &str| usage.more.iter().find(|(name, _)| name == wanted).map_or(0, |(_, count)| *count);
-    let (shown, drawn) = (bucket(usage::INPUT_IMAGE), bucket("output-image"));
+    let shown = usage.more.iter().find(|(name, _)| name == usage::INPUT_IMAGE).map_or(0, |(_, count)| *count);
     let (input, output) = (usage.input_total(), usage.output_total());
     (input + output > 0).then(|| {
         json!({
@@ -300,7 +299,6 @@ fn wire_usage(usage: &Usage) -> Option<Value> {
             "output_tokens": output,
             "total_tokens": input + output,
             "input_tokens_details": { "text_tokens": input.saturating_sub(shown), "image_tokens": shown },
-            "output_tokens_details": { "text_tokens": output.saturating_sub(drawn), "image_tokens": drawn },
         })
     })
 }

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn buckets_are_disjoint_and_tools_are_counted() {
         let stated = json!({
-            "input_tokens": 100, "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30},
+            "input_tokens": 100, "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30, "image_tokens": 5},
             "output_tokens": 50, "output_tokens_details": {"reasoning_tokens": 20}, "total_tokens": 150,
             "cost_in_usd_ticks": 7, "server_side_tool_usage_details": {"x_search_calls": 2, "mcp_calls": 0},
         });

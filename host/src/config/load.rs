@@ -147,6 +147,7 @@ enum Kind {
 
 const SECTIONS: [(&str, Kind); 12] = [
     ("admin", Kind::Scalars),
+    ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
     ("listeners", Kind::List),
     ("models", Kind::Named),
@@ -217,6 +218,7 @@ impl<'s> Merge<'s> {
         let config = Config {
             admin: self.scalars("admin"),
             listeners: self.list("listeners"),
+            jobs: self.scalars("jobs"),
             limits: self.scalars("limits"),
             timeouts: self.scalars("timeouts"),
             sandbox: self.scalars("sandbox"),
