@@ -24,6 +24,8 @@ pub struct Config {
     pub admin: Admin,
     /// Sockets that callers connect to.
     pub listeners: Vec<Listener>,
+    /// Requests that go on when their callers have gone.
+    pub jobs: Jobs,
     /// Ceilings of the data path.
     pub limits: Limits,
     /// Time-outs towards callers and upstreams.
@@ -165,6 +167,40 @@ impl Default for Timeouts {
             idle_ms: 120_000,
             total_ms: 1_800_000,
             drain_ms: 30_000,
+        }
+    }
+}
+
+/// Requests that go on when their callers have gone: those with `Prefer: respond-async`, and films.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobs {
+    /// How long a job is kept after its end, in hours.
+    pub kept_hours: u64,
+    /// Jobs that are kept; one more is refused.
+    pub max: usize,
+    /// Sum of the bodies and answers that are kept, in bytes; a job beyond it is refused.
+    pub bytes_max: u64,
+    /// Jobs that are worked on at a time; the others wait.
+    pub concurrent: usize,
+    /// How long a job may take from its acceptance on, in seconds.
+    pub deadline_s: u64,
+    /// Where callers may have the end of a job reported to: beginnings of URLs, in whole path segments.
+    pub webhooks: Vec<Spanned<String>>,
+    /// What these reports are signed with, `"env:NAME"` or `"file:PATH"`; base64 after `whsec_`, or any bytes.
+    pub webhook_secret: Option<Spanned<String>>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            kept_hours: 24,
+            max: 10_000,
+            bytes_max: 4 << 30,
+            concurrent: 64,
+            deadline_s: 7200,
+            webhooks: Vec::new(),
+            webhook_secret: None,
         }
     }
 }

@@ -55,7 +55,7 @@ impl Asked {
         let words = Head { method: head.method.as_str(), path, query, header: &header };
         let (dialect, ask) = penstock_dialects::recognise(&words, dialects)?;
         let Ask { operation, model, streaming, array } = ask;
-        let told = !operation.is_canonical() || model.is_some();
+        let told = !operation.is_canonical() || model.is_some() || operation.is_always_a_job();
         let place = || Place { method: head.method.clone(), path: path.to_owned(), query: without_credentials(query) };
         Some(Self { dialect, operation, model, streaming, array, place: told.then(place) })
     }
@@ -98,7 +98,8 @@ impl Content<'_> {
     }
 
     /// A member or field that is a text.
-    fn text(&self, name: &str) -> Option<String> {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
         match self {
             Self::Json(members) => members.string(name).map(std::borrow::Cow::into_owned),
             Self::Form(form) => form.text(name).map(str::to_owned),
@@ -152,7 +153,9 @@ impl<'b> Inbound<'b> {
     }
 }
 
-fn without_credentials(query: &str) -> String {
+/// A query without what callers may have put there for us.
+#[must_use]
+pub fn without_credentials(query: &str) -> String {
     let is_credential = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         CREDENTIALS.iter().any(|credential| name.eq_ignore_ascii_case(credential))

@@ -94,6 +94,11 @@ impl Entry {
         self.permit = permit;
     }
 
+    /// Hands the budget on: a job that has come of this request is charged instead.
+    pub fn release(&mut self) -> Option<Permit> {
+        self.permit.take()
+    }
+
     /// Notes a target that answered.
     pub fn answered(&self) {
         self.metrics.attempted(&self.vendor, "ok");

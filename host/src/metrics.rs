@@ -80,6 +80,14 @@ metrics! {
         "Targets tried, by `ok` or the code of the failure.";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
         "Requests that failed, by the stable code of the failure.";
+    jobs: Gauges = gauge "penstock_jobs", ["status"],
+        "Jobs that are kept, by status: `queued` is the queue, `running` is what is worked on.";
+    jobs_ended: Counters = counter "penstock_jobs_ended_total", ["operation", "status"],
+        "Jobs that are over, by how they ended.";
+    job_bytes: Gauges = gauge "penstock_job_bytes", [],
+        "Bytes of the bodies and answers of jobs that are kept.";
+    reports: Counters = counter "penstock_job_reports_total", ["outcome"],
+        "Tries to report the end of a job to a webhook: `ok`, `failed`, or `given_up` after the last one.";
     connections: Gauges = gauge "penstock_connections", [],
         "Open connections of callers.";
     generation: Gauges = gauge "penstock_generation", [],
@@ -171,6 +179,26 @@ impl Metrics {
     /// A request failed; the code is that of the failure.
     pub fn failed(&self, route: &str, code: &'static str) {
         self.failures.with(&[route, code], IntCounter::inc);
+    }
+
+    /// So many jobs have this status.
+    pub fn jobs(&self, status: &'static str, count: usize) {
+        self.jobs.with(&[status], |gauge| gauge.set(i64::try_from(count).unwrap_or(i64::MAX)));
+    }
+
+    /// So many bytes are kept with jobs.
+    pub fn job_bytes(&self, bytes: u64) {
+        self.job_bytes.with(&[], |gauge| gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX)));
+    }
+
+    /// A job is over.
+    pub fn job_ended(&self, operation: &str, status: &'static str) {
+        self.jobs_ended.with(&[operation, status], IntCounter::inc);
+    }
+
+    /// The report of a job's end was tried.
+    pub fn reported(&self, outcome: &'static str) {
+        self.reports.with(&[outcome], IntCounter::inc);
     }
 
     /// Gauge of the open connections of callers.

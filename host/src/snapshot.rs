@@ -4,6 +4,7 @@
 //! began with, so an old plugin goes when its last exchange lets go.
 
 mod builder;
+mod jobs;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use crate::plugin::{Component, Plugin};
 use crate::routes::{Models, Routes};
 use crate::state::Memory;
 use crate::upstream::Endpoint;
+
+pub use jobs::{JobRules, Webhook};
 
 use builder::Builder;
 
@@ -30,6 +33,8 @@ pub struct Snapshot {
     pub limits: Limits,
     /// Time-outs.
     pub timeouts: Timeouts,
+    /// What holds for jobs.
+    pub jobs: JobRules,
     /// Optional vendors that are left out: name, and what they lack.
     pub dormant: Vec<(String, String)>,
     plugins: HashMap<String, Configured>,

@@ -11,6 +11,7 @@
 mod asking;
 mod content;
 pub(crate) mod fault;
+mod films;
 mod plain;
 mod reading;
 mod realtime;
@@ -35,6 +36,7 @@ pub(crate) use fault::without_keys;
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
+use crate::job::{JobCodec, Plain};
 use crate::task::Task;
 
 /// Name of the dialect, also of its extensions.
@@ -89,6 +91,10 @@ impl Codec for OpenAiChat {
 
     fn encode_fault(&self, fault: &Fault, _: &str) -> Vec<u8> {
         fault::encode(fault).to_string().into_bytes()
+    }
+
+    fn jobs(&self, operation: Operation) -> &'static dyn JobCodec {
+        if operation == Operation::Videos { &films::Films } else { &Plain }
     }
 
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8> {

@@ -120,8 +120,9 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 11] = [
+const SECTIONS: [(&str, Kind); 12] = [
     ("admin", Kind::Scalars),
+    ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
     ("listeners", Kind::List),
     ("models", Kind::Named),
@@ -189,6 +190,7 @@ impl<'s> Merge<'s> {
         let config = Config {
             admin: self.scalars("admin"),
             listeners: self.list("listeners"),
+            jobs: self.scalars("jobs"),
             limits: self.scalars("limits"),
             timeouts: self.scalars("timeouts"),
             sandbox: self.scalars("sandbox"),

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::Uri;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-use super::{Build, Configured, Snapshot};
+use super::{Build, Configured, JobRules, Snapshot, Webhook};
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
 use crate::keys::{Grants, Secret, Source};
@@ -79,6 +81,7 @@ impl<'a> Builder<'a> {
             }
         }
         let routes = self.routes(&services);
+        let jobs = self.jobs();
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
@@ -88,6 +91,7 @@ impl<'a> Builder<'a> {
             models,
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
+            jobs,
             dormant: self.dormant,
             plugins: self.plugins,
             endpoints: self.endpoints,
@@ -386,6 +390,37 @@ impl<'a> Builder<'a> {
             self.unknown(name, "configured plugin", "[plugins]", known);
         }
         plugin
+    }
+
+    // -- jobs
+
+    fn jobs(&mut self) -> JobRules {
+        let jobs = &self.build.config.jobs;
+        let webhook_secret = jobs.webhook_secret.as_ref().and_then(|secret| self.secret(secret));
+        if let (Some(first), None) = (jobs.webhooks.first(), &jobs.webhook_secret) {
+            let help = "set webhook_secret = \"env:NAME\" in [jobs]";
+            self.problem(first.span(), "there is no secret to sign these reports with", help);
+        }
+        let webhooks = jobs.webhooks.iter().filter_map(|url| self.webhook(url)).collect();
+        JobRules {
+            kept: Duration::from_secs(jobs.kept_hours.saturating_mul(3600)),
+            max: jobs.max,
+            bytes_max: jobs.bytes_max,
+            concurrent: jobs.concurrent,
+            deadline: Duration::from_secs(jobs.deadline_s),
+            webhooks,
+            webhook_secret,
+        }
+    }
+
+    fn webhook(&mut self, url: &Spanned<String>) -> Option<Webhook> {
+        // As a whole it must be a base URL; what is asked is scheme and authority with the caller's path.
+        let checked = Endpoint::parse(url.get_ref(), None, false);
+        self.noted(url.span(), checked, "write a URL such as https://hooks.example.com/penstock")?;
+        let uri: Uri = url.get_ref().parse().ok()?;
+        let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
+        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), None, false)?;
+        Some(Webhook { endpoint, path: uri.path().trim_end_matches('/').to_owned() })
     }
 
     // -- problems
