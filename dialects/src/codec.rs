@@ -6,6 +6,7 @@
 
 use crate::framing::Frame;
 use crate::ir::{Event, Fault, FaultClass, Request, Response, Usage};
+use crate::job::{JobCodec, Plain};
 use crate::task::Task;
 
 macro_rules! operations {
@@ -62,6 +63,10 @@ operations! {
     Passthrough = "passthrough";
     /// Which models there are; answered by the host.
     Models = "models";
+    /// What the vendors in force can do; answered by the host.
+    Capabilities = "capabilities";
+    /// What has become of requests that were accepted as jobs; answered by the host.
+    Jobs = "jobs";
 }
 
 impl Operation {
@@ -89,7 +94,13 @@ impl Operation {
     /// Whether a request names a model, in its body or its path. What does not goes to the vendor that the caller names.
     #[must_use]
     pub fn names_model(self) -> bool {
-        !matches!(self, Self::Files | Self::Batches | Self::Stored | Self::Passthrough | Self::Models)
+        !matches!(self, Self::Files | Self::Batches | Self::Stored | Self::Passthrough | Self::Models | Self::Jobs)
+    }
+
+    /// Whether a request is accepted as a job whatever its caller prefers.
+    #[must_use]
+    pub fn is_always_a_job(self) -> bool {
+        self == Self::Videos
     }
 }
 
@@ -200,6 +211,11 @@ pub trait Codec: Sync {
 
     /// Writes an error answer; the status belongs to the host.
     fn encode_fault(&self, fault: &Fault, request_id: &str) -> Vec<u8>;
+
+    /// How jobs are asked about and shown: in this dialect's own way where it has one for the operation.
+    fn jobs(&self, _operation: Operation) -> &'static dyn JobCodec {
+        &Plain
+    }
 
     /// Writes the list of models.
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8>;

@@ -11,13 +11,13 @@ pub mod estimate;
 pub mod form;
 pub mod framing;
 pub mod ir;
+pub mod job;
 pub mod settle;
 pub mod splice;
 pub mod task;
 pub mod vectors;
 pub mod vendor;
 
-mod fields;
 mod members;
 
 pub mod anthropic_messages;
@@ -30,7 +30,7 @@ pub mod openai_chat;
 pub mod openai_completions;
 pub mod openai_responses;
 
-use codec::{Ask, Codec, Head};
+use codec::{Ask, Codec, Head, Operation};
 
 /// Every dialect that a caller may speak. Of two that have the same path the later one is asked first.
 pub static ALL: &[&dyn Codec] = &[
@@ -53,5 +53,9 @@ pub fn by_name(name: &str) -> Option<&'static dyn Codec> {
 pub fn recognise(head: &Head<'_>, allowed: &[String]) -> Option<(&'static dyn Codec, Ask)> {
     let is_allowed = |codec: &&dyn Codec| allowed.is_empty() || allowed.iter().any(|name| name == codec.name());
     // Headers decide between dialects that share a path (`GET /models`), so the more demanding dialects are asked first.
-    ALL.iter().rev().copied().filter(is_allowed).find_map(|codec| Some((codec, codec.recognise(head)?)))
+    let spoken = || ALL.iter().rev().copied().filter(is_allowed);
+    let found = spoken().find_map(|codec| Some((codec, codec.recognise(head)?)));
+    // Jobs are asked about in the same way whatever is spoken besides.
+    let about_jobs = || Some((spoken().next_back()?, Operation::Jobs.into()));
+    found.or_else(|| about_jobs().filter(|_| job::is_below(head.path)))
 }

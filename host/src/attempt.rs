@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use penstock_dialects::codec::{Codec, Envelope, Operation};
 use penstock_dialects::framing::{Kind as Frames, Parser};
-use penstock_dialects::ir::{Fault, Usage};
+use penstock_dialects::ir::{Fault, FaultClass, Usage};
 use penstock_dialects::splice::is_json as is_json_text;
 
 use crate::canonical::Canonical;
@@ -32,13 +32,15 @@ mod journal;
 mod realtime;
 mod wire;
 
-pub use journal::{Journal, Recorded};
+pub use journal::{Journal, Recorded, Writing};
 
 use journal::{Begun, Heard};
 use wire::{class_of, event_stream, forwardable, frames, is_json, stream_framing};
 
 /// Largest error body that is read from an upstream.
 const ERROR_BYTES_MAX: usize = 1 << 20;
+/// A round trip of a job that waits so long first is not counted.
+const PATIENT_MS: u64 = 1000;
 
 /// A request that looks for an answer: what all its attempts share.
 pub struct Asking<'a> {
@@ -124,6 +126,17 @@ impl<'a> Asking<'a> {
     /// Why there is no answer, with the vendor's own error where the caller can read it. Dropping the future cancels the
     /// upstream request.
     pub async fn target(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
+        let tried = self.tried(target, attempt, last).await;
+        if let Err(miss) = &tried
+            && miss.failure.fault.class == FaultClass::Authentication
+        {
+            // Some vendors say so inside an answer with status 200, where nobody has looked for it.
+            target.vendor.adapter.credential().clear().await;
+        }
+        tried
+    }
+
+    async fn tried(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
         let adapter = &target.vendor.adapter;
         let asked = self.inbound.asked;
         if !adapter.serves(asked.operation.name()) {
@@ -132,7 +145,9 @@ impl<'a> Asking<'a> {
         let facts = self.facts(target);
         let call = self.call(target, attempt, &facts);
         let canonical = asked.operation.is_canonical();
-        if adapter.speaks(asked.dialect.name()) || !canonical {
+        // What a vendor has as a job of its own has to be watched by its adapter.
+        let relays = adapter.speaks(asked.dialect.name()) && !asked.operation.is_always_a_job();
+        if relays || !canonical {
             match self.relayable(target, &call) {
                 Err(failure) if failure.kind == Kind::Unsupported && canonical => {}
                 relayable => return self.relay(target, relayable?, last).await,
@@ -196,7 +211,7 @@ impl<'a> Asking<'a> {
             Written::Bytes(bytes) => Payload::json(Bytes::copy_from_slice(bytes)),
             Written::Splice(edits) => self.splice(edits),
         };
-        let answer = self.ask(target, &request, payload).await?;
+        let answer = self.ask(target, &request, 0, payload).await?;
         if !answer.status().is_success() {
             return Err(self.rejected(answer, &target.vendor.adapter, true).await);
         }
@@ -277,34 +292,48 @@ impl<'a> Asking<'a> {
         let mut ready = VecDeque::new();
         let mut request = Cow::Borrowed(request);
         let mut translator = self.translator(exchange, None);
-        let mut begun = Begun::new(self.client, &target.vendor);
-        for round in 0..self.underway.snapshot.limits.round_trips_max {
+        let mut begun = Begun::new(self.client, &target.vendor, self.journal);
+        let (mut step, mut rounds, mut misses) = (0, 0, 0);
+        while rounds < self.underway.snapshot.limits.round_trips_max {
             self.refuse_dropped(&request)?;
-            let answer = match self.journal.and_then(|journal| journal.recorded(round)) {
+            let journal = self.journal.filter(|_| request.method != Method::GET);
+            let recorded = journal.and_then(|journal| journal.recorded(&target.id, step));
+            let known = recorded.is_some();
+            let answer = match recorded {
                 Some(recorded) => recorded,
-                None => match self.round(target, &request, &mut translator).await? {
-                    Heard::Whole(heard) => {
-                        if let Some(journal) = self.journal.filter(|_| request.method != Method::GET) {
-                            journal.record(&target.id, &heard);
-                        }
-                        heard
-                    }
-                    Heard::Stream(body) => {
+                None => match self.round(target, &request, step, &mut translator).await {
+                    Ok(Heard::Whole(heard)) => heard,
+                    Ok(Heard::Stream(body)) => {
                         begun.done();
                         return self.streamed(translator, body, last).await;
                     }
+                    Err(miss) => {
+                        let again = begun.asks_again(&miss.failure, misses);
+                        let Some(pause) = again.filter(|_| step > 0 && request.method == Method::GET) else {
+                            return Err(miss);
+                        };
+                        tracing::warn!(request = %self.underway.id, target = %target.id, failure = %miss.failure, "asking again how the work is doing");
+                        misses += 1;
+                        tokio::time::sleep(pause).await;
+                        continue;
+                    }
                 },
             };
+            misses = 0;
             let headers: Vec<_> = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             let round = translator.finish(answer.status, &headers, &answer.body, &mut ready)?;
-            match round.next {
-                None => {
-                    begun.done();
-                    return self.closed(translator, ready, Vec::new());
-                }
-                Some(next) => request = Cow::Owned(next),
-            }
+            let Some(next) = round.next else {
+                begun.done();
+                return self.closed(translator, ready, Vec::new());
+            };
             begun.cancel_by(round.cancel);
+            if let Some(journal) = journal.filter(|_| !known) {
+                journal.record(&target.id, step, &answer).await;
+            }
+            step += u32::from(request.method != Method::GET);
+            // A job may wait longer than a caller; what bounds it is its deadline.
+            rounds += u32::from(self.journal.is_none() || u64::from(next.after_ms) < PATIENT_MS);
+            request = Cow::Owned(next);
         }
         let message = format!("{} was not done after limits.round_trips_max round trips", target.id);
         Err(Failure::new(Kind::UpstreamTimeout, message).into())
@@ -315,6 +344,7 @@ impl<'a> Asking<'a> {
         &self,
         target: &Target,
         request: &UpstreamRequest,
+        step: u32,
         translator: &mut Translator,
     ) -> Result<Heard, Miss> {
         let adapter = &target.vendor.adapter;
@@ -323,7 +353,7 @@ impl<'a> Asking<'a> {
             Written::Bytes(bytes) => Payload::json(self.canonical()?.restore(bytes.clone())),
             Written::Splice(edits) => self.splice(edits),
         };
-        let answer = self.ask(target, request, payload).await?;
+        let answer = self.ask(target, request, step, payload).await?;
         if !answer.status().is_success() {
             return Err(self.rejected(answer, adapter, false).await);
         }
@@ -458,10 +488,14 @@ impl<'a> Asking<'a> {
         &self,
         target: &Target,
         request: &UpstreamRequest,
+        step: u32,
         payload: Payload,
     ) -> Result<Response<UpstreamAnswer>, Failure> {
         if request.after_ms > 0 {
             tokio::time::sleep(Duration::from_millis(request.after_ms.into())).await;
+        }
+        if let Some(journal) = self.journal.filter(|_| request.method != Method::GET) {
+            journal.sending(&target.id, step).await?;
         }
         outbound::send(self.client, &target.vendor, request, payload).await
     }

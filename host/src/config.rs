@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use penstock_prices::price::Price;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -24,6 +25,8 @@ pub struct Config {
     pub admin: Admin,
     /// Sockets that callers connect to.
     pub listeners: Vec<Listener>,
+    /// Requests that go on when their callers have gone.
+    pub jobs: Jobs,
     /// Ceilings of the data path.
     pub limits: Limits,
     /// Time-outs towards callers and upstreams.
@@ -38,6 +41,8 @@ pub struct Config {
     pub vendors: BTreeMap<String, Vendor>,
     /// Names that a caller may use for a model, beside `vendor/model` and the models that vendors list.
     pub models: BTreeMap<String, Model>,
+    /// What models cost, by `"vendor/model"`, before what the built-in tables say of them.
+    pub prices: BTreeMap<String, Spanned<Price>>,
     /// Plain HTTP upstreams by name.
     pub services: BTreeMap<String, Service>,
     /// What is served where. The longest matching path prefix wins, a route with a host before one without.
@@ -169,6 +174,40 @@ impl Default for Timeouts {
     }
 }
 
+/// Requests that go on when their callers have gone: those with `Prefer: respond-async`, and films.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Jobs {
+    /// How long a job is kept after its end, in hours.
+    pub kept_hours: u64,
+    /// Jobs that are kept; one more is refused.
+    pub max: usize,
+    /// Sum of the bodies and answers that are kept, in bytes; a job beyond it is refused.
+    pub bytes_max: u64,
+    /// Jobs that are worked on at a time; the others wait.
+    pub concurrent: usize,
+    /// How long a job may take from its acceptance on, in seconds.
+    pub deadline_s: u64,
+    /// Where callers may have the end of a job reported to: beginnings of URLs, in whole path segments.
+    pub webhooks: Vec<Spanned<String>>,
+    /// What these reports are signed with, `"env:NAME"` or `"file:PATH"`; base64 after `whsec_`, or any bytes.
+    pub webhook_secret: Option<Spanned<String>>,
+}
+
+impl Default for Jobs {
+    fn default() -> Self {
+        Self {
+            kept_hours: 24,
+            max: 10_000,
+            bytes_max: 4 << 30,
+            concurrent: 64,
+            deadline_s: 7200,
+            webhooks: Vec::new(),
+            webhook_secret: None,
+        }
+    }
+}
+
 /// Ceilings of the plugins.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -265,6 +304,10 @@ pub struct Vendor {
     /// Models by the vendor's own names; callers may use them as they are. A trailing `*` matches any rest.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Features that its adapter can carry and the vendor does not have: `"tools"`, `"images"`. They are left out of what
+    /// `GET /v1/capabilities` says of it.
+    #[serde(default)]
+    pub without: Vec<Spanned<String>>,
     /// PEM file with further roots of trust for this vendor.
     #[serde(default)]
     pub ca: Option<Spanned<String>>,

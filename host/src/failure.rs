@@ -115,7 +115,21 @@ failures! {
     PluginBroken = "plugin-broken", 503, Overloaded, Plugin;
     /// The adapter of every target broke.
     AdapterBroken = "adapter-broken", 502, VendorBug, Plugin;
-    /// The exchange took longer than `timeouts.total_ms`.
+    /// The caller has no job of this id here.
+    UnknownJob = "unknown-job", 404, ModelNotFound, Caller;
+    /// The job has no answer, or not yet.
+    JobWithoutAnswer = "job-without-answer", 409, InvalidRequest, Caller;
+    /// The key of a request was used before, for another one.
+    KeyReused = "idempotency-key-reused", 422, InvalidRequest, Caller;
+    /// The policy does not allow a report to this URL.
+    WebhookRefused = "webhook-refused", 400, InvalidRequest, Caller;
+    /// The store of jobs is full (`jobs.max`, `jobs.bytes_max`).
+    JobsFull = "jobs-full", 503, Overloaded, Operator;
+    /// The store of jobs cannot be written or read.
+    JobsBroken = "jobs-broken", 503, Overloaded, Operator;
+    /// The gateway ended while a request of the job was on its way, and nobody knows what has become of that.
+    JobInterrupted = "job-interrupted", 502, VendorBug, Operator;
+    /// The exchange took longer than `timeouts.total_ms`, or a job than `jobs.deadline_s`.
     TotalTimeout = "total-timeout", 504, Timeout, Operator;
     /// The vendor gives the gateway no short-lived credential.
     NoCredential = "no-credential", 502, VendorBug, Operator;

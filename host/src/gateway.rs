@@ -3,6 +3,9 @@
 //! wrong order does not compile. [`first_answer`] is the only retry loop of the program, and it ends before the first byte
 //! goes to the caller.
 
+mod accept;
+mod perform;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +20,7 @@ use crate::attempt::{Answer, Asking};
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
 use crate::inbound::{Asked, Inbound, read_body, text};
+use crate::jobs::{self, Jobs};
 use crate::ledger::Entry;
 use crate::listener::Peer;
 use crate::metrics::Metrics;
@@ -45,6 +49,8 @@ pub struct Gateway {
     pub state: Arc<Memory>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
+    /// Requests that go on when their callers have gone.
+    pub jobs: Jobs,
 }
 
 impl Gateway {
@@ -95,7 +101,8 @@ impl Gateway {
     async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
-        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics));
+        let prices = Arc::clone(&underway.snapshot.prices);
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -137,6 +144,13 @@ impl Gateway {
         if asked.operation == Operation::Models {
             return answer::models(&underway.snapshot, asked).map(Outcome::Local);
         }
+        if asked.operation == Operation::Capabilities {
+            return Ok(Outcome::Local(answer::capabilities(&underway.snapshot)));
+        }
+        if let Some(ask) = jobs::recognise(asked) {
+            // On the heap, as other rare ways: the future of every request is as large as its largest part.
+            return Box::pin(self.jobs.answer(ask, underway, asked, &principal)).await.map(Outcome::Local);
+        }
         if asked.operation == Operation::Realtime {
             let caller = realtime::caller(&head)?;
             let nothing = Bytes::new();
@@ -151,8 +165,13 @@ impl Gateway {
         let inbound = Inbound::parse(asked, &head, &body)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
+        entry.made = inbound.made();
 
         let targets = the_targets(underway, &inbound, &call, &head)?;
+        if let Some(wish) = accept::Wish::of(&head, &inbound) {
+            let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
+            return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
+        }
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))

@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use penstock_dialects::codec::{Ask, Codec, Head, Operation};
 use penstock_dialects::form::Form;
 use penstock_dialects::splice::Members;
+use penstock_prices::cost::Made;
 
 use crate::failure::{Failure, Kind};
 use crate::upstream::{BodyError, InBody};
@@ -55,7 +56,7 @@ impl Asked {
         let words = Head { method: head.method.as_str(), path, query, header: &header };
         let (dialect, ask) = penstock_dialects::recognise(&words, dialects)?;
         let Ask { operation, model, streaming, array } = ask;
-        let told = !operation.is_canonical() || model.is_some();
+        let told = !operation.is_canonical() || model.is_some() || operation.is_always_a_job();
         let place = || Place { method: head.method.clone(), path: path.to_owned(), query: without_credentials(query) };
         Some(Self { dialect, operation, model, streaming, array, place: told.then(place) })
     }
@@ -75,6 +76,24 @@ pub struct Inbound<'b> {
     pub body: &'b Bytes,
     /// Media type of the body, as the caller states it.
     pub media_type: Option<&'b HeaderValue>,
+}
+
+impl Inbound<'_> {
+    /// What is asked for, where prices differ by it: the size and quality of pictures and films, the length of a text that is
+    /// to be spoken.
+    #[must_use]
+    pub fn made(&self) -> Made {
+        match self.asked.operation {
+            Operation::Images | Operation::ImageEdits | Operation::Videos => {
+                Made { size: self.content.text("size"), quality: self.content.text("quality"), ..Made::default() }
+            }
+            Operation::Speech => {
+                let characters = self.content.text("input").map_or(0, |text| text.chars().count());
+                Made { characters: characters as u64, ..Made::default() }
+            }
+            _ => Made::default(),
+        }
+    }
 }
 
 /// What is in a body.
@@ -98,7 +117,8 @@ impl Content<'_> {
     }
 
     /// A member or field that is a text.
-    fn text(&self, name: &str) -> Option<String> {
+    #[must_use]
+    pub fn text(&self, name: &str) -> Option<String> {
         match self {
             Self::Json(members) => members.string(name).map(std::borrow::Cow::into_owned),
             Self::Form(form) => form.text(name).map(str::to_owned),
@@ -152,7 +172,9 @@ impl<'b> Inbound<'b> {
     }
 }
 
-fn without_credentials(query: &str) -> String {
+/// A query without what callers may have put there for us.
+#[must_use]
+pub fn without_credentials(query: &str) -> String {
     let is_credential = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
         CREDENTIALS.iter().any(|credential| name.eq_ignore_ascii_case(credential))

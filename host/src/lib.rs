@@ -12,6 +12,7 @@ pub mod failure;
 pub mod gateway;
 pub mod head;
 pub mod inbound;
+pub mod jobs;
 pub mod ledger;
 pub mod listener;
 pub mod outbound;

@@ -4,9 +4,12 @@
 //! began with, so an old plugin goes when its last exchange lets go.
 
 mod builder;
+mod jobs;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+
+use penstock_prices::table::Table;
 
 use crate::config::place::{Problem, Sources};
 use crate::config::{Config, Limits, Timeouts};
@@ -15,6 +18,8 @@ use crate::plugin::{Component, Plugin};
 use crate::routes::{Models, Routes};
 use crate::state::Memory;
 use crate::upstream::Endpoint;
+
+pub use jobs::{JobRules, Webhook};
 
 use builder::Builder;
 
@@ -26,10 +31,14 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Where models are served.
     pub models: Models,
+    /// What models cost.
+    pub prices: Arc<Table>,
     /// Ceilings of the data path.
     pub limits: Limits,
     /// Time-outs.
     pub timeouts: Timeouts,
+    /// What holds for jobs.
+    pub jobs: JobRules,
     /// Optional vendors that are left out: name, and what they lack.
     pub dormant: Vec<(String, String)>,
     plugins: HashMap<String, Configured>,

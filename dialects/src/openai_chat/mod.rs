@@ -11,6 +11,7 @@
 mod asking;
 mod content;
 pub(crate) mod fault;
+mod films;
 mod plain;
 mod reading;
 mod realtime;
@@ -35,6 +36,7 @@ pub(crate) use fault::without_keys;
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
+use crate::job::{JobCodec, Plain};
 use crate::task::Task;
 
 /// Name of the dialect, also of its extensions.
@@ -91,6 +93,10 @@ impl Codec for OpenAiChat {
         fault::encode(fault).to_string().into_bytes()
     }
 
+    fn jobs(&self, operation: Operation) -> &'static dyn JobCodec {
+        if operation == Operation::Videos { &films::Films } else { &Plain }
+    }
+
     fn encode_models(&self, models: &[ModelEntry]) -> Vec<u8> {
         writing::models(models.iter().map(|model| (model.id.clone(), model.owner.clone())))
     }
@@ -133,7 +139,7 @@ impl Codec for OpenAiChat {
 }
 
 /// What a method and a path ask for. Besides chat these are the paths of OpenAI's API, `/rerank` as vLLM, Jina and
-/// others offer it beside them, and `/vendors/NAME/…`, which Penstock adds.
+/// others offer it beside them, and `/vendors/NAME/…` and `/capabilities`, which Penstock adds.
 fn operation(method: &str, path: &str) -> Option<Operation> {
     let (first, rest) = path.strip_prefix('/')?.split_once('/').unwrap_or((&path[1..], ""));
     Some(match (method, first, rest) {
@@ -151,6 +157,7 @@ fn operation(method: &str, path: &str) -> Option<Operation> {
         ("GET" | "POST", "batches", _) => Operation::Batches,
         ("GET", "realtime", "") => Operation::Realtime,
         ("GET", "models", _) => Operation::Models,
+        ("GET", "capabilities", "") => Operation::Capabilities,
         (_, "vendors", rest) if rest.contains('/') => Operation::Passthrough,
         _ => return None,
     })

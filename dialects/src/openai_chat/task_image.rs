@@ -291,8 +291,7 @@ fn wire_usage(usage: &Usage) -> Option<Value> {
             return Some(stated);
         }
     }
-    let bucket = |wanted: &str| usage.more.iter().find(|(name, _)| name == wanted).map_or(0, |(_, count)| *count);
-    let shown = bucket(usage::INPUT_IMAGE);
+    let shown = usage.more.iter().find(|(name, _)| name == usage::INPUT_IMAGE).map_or(0, |(_, count)| *count);
     let (input, output) = (usage.input_total(), usage.output_total());
     (input + output > 0).then(|| {
         json!({

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use penstock::config;
 use penstock::config::place::{Problem, Sources};
 use penstock::gateway::Gateway;
+use penstock::jobs::Jobs;
 use penstock::library::Library;
 use penstock::listener;
 use penstock::metrics::Metrics;
@@ -81,7 +82,8 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
     let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
     let connections = metrics.connections();
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-    let gateway = Arc::new(Gateway { snapshot, client, state, metrics });
+    let jobs = Jobs::open(None, Arc::clone(&metrics)).map_err(|error| anyhow!(error))?;
+    let gateway = Arc::new(Gateway { snapshot, client, state, metrics, jobs });
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;

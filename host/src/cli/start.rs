@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
@@ -20,6 +21,7 @@ use crate::config::place::Problem;
 use crate::control::live::Live;
 use crate::control::{self, Change, Control, Places};
 use crate::gateway::Gateway;
+use crate::jobs::Jobs;
 use crate::listener::{self, Bound, Certificates, Drained};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
@@ -75,7 +77,12 @@ impl Started {
             draining: AtomicBool::new(false),
         });
         let client = Client::new(&config.limits, &config.timeouts)?;
-        let gateway = Gateway { snapshot, client, state, metrics };
+        let jobs = {
+            let (state_dir, metrics) = (flags.state_dir(), Arc::clone(&metrics));
+            tokio::task::spawn_blocking(move || Jobs::open(Some(&state_dir), metrics)).await?
+        };
+        let jobs = jobs.map_err(|error| anyhow!(error))?;
+        let gateway = Gateway { snapshot, client, state, metrics, jobs };
         tracing::info!("the admin API's token is in {}", token_file.display());
         Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals })
     }
@@ -112,13 +119,25 @@ impl Started {
 
         let connections = gateway.metrics.connections();
         let gateway = Arc::new(gateway);
+        let jobs = gateway.jobs.clone();
+        let working = Arc::clone(&gateway);
+        let work = async move {
+            let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
+            working.jobs.run(Arc::clone(&working), client, snapshot).await;
+        };
+        tokio::spawn(work);
         let handler = move |request, peer| {
             let gateway = Arc::clone(&gateway);
             async move { gateway.handle(request, peer).await }
         };
-        let shutdown = async { stopped.await.unwrap_or(()) };
+        let shutdown = async {
+            stopped.await.unwrap_or(());
+            jobs.hold();
+        };
         let (limits, timeouts) = (&policy.config.limits, &policy.config.timeouts);
-        Ok(listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await)
+        let drained = listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await;
+        jobs.drained(Duration::from_millis(timeouts.drain_ms)).await;
+        Ok(drained)
     }
 }
 

@@ -5,12 +5,16 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use http::Uri;
+use penstock_prices::table::Table;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
-use super::{Build, Configured, Snapshot};
+use super::{Build, Configured, JobRules, Snapshot, Webhook};
+use crate::config::load::built_in_prices;
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
 use crate::keys::{Grants, Secret, Source};
@@ -79,6 +83,8 @@ impl<'a> Builder<'a> {
             }
         }
         let routes = self.routes(&services);
+        let prices = self.prices();
+        let jobs = self.jobs();
         if !self.problems.is_empty() {
             return Err(self.problems);
         }
@@ -86,8 +92,10 @@ impl<'a> Builder<'a> {
             generation: self.build.generation,
             routes,
             models,
+            prices,
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
+            jobs,
             dormant: self.dormant,
             plugins: self.plugins,
             endpoints: self.endpoints,
@@ -217,7 +225,11 @@ impl<'a> Builder<'a> {
                 return None;
             }
         };
-        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone() })
+        for feature in vendor.without.iter().filter(|name| !adapter.features().contains(name.get_ref())) {
+            self.unknown(feature, "feature", "the adapter", adapter.features().iter().map(String::as_str));
+        }
+        let without = vendor.without.iter().map(|feature| feature.get_ref().clone()).collect();
+        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone(), without })
     }
 
     /// What an optional vendor lacks.
@@ -367,6 +379,22 @@ impl<'a> Builder<'a> {
         Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, dialects, serves })
     }
 
+    /// The built-in prices, and those of the policy over them.
+    fn prices(&mut self) -> Arc<Table> {
+        let (written, built_in) = (&self.build.config.prices, built_in_prices());
+        if written.is_empty() {
+            return Arc::clone(built_in);
+        }
+        let mut table = Table::clone(built_in);
+        table.put(written.iter().map(|(name, price)| (name, Arc::new(price.get_ref().clone()))));
+        for price in written.values() {
+            if let Some(like) = price.get_ref().like.as_ref().filter(|like| !table.refers(like)) {
+                self.problem(price.span(), format!("there is no price {like:?}"), "name a model that has one");
+            }
+        }
+        Arc::new(table)
+    }
+
     fn routing(&mut self, name: &Spanned<String>) -> Option<Arc<Routing>> {
         match self.plugin(name)? {
             Plugin::Routing(routing) => Some(routing),
@@ -386,6 +414,37 @@ impl<'a> Builder<'a> {
             self.unknown(name, "configured plugin", "[plugins]", known);
         }
         plugin
+    }
+
+    // -- jobs
+
+    fn jobs(&mut self) -> JobRules {
+        let jobs = &self.build.config.jobs;
+        let webhook_secret = jobs.webhook_secret.as_ref().and_then(|secret| self.secret(secret));
+        if let (Some(first), None) = (jobs.webhooks.first(), &jobs.webhook_secret) {
+            let help = "set webhook_secret = \"env:NAME\" in [jobs]";
+            self.problem(first.span(), "there is no secret to sign these reports with", help);
+        }
+        let webhooks = jobs.webhooks.iter().filter_map(|url| self.webhook(url)).collect();
+        JobRules {
+            kept: Duration::from_secs(jobs.kept_hours.saturating_mul(3600)),
+            max: jobs.max,
+            bytes_max: jobs.bytes_max,
+            concurrent: jobs.concurrent,
+            deadline: Duration::from_secs(jobs.deadline_s),
+            webhooks,
+            webhook_secret,
+        }
+    }
+
+    fn webhook(&mut self, url: &Spanned<String>) -> Option<Webhook> {
+        // As a whole it must be a base URL; what is asked is scheme and authority with the caller's path.
+        let checked = Endpoint::parse(url.get_ref(), None, false);
+        self.noted(url.span(), checked, "write a URL such as https://hooks.example.com/penstock")?;
+        let uri: Uri = url.get_ref().parse().ok()?;
+        let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
+        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), None, false)?;
+        Some(Webhook { endpoint, path: uri.path().trim_end_matches('/').to_owned() })
     }
 
     // -- problems

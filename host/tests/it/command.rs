@@ -2,14 +2,12 @@
 //! The `penstock` program itself: what it announces, how it takes new files while it works, and how it stops.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::Output;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
@@ -20,133 +18,7 @@ use tokio::sync::Notify;
 use crate::support::caller;
 use crate::support::fake::{Do, Fake, chunk, last_chunk, stream_head};
 use crate::support::plugins::built as component;
-
-/// Far more than anything here takes; a test that waits so long has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How soon a new file has to be in force.
-const SOON: Duration = Duration::from_secs(2);
-
-/// Where a gateway keeps its things, and the process.
-struct Program {
-    root: tempfile::TempDir,
-    child: Child,
-    log: Receiver<Value>,
-    gateway: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Program {
-    fn start(policy: &str) -> Self {
-        let root = prepared(policy);
-        let mut child = penstock("run", root.path()).stderr(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let (sender, log) = channel();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut program = Self { root, child, log, gateway: nowhere, admin: nowhere };
-        program.gateway = program.announced("serving http").parse().unwrap();
-        program.admin = program.announced("the admin API is at").parse().unwrap();
-        program.logged("ready");
-        program
-    }
-
-    /// The next line whose message begins so.
-    fn logged(&self, message: &str) -> Value {
-        let begun = Instant::now();
-        loop {
-            let line = self.log.recv_timeout(PATIENCE.saturating_sub(begun.elapsed()));
-            let line = line.unwrap_or_else(|_| panic!("the log does not say `{message}`"));
-            if line["message"].as_str().is_some_and(|text| text.starts_with(message)) {
-                return line;
-            }
-        }
-    }
-
-    fn announced(&self, message: &str) -> String {
-        self.logged(message)["address"].as_str().unwrap().to_owned()
-    }
-
-    fn plugin(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.root.path().join("plugins").join(format!("{name}.wasm")), bytes).unwrap();
-    }
-
-    async fn admin(&self, method: &str, path: &str) -> Value {
-        let token = fs::read_to_string(self.root.path().join("state/admin-token")).unwrap();
-        let request = http::Request::builder().method(method).uri(path).header("host", "admin");
-        let request = request.header("authorization", format!("Bearer {}", token.trim())).body("".into()).unwrap();
-        caller::ask(self.admin, request).await.json()
-    }
-
-    /// Asks until the answer is so, and fails if it is not soon.
-    async fn soon(&self, what: &str, path: &str, is_so: impl Fn(&Value) -> bool) {
-        let begun = Instant::now();
-        loop {
-            let answer = self.admin("GET", path).await;
-            if is_so(&answer) {
-                return;
-            }
-            assert!(begun.elapsed() < SOON, "{what}: {answer:#}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn chat(&self, model: &str) -> caller::Reply {
-        let body = json!({"model": model, "messages": [{"role": "user", "content": "hello"}]});
-        caller::ask(self.gateway, caller::post("/v1/chat/completions", &body)).await
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn exit_code(&mut self) -> Option<i32> {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(begun.elapsed() < PATIENCE, "the program does not end");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-}
-
-/// A directory with policies and the plugins that they need.
-fn prepared(policy: &str) -> tempfile::TempDir {
-    let root = tempfile::tempdir().unwrap();
-    for name in ["policies", "plugins", "state"] {
-        fs::create_dir(root.path().join(name)).unwrap();
-    }
-    for name in ["echo", "openai-compatible"] {
-        fs::write(root.path().join("plugins").join(format!("{name}.wasm")), component(name)).unwrap();
-    }
-    fs::write(root.path().join("policies/main.toml"), policy).unwrap();
-    root
-}
-
-fn penstock(verb: &str, root: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_penstock"));
-    command.arg(verb).env_remove("RUST_LOG");
-    for (flag, place) in [("--policies", "policies"), ("--plugins", "plugins"), ("--state", "state")] {
-        command.arg(flag).arg(root.join(place));
-    }
-    command
-}
+use crate::support::program::{PATIENCE, Program, SOON, penstock, prepared};
 
 fn output(verb: &str, root: &Path) -> (Output, String) {
     let output = penstock(verb, root).output().unwrap();

@@ -4,4 +4,5 @@
 pub mod caller;
 pub mod fake;
 pub mod plugins;
+pub mod program;
 pub mod rig;

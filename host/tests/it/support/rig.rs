@@ -11,6 +11,7 @@ use http::Request;
 use penstock::config;
 use penstock::config::place::{Problem, Sources};
 use penstock::gateway::Gateway;
+use penstock::jobs::Jobs;
 use penstock::library::Library;
 use penstock::listener;
 use penstock::metrics::Metrics;
@@ -44,6 +45,16 @@ pub fn hostile_library() -> &'static Library<Component> {
     LIBRARY.get_or_init(|| {
         let mut library = library().clone();
         library.components.insert("hostile".to_owned(), runtime().load(&hostile("adapter")).unwrap());
+        library
+    })
+}
+
+/// The components that operators get, and `painter`.
+pub fn painter_library() -> &'static Library<Component> {
+    static LIBRARY: OnceLock<Library<Component>> = OnceLock::new();
+    LIBRARY.get_or_init(|| {
+        let mut library = library().clone();
+        library.components.insert("painter".to_owned(), runtime().load(&built("painter")).unwrap());
         library
     })
 }
@@ -86,9 +97,15 @@ impl Rig {
         let client = Client::new(&snapshot.limits, &snapshot.timeouts).unwrap();
         let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
-        let gateway = Arc::new(Gateway { snapshot, client, state, metrics });
+        let jobs = Jobs::open(None, Arc::clone(&metrics)).unwrap();
+        let gateway = Arc::new(Gateway { snapshot, client, state, metrics, jobs });
         let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls: None }]).unwrap();
         let address = bound.addresses()[0];
+        let working = Arc::clone(&gateway);
+        tokio::spawn(async move {
+            let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
+            working.jobs.run(Arc::clone(&working), client, snapshot).await;
+        });
         let (stop, stopping) = oneshot::channel::<()>();
         let serving = Arc::clone(&gateway);
         tokio::spawn(async move {
