@@ -8,6 +8,7 @@ import boto3
 import botocore.config
 import botocore.exceptions
 import cohere
+import cohere.core.api_error
 import google.genai
 import google.genai.errors
 import httpx
@@ -28,8 +29,8 @@ class Chat:
     dialect = "openai-chat"
     error = openai.APIError
 
-    def __init__(self, url):
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=60)
+    def __init__(self, gateway):
+        self.client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0, timeout=60)
         self.close = self.client.close
 
     def ask(self, model, stream):
@@ -103,8 +104,8 @@ class Responses:
     dialect = "openai-responses"
     error = openai.APIError
 
-    def __init__(self, url):
-        self.client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=60)
+    def __init__(self, gateway):
+        self.client = openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0, timeout=60)
         self.close = self.client.close
 
     def ask(self, model, stream):
@@ -174,8 +175,8 @@ class Messages:
     dialect = "anthropic-messages"
     error = anthropic.APIError
 
-    def __init__(self, url):
-        self.client = anthropic.Anthropic(base_url=url, api_key=KEY, max_retries=0, timeout=60)
+    def __init__(self, gateway):
+        self.client = anthropic.Anthropic(base_url=gateway.url, api_key=KEY, max_retries=0, timeout=60)
         self.close = self.client.close
 
     def ask(self, model, stream):
@@ -222,8 +223,8 @@ class Gemini:
     dialect = "gemini"
     error = google.genai.errors.APIError
 
-    def __init__(self, url):
-        options = google.genai.types.HttpOptions(base_url=url, api_version="v1beta", timeout=60_000)
+    def __init__(self, gateway):
+        options = google.genai.types.HttpOptions(base_url=gateway.url, api_version="v1beta", timeout=60_000)
         self.client = google.genai.Client(api_key=KEY, http_options=options)
         self.close = self.client.close
 
@@ -274,9 +275,9 @@ class Cohere:
     dialect = "cohere-v2"
     error = cohere.core.api_error.ApiError
 
-    def __init__(self, url):
+    def __init__(self, gateway):
         http = httpx.Client(timeout=60)
-        self.client = cohere.ClientV2(api_key=KEY, base_url=url, httpx_client=http)
+        self.client = cohere.ClientV2(api_key=KEY, base_url=gateway.url, httpx_client=http)
         self.close = http.close
 
     def ask(self, model, stream):
@@ -341,11 +342,12 @@ class Bedrock:
     # An error before and one within a stream.
     error = (botocore.exceptions.ClientError, botocore.exceptions.EventStreamError)
 
-    def __init__(self, url):
-        # The one way to give it an API key.
+    def __init__(self, gateway):
+        # The one way to give it an API key, which it sends over TLS only.
         os.environ["AWS_BEARER_TOKEN_BEDROCK"] = KEY
         config = botocore.config.Config(retries={"total_max_attempts": 1}, read_timeout=60)
-        self.client = boto3.client("bedrock-runtime", endpoint_url=url, region_name="us-east-1", config=config)
+        where = {"endpoint_url": gateway.tls_url, "verify": str(gateway.authority), "region_name": "us-east-1"}
+        self.client = boto3.client("bedrock-runtime", config=config, **where)
         self.close = self.client.close
 
     def ask(self, model, stream):

@@ -11,11 +11,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import certificate
+
 READY_WITHIN_S = 60
 
 BASE = """
 [[listeners]]
 address = "127.0.0.1:0"
+
+[[listeners]]
+address = "127.0.0.1:0"
+tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
 
 [admin]
 address = "127.0.0.1:0"
@@ -41,14 +47,18 @@ auth = "callers"
 {dialects}
 """
 
-# Where each vendor is below its name, by which adapter it is asked, and what else stands in its file.
+RESPONSES_ONLY = 'translate_by = "responses", paths = { responses = "/responses", chat = "", embeddings = "" }'
+# Where each vendor is below its name, by which adapter it is asked, and what else stands in its file. Each of the first six
+# speaks one dialect and no other, so that callers of all others are translated.
 VENDORS = {
-    "openai": ("/v1", "openai-compatible", 'models = ["listed-one", "listed-two"]\nconfig = { surface = "openai" }'),
-    "responses": ("/v1", "openai-compatible", 'config = { surface = "openai", translate_by = "responses" }'),
+    "openai": ("/v1", "openai-compatible", 'models = ["listed-one", "listed-two"]'),
+    "responses": ("/v1", "openai-compatible", f"config = {{ {RESPONSES_ONLY} }}"),
     "anthropic": ("/v1", "anthropic", 'models = ["listed-three"]'),
-    "gemini": ("/v1beta", "gemini", ""),
+    #"gemini": ("/v1beta", "gemini", ""),
     "cohere": ("", "cohere", ""),
-    "bedrock": ("", "bedrock", 'config = { region = "us-east-1", auth = "bearer" }'),
+    "bedrock": ("", "bedrock", ""),
+    # A vendor of Chat Completions that seals thoughts, as OpenRouter does.
+    "router": ("/v1", "openai-compatible", 'config.reasoning = { ask = "reasoning", back = "reasoning_details" }'),
 }
 # Which of them have a dialect of their own, and which one.
 FAMILIES = {
@@ -63,7 +73,7 @@ ROUTES = {"/v1": (), "/v1beta": ("gemini",), "/v2": ("cohere-v2",), "/model": ("
 
 
 class Gateway:
-    """A running gateway."""
+    """A running gateway: `url` in clear text, `tls_url` with a certificate that `authority` vouches for."""
 
     def __init__(self, upstream, key):
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-sdk-")
@@ -71,8 +81,9 @@ class Gateway:
         self.policies = folder / "policies"
         self.policies.mkdir()
         self._log = open(folder / "log", "w+b")
-        self.url = self.admin_url = None
-        (self.policies / "gateway.toml").write_text(policy(upstream, key))
+        self.url = self.tls_url = self.admin_url = None
+        self.authority = certificate.write(self.policies)
+        (self.policies / "gateway.toml").write_text(policy(upstream, key, self.policies))
         command = [os.environ["PENSTOCK_BIN"], "run", "--policies", self.policies, "--state", folder / "state"]
         command += ["--plugins", os.environ["PENSTOCK_PLUGINS"]]
         environment = {**os.environ, "REPLAY_KEY": "replay-secret", "RUST_LOG": "info"}
@@ -92,11 +103,12 @@ class Gateway:
             # The gateway takes free ports and says in its log which.
             log = self.log()
             serving = re.search(r"serving (http://[0-9.:]+)", log)
+            secured = re.search(r"serving (https://[0-9.:]+)", log)
             admin = re.search(r"the admin API is at (http://[0-9.:]+)", log)
-            if not (serving and admin):
+            if not (serving and secured and admin):
                 time.sleep(0.05)
                 continue
-            self.url, self.admin_url = serving[1], admin[1]
+            self.url, self.tls_url, self.admin_url = serving[1], secured[1], admin[1]
             try:
                 with urllib.request.urlopen(f"{self.admin_url}/readyz", timeout=5) as answer:
                     if answer.status == 200:
@@ -125,9 +137,9 @@ class Gateway:
         self._folder.cleanup()
 
 
-def policy(upstream, key):
+def policy(upstream, key, folder):
     """The gateway's policies: every family of vendors behind every dialect."""
-    text = BASE.format(key_sha256=hashlib.sha256(key.encode()).hexdigest())
+    text = BASE.format(key_sha256=hashlib.sha256(key.encode()).hexdigest(), folder=folder)
     for name, (below, adapter, more) in VENDORS.items():
         text += VENDOR.format(name=name, adapter=adapter, upstream=upstream, below=below, more=more)
     for number, (path, dialects) in enumerate(ROUTES.items()):

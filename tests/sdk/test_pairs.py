@@ -23,7 +23,7 @@ class PairsTest(GatewayTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.callers = {caller.dialect: caller(cls.gateway.url) for caller in CALLERS}
+        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
 
     @classmethod
     def tearDownClass(cls):
@@ -42,7 +42,7 @@ class PairsTest(GatewayTest):
                     self.check_error(caller, model, case)
                     continue
                 read = caller.ask(model, case.stream)
-                self.assertEqual(differences(dialect, read, case.expected), [])
+                self.assertEqual(differences(dialect, read, case.expected, dialect == family), [])
 
     def check_error(self, caller, model, case):
         """An error in the place of an answer is one in every dialect."""
