@@ -171,6 +171,7 @@ impl Types {
             ("String" | "PathBuf", _) => plain("text", "empty"),
             ("SocketAddr", _) => plain("address and port", "none"),
             ("Table" | "Value", _) => plain("table", "none"),
+            ("Price", _) => plain("table; see [prices](prices.md)", "none"),
             ("bool", _) => plain("true or false", "false"),
             ("usize" | "u64" | "u32" | "u16" | "u8" | "i64" | "f64", _) => plain("number", "0"),
             (name, _) if self.structs.contains_key(name) => Ok((section(name, false, false), "the defaults".into())),
