@@ -145,7 +145,7 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 12] = [
+const SECTIONS: [(&str, Kind); 13] = [
     ("admin", Kind::Scalars),
     ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
