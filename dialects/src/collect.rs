@@ -146,11 +146,15 @@ impl Collector {
 #[must_use]
 pub fn events(response: &Response) -> Vec<Event> {
     let mut events = vec![Event::Start { id: response.id.clone(), model: response.model.clone() }];
+    // Names with a dot are a dialect's own, and may tell of the blocks.
+    let is_own = |name: &str| name.contains('.');
+    let other = |(name, json): &(String, String)| Event::Other { name: name.clone(), json: json.clone() };
+    events.extend(response.other.iter().filter(|(name, _)| is_own(name)).map(other));
     let mut tool_count = 0;
     for block in &response.blocks {
         block_events(&block.content, &mut tool_count, &mut events);
     }
-    events.extend(response.other.iter().map(|(name, json)| Event::Other { name: name.clone(), json: json.clone() }));
+    events.extend(response.other.iter().filter(|(name, _)| !is_own(name)).map(other));
     events.extend(response.usage.clone().map(Event::Usage));
     events.extend(response.fault.clone().map(Event::Fault));
     events.extend(response.finish.clone().map(Event::Finish));

@@ -319,7 +319,7 @@ pub struct Usage {
     pub output: u64,
     /// Output tokens spent on reasoning.
     pub reasoning: u64,
-    /// Further disjoint buckets by name.
+    /// Further disjoint buckets by name; docs/ir.md lists them.
     pub more: Vec<(String, u64)>,
     /// The vendor's own usage object as JSON text; empty if there is none.
     pub stated: String,
@@ -345,10 +345,24 @@ impl Usage {
         }
     }
 
+    /// Counts something in a further bucket; nothing is no entry.
+    pub fn count(&mut self, bucket: impl Into<String>, count: u64) {
+        if count > 0 {
+            self.more.push((bucket.into(), count));
+        }
+    }
+
+    /// Notes the service tier that has answered, if it is one that may have prices of its own, as a bucket with a count of one.
+    pub fn served_as(&mut self, tier: &str) {
+        if matches!(tier, "batch" | "flex" | "priority") && self.more_of("tier-") == 0 {
+            self.count(format!("tier-{tier}"), 1);
+        }
+    }
+
     /// All input tokens, also those of the further buckets (`input-audio` …).
     #[must_use]
     pub fn input_total(&self) -> u64 {
-        let more = self.more_of("input-").saturating_add(self.more_of("cache-write-"));
+        let more = self.more_of("input-").saturating_add(self.more_of("cache-"));
         self.input.saturating_add(self.cache_read).saturating_add(self.cache_write).saturating_add(more)
     }
 

@@ -18,7 +18,6 @@ pub mod task;
 pub mod vectors;
 pub mod vendor;
 
-mod fields;
 mod members;
 
 pub mod anthropic_messages;

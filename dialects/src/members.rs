@@ -125,10 +125,40 @@ impl Fields {
         list.into_iter().map(text).collect::<Result<Vec<_>, _>>().map(Some)
     }
 
+    /// An object within this one.
+    pub(crate) fn object(&mut self, name: &str) -> Result<Option<Self>, Fault> {
+        let path = self.at(name);
+        self.take(name).map(|value| Self::of(value, path)).transpose()
+    }
+
+    /// Puts a member back.
+    pub(crate) fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.members.insert(name.to_owned(), value.into());
+    }
+
+    /// Puts what is left of an object back.
+    pub(crate) fn put_rest(&mut self, name: &str, left: Self) {
+        if !left.members.is_empty() {
+            self.put(name, left.members);
+        }
+    }
+
+    /// What has not been taken, in order.
+    pub(crate) fn into_map(self) -> Map<String, Value> {
+        self.members
+    }
+
     /// What has not been taken.
     pub(crate) fn rest(self) -> Members {
         self.members.into_iter().collect()
     }
+}
+
+/// A number as callers write it: 1.0 as 1.
+pub(crate) fn plain_number(value: f64) -> Value {
+    #[allow(clippy::cast_possible_truncation, reason = "only whole numbers below 1e15 are cast")]
+    let whole = (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64);
+    whole.map_or(Value::from(value), Value::from)
 }
 
 #[cfg(test)]

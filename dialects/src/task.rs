@@ -13,7 +13,8 @@ use crate::codec::Operation;
 use crate::ir::{Block, Members, Source};
 
 /// Event of one vector: `{"index": 0, "values": [0.1, …]}` or, as the vendor encoded it, `{"index": 0, "encoding":
-/// "base64", "data": "…"}`; further encodings of the same vector have the same index.
+/// "base64", "data": "…"}`; further encodings of the same vector have the same index. Lists in another
+/// encoding than floats say so: `{"index": 0, "encoding": "int8", "values": [1, …]}`. See [`crate::vectors`].
 pub const EMBEDDING: &str = "embedding";
 /// Event of one ranked document, the best first: `{"index": 2, "score": 0.98}`, with `"document"` if it was asked for.
 pub const RANKING: &str = "ranking";

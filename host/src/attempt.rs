@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use penstock_dialects::codec::{Codec, Envelope, Operation};
 use penstock_dialects::framing::{Kind as Frames, Parser};
-use penstock_dialects::ir::{Fault, Usage};
+use penstock_dialects::ir::{Fault, FaultClass, Usage};
 use penstock_dialects::splice::is_json as is_json_text;
 
 use crate::canonical::Canonical;
@@ -126,6 +126,17 @@ impl<'a> Asking<'a> {
     /// Why there is no answer, with the vendor's own error where the caller can read it. Dropping the future cancels the
     /// upstream request.
     pub async fn target(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
+        let tried = self.tried(target, attempt, last).await;
+        if let Err(miss) = &tried
+            && miss.failure.fault.class == FaultClass::Authentication
+        {
+            // Some vendors say so inside an answer with status 200, where nobody has looked for it.
+            target.vendor.adapter.credential().clear().await;
+        }
+        tried
+    }
+
+    async fn tried(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
         let adapter = &target.vendor.adapter;
         let asked = self.inbound.asked;
         if !adapter.serves(asked.operation.name()) {
@@ -402,10 +413,17 @@ impl<'a> Asking<'a> {
         }
         let usage = translator.usage().cloned();
         let dialect = self.inbound.asked.dialect;
+        let mut response = translator.into_response();
         let body = match self.inbound.asked.operation {
-            Operation::Chat => dialect.encode_response(&translator.into_response(), &self.envelope()),
+            Operation::Chat => dialect.encode_response(&response, &self.envelope()),
             Operation::CountTokens => dialect.encode_count(&usage.clone().unwrap_or_default()),
-            operation => dialect.encode_result(operation, &translator.into_response(), &self.envelope()),
+            operation => {
+                self.canonical()?.settle(&mut response);
+                if let Some(fault) = response.fault {
+                    return Err(Failure::refused(fault).into());
+                }
+                dialect.encode_result(operation, &response, &self.envelope())
+            }
         };
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -6,7 +6,8 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use memchr::memmem;
-use penstock_dialects::ir::{Block, Content as PieceOf, Fault, FaultClass, Request, Source};
+use penstock_dialects::ir::{Block, Content as PieceOf, Fault, FaultClass, Request, Response, Source};
+use penstock_dialects::settle;
 use penstock_dialects::task::{EmbedInput, Task};
 
 use crate::failure::{Failure, Kind};
@@ -93,6 +94,13 @@ impl Canonical {
                 model.clone_into(task.model_mut());
                 task.to_json()
             }
+        }
+    }
+
+    /// Makes an answer what the request asked for, where the vendor could not be asked for it.
+    pub fn settle(&self, response: &mut Response) {
+        if let Form::Task(task) = &self.form {
+            settle::settle(task, response);
         }
     }
 

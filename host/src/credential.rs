@@ -48,6 +48,13 @@ impl Credential {
     }
 }
 
+impl Credential {
+    /// Forgets whatever is there: a vendor has said inside an answer that it is not valid.
+    pub async fn clear(&self) {
+        *self.0.lock().await = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

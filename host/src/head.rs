@@ -84,7 +84,7 @@ pub enum HeadError {
     )]
     Path,
     /// A path that other parsers may read as another one: empty segments, encoded separators, parameters.
-    #[error("the path has empty segments, `;`, or encoded `/`, `\\`, `.` or `%`; send it as it is documented")]
+    #[error("the path has empty segments, `;`, or encoded `\\`, `.` or `%`; send it as it is documented")]
     AmbiguousPath,
 }
 
@@ -140,19 +140,29 @@ pub fn check(parts: &Parts) -> Result<Address<'_>, HeadError> {
 impl Address<'_> {
     /// The stricter rule for paths that decide something by themselves (AI operations, the admin API): nothing that
     /// another parser could read as another path. Plain HTTP routes pass such paths on as they are.
+    ///
+    /// An encoded slash within a segment is let through, since SDKs send names of models so (`org/model`, names of AWS
+    /// resources); where it stands, a plain one must be harmless, too.
     pub fn check_unambiguous(&self) -> Result<(), HeadError> {
         let path = self.path.as_bytes();
         let encoded = |index: usize| {
             let code = path.get(index + 1..index + 3).map(<[u8]>::to_ascii_lowercase);
-            matches!(code.as_deref(), None | Some(b"2f" | b"5c" | b"2e" | b"25" | b"3b" | b"00"))
+            matches!(code.as_deref(), None | Some(b"5c" | b"2e" | b"25" | b"3b" | b"00"))
+        };
+        let with_slashes = match self.path.contains('%') {
+            true => Cow::Owned(self.path.replace("%2F", "/").replace("%2f", "/")),
+            false => Cow::Borrowed(self.path),
         };
         let ambiguous = path.iter().enumerate().any(|(index, &byte)| match byte {
             b';' => true,
-            b'/' => path.get(index + 1) == Some(&b'/'),
             b'%' => encoded(index),
             _ => false,
         });
-        if ambiguous { Err(HeadError::AmbiguousPath) } else { Ok(()) }
+        let ends_otherwise = with_slashes.ends_with('/') && !self.path.ends_with('/');
+        if ambiguous || ends_otherwise || with_slashes.contains("//") || has_dot_segment(&with_slashes) {
+            return Err(HeadError::AmbiguousPath);
+        }
+        Ok(())
     }
 }
 
@@ -390,10 +400,13 @@ mod tests {
             let parts = get(path, &[("host", b"x")]);
             check(&parts).unwrap().check_unambiguous()
         };
-        for path in ["/a//b", "//a", "/a%2fb", "/a%5Cb", "/a;x=y", "/a%252f", "/a%", "/a%0", "/a%00"] {
+        for path in ["/a//b", "//a", "/a%5Cb", "/a;x=y", "/a%252f", "/a%", "/a%0", "/a%00", "/a%2eb"] {
             assert_eq!(strict(path), Err(HeadError::AmbiguousPath), "{path}");
         }
-        for path in ["/", "/v1/models/a:b@c", "/v1/models/a%20b", "/a/"] {
+        for path in ["/a/%2fb", "/a%2F/b", "/a%2f%2fb", "/a%2f", "/a%2f..%2fb", "/a%2F..", "/..%2fa", "/a/.%2Fb"] {
+            assert_eq!(strict(path), Err(HeadError::AmbiguousPath), "{path}");
+        }
+        for path in ["/", "/v1/models/a:b@c", "/v1/models/a%20b", "/a/", "/model/a%2Fb%2fc/converse"] {
             assert_eq!(strict(path), Ok(()), "{path}");
         }
     }

@@ -29,12 +29,12 @@ pub fn passthrough(call: &Call) -> Result<Upstream, Fault> {
 }
 
 /// "." or "..", encoded or not: servers resolve them before they look at the path.
-fn is_dots(segment: &str) -> bool {
+pub(crate) fn is_dots(segment: &str) -> bool {
     matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
 }
 
 /// Undoes the encoding of a query (`application/x-www-form-urlencoded`).
-fn decoded(text: &str) -> String {
+pub(crate) fn decoded(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
     while let [first, others @ ..] = rest {
         rest = others;

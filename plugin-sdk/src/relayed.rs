@@ -3,23 +3,30 @@
 //! them in the facts "method", "path" (below the route's prefix) and "query" (without credentials) of a call whose request
 //! is more than a JSON body at a fixed path.
 
-use std::borrow::Cow;
-
 use penstock_dialects::codec::Operation;
+use penstock_dialects::ir::{Fault, FaultClass};
 
 use crate::adapter::{Body, Framing, Upstream};
 use crate::call::Call;
+use crate::passthrough::{decoded, is_dots};
 
 /// The request that the caller makes, to the vendor: where the caller's path begins with `ours`, that part becomes
 /// `theirs`. A call without such facts is a POST at `theirs`. The caller's body goes along unless the method has none; a
 /// model in the query becomes the target's.
-#[must_use]
-pub fn relayed(call: &Call, ours: &str, theirs: &str) -> Upstream {
+///
+/// # Errors
+/// A fault of class invalid-request for a path that leaves the vendor's.
+pub fn relayed(call: &Call, ours: &str, theirs: &str) -> Result<Upstream, Fault> {
     let below = |path: &str| {
         let rest = path.strip_prefix(ours).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        rest.map_or_else(|| path.to_owned(), |rest| format!("{theirs}{rest}"))
+        // Another path of the operation (uploads beside files) stands where this one does.
+        let beside = || format!("{}{path}", theirs.strip_suffix(ours).unwrap_or_default());
+        rest.map_or_else(beside, |rest| format!("{theirs}{rest}"))
     };
     let path = call.fact("path").map_or_else(|| theirs.to_owned(), below);
+    if path.split('/').any(is_dots) {
+        return Err(Fault::new(FaultClass::InvalidRequest, "a path must not have dots as a segment"));
+    }
     let mut upstream = Upstream::post(path).framing(Framing::sse_if(call.streaming));
     if let Some(method) = call.fact("method") {
         method.clone_into(&mut upstream.method);
@@ -29,47 +36,18 @@ pub fn relayed(call: &Call, ours: &str, theirs: &str) -> Upstream {
     }
     let names_model = Operation::from_name(&call.operation).is_some_and(Operation::names_model);
     for (name, value) in query(call.fact("query").unwrap_or_default()) {
-        let value = if name == "model" && names_model { Cow::Borrowed(call.model.as_str()) } else { value };
+        let value = if name == "model" && names_model { call.model.clone() } else { value };
         upstream = upstream.query(name, value);
     }
-    upstream
-}
-
-/// The path of a call of the vendor's own API, below the vendor's name; none if there is nothing below it.
-#[must_use]
-pub fn own_path(call: &Call) -> Option<&str> {
-    let named = call.fact("path")?.strip_prefix("/vendors/")?;
-    named.find('/').map(|at| &named[at..])
+    Ok(upstream)
 }
 
 /// The parameters of a query, decoded.
-fn query(text: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+fn query(text: &str) -> impl Iterator<Item = (String, String)> {
     text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decoded(name), decoded(value))
     })
-}
-
-fn decoded(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        let escaped = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        let escaped = escaped.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        rest = after;
-        match (first, escaped.and_then(|digits| u8::from_str_radix(digits, 16).ok())) {
-            (b'%', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            (b'+', _) => bytes.push(b' '),
-            (byte, _) => bytes.push(*byte),
-        }
-    }
-    Cow::Owned(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
@@ -84,12 +62,20 @@ mod tests {
     #[test]
     fn the_callers_request_goes_below_the_vendors_path() {
         let facts = [("method", "GET"), ("path", "/batches/b1"), ("query", "after=a%2Fb+c&x=%zz&e=é%")];
-        let asked = relayed(&call("batches", &facts), "/batches", "/batch/jobs");
+        let asked = relayed(&call("batches", &facts), "/batches", "/batch/jobs").unwrap();
         let expected = Upstream::get("/batch/jobs/b1").query("after", "a/b c").query("x", "%zz").query("e", "é%");
         assert_eq!(asked, expected);
-        let elsewhere = relayed(&call("files", &[("method", "POST"), ("path", "/filesystem")]), "/files", "/f");
+        let elsewhere =
+            relayed(&call("files", &[("method", "POST"), ("path", "/filesystem")]), "/files", "/f").unwrap();
         assert_eq!((elsewhere.path.as_str(), elsewhere.body), ("/filesystem", Body::Splice(Vec::new())));
-        let plain = relayed(&call("embeddings", &[]), "/embeddings", "/v2/embed");
+        let uploads = [("method", "POST"), ("path", "/uploads/u1/parts")];
+        assert_eq!(
+            relayed(&call("files", &uploads), "/files", "/openai/files").unwrap().path,
+            "/openai/uploads/u1/parts"
+        );
+        let out = [("method", "GET"), ("path", "/files/%2e./x")];
+        assert_eq!(relayed(&call("files", &out), "/files", "/files").unwrap_err().class, FaultClass::InvalidRequest);
+        let plain = relayed(&call("embeddings", &[]), "/embeddings", "/v2/embed").unwrap();
         assert_eq!((plain.method.as_str(), plain.path.as_str()), ("POST", "/v2/embed"));
     }
 
@@ -97,19 +83,12 @@ mod tests {
     fn a_model_in_the_query_is_the_targets() {
         let facts = [("method", "GET"), ("path", "/realtime"), ("query", "model=mine")];
         assert_eq!(
-            relayed(&call("realtime", &facts), "/realtime", "/realtime").query,
+            relayed(&call("realtime", &facts), "/realtime", "/realtime").unwrap().query,
             Upstream::get("").query("model", "target").query
         );
         assert_eq!(
-            relayed(&call("files", &facts), "/files", "/files").query,
+            relayed(&call("files", &facts), "/files", "/files").unwrap().query,
             Upstream::get("").query("model", "mine").query
         );
-    }
-
-    #[test]
-    fn a_vendors_own_path_is_what_stands_below_its_name() {
-        let own = |path| own_path(&call("passthrough", &[("path", path)])).map(str::to_owned);
-        assert_eq!(own("/vendors/acme/v1/x"), Some("/v1/x".to_owned()));
-        assert_eq!((own("/vendors/acme"), own("/v1/x")), (None, None));
     }
 }

@@ -11,11 +11,17 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import certificate
+
 READY_WITHIN_S = 60
 
-POLICY = """
+BASE = """
 [[listeners]]
 address = "127.0.0.1:0"
+
+[[listeners]]
+address = "127.0.0.1:0"
+tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
 
 [admin]
 address = "127.0.0.1:0"
@@ -23,43 +29,71 @@ address = "127.0.0.1:0"
 [plugins.callers]
 plugin = "api-key"
 config = {{ keys = [{{ subject = "tests", sha256 = "{key_sha256}" }}] }}
-
-[vendors.openai]
-adapter = "openai-compatible"
-base_url = "{upstream}/openai/v1"
-key = "env:REPLAY_KEY"
-models = ["listed-one", "listed-two"]
-
-[vendors.anthropic]
-adapter = "anthropic"
-base_url = "{upstream}/anthropic/v1"
-key = "env:REPLAY_KEY"
-models = ["listed-three"]
-
-[[routes]]
-name = "ai"
-path = "/v1"
-auth = "callers"
 """
+
+VENDOR = """
+[vendors.{name}]
+adapter = "{adapter}"
+base_url = "{upstream}/{name}{below}"
+key = "env:REPLAY_KEY"
+{more}
+"""
+
+ROUTE = """
+[[routes]]
+name = "ai{number}"
+path = "{path}"
+auth = "callers"
+{dialects}
+"""
+
+RESPONSES_ONLY = 'translate_by = "responses", paths = { responses = "/responses", chat = "", embeddings = "" }'
+# Where each vendor is below its name, by which adapter it is asked, and what else stands in its file. Each of the first six
+# speaks one dialect and no other, so that callers of all others are translated.
+VENDORS = {
+    "openai": ("/v1", "openai-compatible", 'models = ["listed-one", "listed-two"]'),
+    "responses": ("/v1", "openai-compatible", f"config = {{ {RESPONSES_ONLY} }}"),
+    "anthropic": ("/v1", "anthropic", 'models = ["listed-three"]'),
+    #"gemini": ("/v1beta", "gemini", ""),
+    "cohere": ("", "cohere", ""),
+    "bedrock": ("", "bedrock", ""),
+    # A vendor of Chat Completions that seals thoughts, as OpenRouter does.
+    "router": ("/v1", "openai-compatible", 'config.reasoning = { ask = "reasoning", back = "reasoning_details" }'),
+}
+# Which of them have a dialect of their own, and which one.
+FAMILIES = {
+    "openai-chat": "openai",
+    "openai-responses": "responses",
+    "anthropic-messages": "anthropic",
+    "gemini": "gemini",
+    "cohere-v2": "cohere",
+    "bedrock-converse": "bedrock",
+}
+ROUTES = {"/v1": (), "/v1beta": ("gemini",), "/v2": ("cohere-v2",), "/model": ("bedrock-converse",)}
 
 
 class Gateway:
-    """A running gateway."""
+    """A running gateway: `url` in clear text, `tls_url` with a certificate that `authority` vouches for."""
 
     def __init__(self, upstream, key):
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-sdk-")
         folder = Path(self._folder.name)
-        (folder / "policies").mkdir()
+        self.policies = folder / "policies"
+        self.policies.mkdir()
         self._log = open(folder / "log", "w+b")
-        self.url = self.admin_url = None
-        (folder / "policies" / "gateway.toml").write_text(
-            POLICY.format(upstream=upstream, key_sha256=hashlib.sha256(key.encode()).hexdigest())
-        )
-        command = [os.environ["PENSTOCK_BIN"], "run", "--policies", folder / "policies", "--state", folder / "state"]
+        self.url = self.tls_url = self.admin_url = None
+        self.authority = certificate.write(self.policies)
+        (self.policies / "gateway.toml").write_text(policy(upstream, key, self.policies))
+        command = [os.environ["PENSTOCK_BIN"], "run", "--policies", self.policies, "--state", folder / "state"]
         command += ["--plugins", os.environ["PENSTOCK_PLUGINS"]]
         environment = {**os.environ, "REPLAY_KEY": "replay-secret", "RUST_LOG": "info"}
         self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
         self._wait()
+
+    @property
+    def process(self):
+        """Number of the process."""
+        return self._process.pid
 
     def _wait(self):
         deadline = time.monotonic() + READY_WITHIN_S
@@ -69,11 +103,12 @@ class Gateway:
             # The gateway takes free ports and says in its log which.
             log = self.log()
             serving = re.search(r"serving (http://[0-9.:]+)", log)
+            secured = re.search(r"serving (https://[0-9.:]+)", log)
             admin = re.search(r"the admin API is at (http://[0-9.:]+)", log)
-            if not (serving and admin):
+            if not (serving and secured and admin):
                 time.sleep(0.05)
                 continue
-            self.url, self.admin_url = serving[1], admin[1]
+            self.url, self.tls_url, self.admin_url = serving[1], secured[1], admin[1]
             try:
                 with urllib.request.urlopen(f"{self.admin_url}/readyz", timeout=5) as answer:
                     if answer.status == 200:
@@ -100,3 +135,14 @@ class Gateway:
             self._process.wait()
         self._log.close()
         self._folder.cleanup()
+
+
+def policy(upstream, key, folder):
+    """The gateway's policies: every family of vendors behind every dialect."""
+    text = BASE.format(key_sha256=hashlib.sha256(key.encode()).hexdigest(), folder=folder)
+    for name, (below, adapter, more) in VENDORS.items():
+        text += VENDOR.format(name=name, adapter=adapter, upstream=upstream, below=below, more=more)
+    for number, (path, dialects) in enumerate(ROUTES.items()):
+        line = f"dialects = {list(dialects)}" if dialects else ""
+        text += ROUTE.format(number=number, path=path, dialects=line)
+    return text

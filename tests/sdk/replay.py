@@ -1,27 +1,65 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A vendor on loopback that answers from files: the upstream of the SDK tests.
+"""Vendors on loopback that answer from files: the upstream of the SDK tests.
 
-Paths below `/openai/v1` and `/anthropic/v1` answer in that dialect. The model that a request names chooses the answer:
-`chat` is `golden/<dialect>/chat.json`, or `chat.sse` when a stream is asked for; `error-429` answers with that status;
-`cut-<name>` and `closed-<name>` end the stream of `<name>` in the middle, with a broken and with an orderly connection.
-`fixture:<path>` answers with a recorded exchange of the folder that was given.
+The first segment of a path is the vendor (`/openai/v1/chat/completions`). The model that a request names, in its body or in
+its path, chooses the answer:
+
+- `chat` is `golden/<vendor>/chat.json`, or `chat.sse` when a stream is asked for; `error-429` answers with that status;
+  `cut-<name>` and `closed-<name>` end the stream of `<name>` in the middle, with a broken and with an orderly connection.
+- `recorded.<path, with ~ for />` answers with a recorded exchange of the folder that was given.
+- A name that a test has put into `scripts` answers with what the script makes of the request.
 """
 
 import json
 import re
 import threading
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
+
+from wire import MEDIA_TYPES, is_array, sse_of_array
 
 GOLDEN = Path(__file__).parent / "golden"
+RECORDED = "recorded."
+# Pieces that a stream goes out in; they respect neither events nor characters.
+SIZES = (1, 600, 13, 1400, 3, 257, 4096)
+
+
+@dataclass
+class Asked:
+    """A request that has reached a vendor."""
+
+    method: str
+    path: str
+    headers: dict
+    body: bytes
+    vendor: str = ""
+    model: str = ""
+    streaming: bool = False
+    json: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.vendor = self.path.split("/")[1]
+        if self.headers.get("content-type", "").startswith("application/json") and self.body:
+            self.json = json.loads(self.body)
+        path = self.path.split("?")[0]
+        in_path = re.search(r"/models?/(.+)[:/]([A-Za-z-]+)$", path)
+        if in_path and self.vendor in ("gemini", "bedrock"):
+            self.model = unquote(in_path[1])
+            self.streaming = "stream" in in_path[2].lower()
+        else:
+            self.model = self.json.get("model", "")
+            self.streaming = bool(self.json.get("stream"))
 
 
 class Replay:
-    """The server. `requests` holds what it was asked, newest last, as (path, headers, body)."""
+    """The server. `requests` holds what it was asked, newest last."""
 
     def __init__(self, fixtures=None):
         self.fixtures = fixtures
         self.requests = []
+        self.scripts = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -35,7 +73,7 @@ class Replay:
     @property
     def last(self):
         """The body of the newest request, read as JSON."""
-        return json.loads(self.requests[-1][2])
+        return self.requests[-1].json
 
     def close(self):
         """Stops the server."""
@@ -44,79 +82,105 @@ class Replay:
         self._thread.join()
 
 
+def recorded_name(case):
+    """The model that answers with this recorded exchange, given as a path below the folder of all of them."""
+    return RECORDED + str(case).replace("/", "~")
+
+
 def _handler(replay):
     class Handler(BaseHTTPRequestHandler):
         """One connection."""
 
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def log_message(self, *_):
             """Tests fail by assertion; the server stays silent."""
 
         def do_POST(self):
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            replay.requests.append((self.path, dict(self.headers), body))
-            dialect, _, rest = self.path.lstrip("/").partition("/v1")
-            self._answer(dialect, rest.split("?")[0], json.loads(body))
+            self._serve()
 
-        def _answer(self, dialect, path, request):
-            model = request.get("model", "")
-            folder = GOLDEN / dialect
-            if path.endswith("/count_tokens"):
+        def do_GET(self):
+            self._serve()
+
+        def _serve(self):
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            asked = Asked(self.command, self.path, headers, body)
+            replay.requests.append(asked)
+            model = asked.model
+            if script := replay.scripts.get(model) or replay.scripts.get(f"{asked.method} {asked.path.split('?')[0]}"):
+                return self._scripted(script(asked))
+            if model.startswith(RECORDED):
+                return self._recorded(asked, replay.fixtures / model.removeprefix(RECORDED).replace("~", "/"))
+            return self._golden(asked)
+
+        def _scripted(self, answer):
+            """An answer is (media type, bytes), or (media type, bytes, status)."""
+            media_type, body, *status = answer
+            if media_type in ("text/event-stream", MEDIA_TYPES["aws-eventstream"]):
+                return self._stream(media_type, body)
+            return self._whole(status[0] if status else 200, body, media_type)
+
+        def _golden(self, asked):
+            folder, model = GOLDEN / asked.vendor, asked.model
+            if asked.path.split("?")[0].endswith("/count_tokens"):
                 return self._whole(200, (folder / "count.json").read_bytes())
-            if model.startswith("fixture:"):
-                return self._fixture(replay.fixtures / model.removeprefix("fixture:"))
             if match := re.fullmatch(r"error-(\d+)", model):
                 return self._whole(int(match[1]), (folder / f"{model}.json").read_bytes())
             ending, _, name = model.partition("-") if model.startswith(("cut-", "closed-")) else ("", "", model)
-            suffix = "sse" if request.get("stream") else "json"
+            suffix = "sse" if asked.streaming else "json"
             file = folder / f"{name}.{suffix}"
             if not file.exists():
                 return self._whole(404, (folder / "error-404.json").read_bytes())
             if suffix == "json":
                 return self._whole(200, file.read_bytes())
-            return self._stream(file.read_bytes(), ending)
+            body = file.read_bytes()
+            if ending:
+                events = body.split(b"\n\n")
+                body = b"\n\n".join(events[: max(2, len(events) // 2)]) + b"\n\n"
+            return self._stream("text/event-stream", body, cut=ending == "cut")
 
-        def _fixture(self, case):
+        def _recorded(self, asked, case):
             meta = json.loads((case / "meta.json").read_text())
             body = (case / meta["response_file"]).read_bytes()
-            if meta["stream"] and meta["status"] == 200:
-                return self._stream(body, "")
-            return self._whole(meta["status"], body)
+            if meta["status"] != 200:
+                kept = {name: value for name, value in meta["response_headers"].items() if name.startswith("x-amzn-")}
+                return self._whole(meta["status"], body, headers=kept)
+            if meta["stream"] != asked.streaming:
+                return self._whole(500, b'{"error": {"message": "recorded otherwise: whole or streamed"}}')
+            if not meta["stream"]:
+                return self._whole(200, body)
+            if is_array(body) and "alt=sse" in asked.path:
+                body = sse_of_array(body)
+            framing = "json" if is_array(body) else meta["framing"].split()[0]
+            return self._stream(MEDIA_TYPES[framing], body)
 
-        def _whole(self, status, body):
+        def _whole(self, status, body, media_type="application/json", headers=None):
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", media_type)
             self.send_header("content-length", str(len(body)))
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
             if status == 429:
                 self.send_header("retry-after", "7")
             self.end_headers()
             self.wfile.write(body)
 
-        def _stream(self, body, ending):
-            """Sends event by event, each event in two pieces, so that chunks and events do not coincide."""
+        def _stream(self, media_type, body, cut=False):
             self.send_response(200)
-            self.send_header("content-type", "text/event-stream")
+            self.send_header("content-type", media_type)
             self.send_header("transfer-encoding", "chunked")
             self.end_headers()
-            events = body.split(b"\n\n")
-            if ending:
-                events = events[: max(2, len(events) // 2)]
-            for event in events:
-                if event:
-                    piece = event + b"\n\n"
-                    middle = len(piece) // 2
-                    self._chunk(piece[:middle])
-                    self._chunk(piece[middle:])
-            if ending == "cut":
+            at = number = 0
+            while at < len(body):
+                piece = body[at : at + SIZES[number % len(SIZES)]]
+                self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                at, number = at + len(piece), number + 1
+            if cut:
                 self.close_connection = True
                 self.connection.shutdown(2)
                 return
             self.wfile.write(b"0\r\n\r\n")
-
-        def _chunk(self, data):
-            if data:
-                self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-                self.wfile.flush()
 
     return Handler

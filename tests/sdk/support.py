@@ -3,10 +3,9 @@
 
 import atexit
 import functools
-import os
 import unittest
-from pathlib import Path
 
+import recordings
 from gateway import Gateway
 from replay import Replay
 
@@ -27,17 +26,10 @@ CALLS = {"Oslo": {"city": "Oslo"}, "Cairo": {"city": "Cairo", "unit": "C"}}
 VENDORS = ("openai", "anthropic")
 
 
-def fixtures():
-    """The folder of recorded exchanges, or None."""
-    named = os.environ.get("PENSTOCK_FIXTURES")
-    folder = Path(named) if named else Path(__file__).parents[2] / ".." / "shared" / "fixtures"
-    return folder / "open" if (folder / "open").is_dir() else None
-
-
 @functools.cache
 def replay():
     """The upstream."""
-    server = Replay(fixtures())
+    server = Replay(recordings.folder())
     atexit.register(server.close)
     return server
 

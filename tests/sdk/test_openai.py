@@ -47,8 +47,7 @@ class OpenAiTest(GatewayTest):
         for vendor, header, value in [("openai", "authorization", "Bearer replay-secret"), ("anthropic", "x-api-key", "replay-secret")]:
             with self.subTest(upstream=vendor):
                 self.ask(f"{vendor}/chat", max_tokens=10)
-                headers = {name.lower(): text for name, text in self.upstream.requests[-1][1].items()}
-                self.assertEqual(headers[header], value)
+                self.assertEqual(self.upstream.requests[-1].headers[header], value)
                 self.assertNotIn(KEY, repr(self.upstream.requests[-1]))
 
     @each_vendor

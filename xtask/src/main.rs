@@ -7,6 +7,7 @@ mod bench;
 mod conformance;
 mod docs;
 mod plugins;
+mod prices;
 mod sdk;
 mod suite;
 mod tidy;
@@ -46,6 +47,8 @@ enum Task {
     Bench(bench::Arguments),
     /// Decode recorded exchanges of real vendors, whole and cut at every byte, and compare with what is expected.
     Conformance(conformance::Arguments),
+    /// Make policies/prices from LiteLLM's table of prices.
+    Prices(prices::Arguments),
     /// Run the Python SDK tests against the release build.
     Sdk {
         /// Names of test files or `file.Class.test`; none for all.
@@ -78,6 +81,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Docs => docs::write(&workspace.root),
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
+        Task::Prices(arguments) => prices::run(&workspace.root, &arguments),
         Task::Sdk { tests } => sdk::run(&workspace, &tests),
     }
 }

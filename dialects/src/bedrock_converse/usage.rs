@@ -45,7 +45,7 @@ pub(super) fn to_wire(usage: &Usage) -> Map<String, Value> {
     };
     let hours = more(HOUR);
     let input = usage.input.saturating_add(more("input-"));
-    let output = usage.output_total().saturating_add(more("output-"));
+    let output = usage.output_total();
     let written = usage.cache_write.saturating_add(hours);
     let total = input.saturating_add(output).saturating_add(usage.cache_read).saturating_add(written);
     let mut wire = Map::new();

@@ -53,13 +53,15 @@ pub(super) fn write(usage: &Usage) -> Value {
     if let Some(own) = own_statement(usage) {
         return own;
     }
-    let mut tokens = counted(usage);
-    for (name, count) in [("reasoning_tokens", usage.reasoning), ("image_tokens", bucket(usage, INPUT_IMAGE))] {
+    let images = bucket(usage, INPUT_IMAGE);
+    let mut tokens = counted(usage.input_total().saturating_sub(images), usage.output_total());
+    for (name, count) in [("reasoning_tokens", usage.reasoning), ("image_tokens", images)] {
         if count > 0 {
             tokens.insert(name.to_owned(), json!(count));
         }
     }
-    json!({ "billed_units": counted(usage), "tokens": tokens, "cached_tokens": usage.cache_read })
+    let billed = counted(usage.input_total(), usage.output_total());
+    json!({ "billed_units": billed, "tokens": tokens, "cached_tokens": usage.cache_read })
 }
 
 /// Writes `meta` of vectors and rankings: the vendor's own, if it is Cohere's.
@@ -70,9 +72,10 @@ pub(super) fn write_meta(usage: Option<&Usage>) -> Value {
         return own;
     }
     let mut billed = Map::new();
+    let images = bucket(usage, INPUT_IMAGE);
     let units = [
-        ("input_tokens", usage.input_total()),
-        ("image_tokens", bucket(usage, INPUT_IMAGE)),
+        ("input_tokens", usage.input_total().saturating_sub(images)),
+        ("image_tokens", images),
         ("output_tokens", usage.output_total()),
         ("search_units", bucket(usage, SEARCH_UNITS)),
         ("images", bucket(usage, IMAGE_COUNT)),
@@ -82,8 +85,8 @@ pub(super) fn write_meta(usage: Option<&Usage>) -> Value {
     json!({ "api_version": version, "billed_units": billed })
 }
 
-fn counted(usage: &Usage) -> Map<String, Value> {
-    let counts = [("input_tokens", usage.input_total()), ("output_tokens", usage.output_total())];
+fn counted(input: u64, output: u64) -> Map<String, Value> {
+    let counts = [("input_tokens", input), ("output_tokens", output)];
     counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
 }
 
@@ -144,9 +147,13 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_the_same() {
-        let usage = Usage { input: 5, cache_read: 2, output: 4, reasoning: 3, ..Usage::default() };
+        let more = vec![(INPUT_IMAGE.to_owned(), 9)];
+        let usage = Usage { input: 5, cache_read: 2, output: 4, reasoning: 3, more, ..Usage::default() };
         let again = read(&write(&usage)).unwrap();
         assert_eq!((again.input, again.cache_read, again.output, again.reasoning), (5, 2, 4, 3));
-        assert_eq!(read(&write_meta(Some(&usage))).unwrap().input, 7);
+        assert_eq!(again.more[0], usage.more[0]);
+        assert_eq!(again.total(), usage.total());
+        let again = read(&write_meta(Some(&usage))).unwrap();
+        assert_eq!((again.input, again.more), (7, usage.more));
     }
 }

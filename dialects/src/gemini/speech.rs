@@ -84,7 +84,11 @@ impl Speech {
         if self.parts.is_empty() && self.members.is_empty() {
             return None;
         }
-        let parts = std::mem::take(&mut self.parts);
+        let mut parts = std::mem::take(&mut self.parts);
+        // SDKs leave an answer out of the history of a conversation if a chunk of it has no part.
+        if parts.is_empty() {
+            parts.push(json!({"text": ""}));
+        }
         let mut candidate = json!({"content": {"parts": parts, "role": "model"}});
         for (name, value) in std::mem::take(&mut self.members) {
             candidate[name] = value;
@@ -93,8 +97,7 @@ impl Speech {
         Some(candidate)
     }
 
-    /// The last candidate, and the members of the answer beside it. It has a part in any case: SDKs leave an answer without
-    /// parts out of the history.
+    /// The last candidate, and the members of the answer beside it.
     pub(super) fn last(&mut self, is_whole: bool) -> (Value, Map<String, Value>) {
         self.tell_all_calls();
         if let Some(signature) = self.signature.take() {
@@ -102,9 +105,6 @@ impl Speech {
         }
         if is_whole {
             self.parts = joined(std::mem::take(&mut self.parts));
-        }
-        if self.parts.is_empty() {
-            self.parts.push(json!({"text": ""}));
         }
         let reason = finish::to_wire(self.finish.as_ref(), self.refused).to_owned();
         let mut own = std::mem::take(&mut self.envelope);

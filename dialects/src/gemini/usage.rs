@@ -41,6 +41,9 @@ pub(super) fn read(stated: &Value) -> Option<Usage> {
         let made = details("candidatesTokensDetails").saturating_add(details("responseTokensDetails"));
         set_apart(&mut usage.output, made, format!("output-{name}"), &mut usage.more);
     }
+    // The Gemini API says `serviceTier: "flex"`, Vertex AI `trafficType: "ON_DEMAND_FLEX"`.
+    let tier = stated["serviceTier"].as_str().or_else(|| stated["trafficType"].as_str()?.strip_prefix("ON_DEMAND_"));
+    usage.served_as(&tier.unwrap_or_default().to_ascii_lowercase());
     Some(usage)
 }
 

@@ -79,7 +79,9 @@ impl Writer<'_> {
                 role => {
                     let role = if role == Role::System { "system" } else { "assistant" };
                     let parts = self.parts(&message.blocks, &path);
-                    messages.push(self.message(role, message.name.as_deref(), parts));
+                    if !is_foreign(message) {
+                        messages.push(self.message(role, message.name.as_deref(), parts));
+                    }
                 }
             }
         }
@@ -109,7 +111,7 @@ impl Writer<'_> {
                 self.mark(block, &path, &mut result);
                 messages.push(result);
             } else {
-                has_rest |= !is_kept_members(block);
+                has_rest |= !is_kept_members(block) && !is_foreign(message);
                 self.block(block, &path, &mut rest);
             }
         }
@@ -337,6 +339,12 @@ pub(crate) fn number(value: f64) -> Value {
     #[allow(clippy::cast_possible_truncation, reason = "only whole numbers below 1e15 are cast")]
     let whole = (value.fract() == 0.0 && value.abs() < 1e15).then_some(value as i64);
     whole.map_or(Value::from(value), Value::from)
+}
+
+/// Whether nothing of a message can be said in this dialect: without its blocks it would be an empty one.
+fn is_foreign(message: &Message) -> bool {
+    let foreign = |block: &Block| matches!(&block.content, Content::Opaque { dialect, .. } if dialect != NAME);
+    !message.blocks.is_empty() && message.blocks.iter().all(foreign)
 }
 
 fn is_kept_members(block: &Block) -> bool {

@@ -124,10 +124,10 @@ impl Reading {
         self.start(object, !choices.is_empty(), events);
         for choice in choices.iter().filter(|choice| choice["index"].as_u64().unwrap_or_default() == 0) {
             self.choice(choice, events);
-            self.usage(&choice["usage"], false, events);
+            self.usage(&choice["usage"], "", false, events);
         }
-        self.usage(&object["x_groq"]["usage"], false, events);
-        self.usage(&object["usage"], true, events);
+        self.usage(&object["x_groq"]["usage"], "", false, events);
+        self.usage(&object["usage"], text(object, "service_tier"), true, events);
         if self.whole || self.finish.is_some() {
             for name in ["citations", "search_results"] {
                 other(name, &object[name], events);
@@ -255,13 +255,13 @@ impl Reading {
         }
     }
 
-    fn usage(&mut self, stated: &Value, own: bool, events: &mut Vec<Event>) {
+    fn usage(&mut self, stated: &Value, tier: &str, own: bool, events: &mut Vec<Event>) {
         if !stated.is_object() || (self.usage_is_own && !own) {
             return;
         }
-        if let Some(usage) = usage::read(stated)
-            && self.usage.as_ref() != Some(&usage)
-        {
+        let Some(mut usage) = usage::read(stated) else { return };
+        usage.served_as(tier);
+        if self.usage.as_ref() != Some(&usage) {
             events.push(Event::Usage(usage.clone()));
             self.usage = Some(usage);
             self.usage_is_own = own;

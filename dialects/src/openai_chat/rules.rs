@@ -197,6 +197,7 @@ pub(super) const RULES: &[Rule] = &[
             "is not found for api version",
             "no endpoints found for",
             "supported api model names",
+            "supported models are",
             "deployment for this resource",
             "no allowed providers",
             "model does not exist",
@@ -217,7 +218,7 @@ pub(super) const RULES: &[Rule] = &[
         ],
         &["permission denied", "access denied", "not authorized to", "do not have permission", "not allowed to access"],
     ),
-    (FaultClass::Unsupported, &["not_supported_error", "unsupported_operation"], &[]),
+    (FaultClass::Unsupported, &["not_supported_error", "unsupported_operation"], &["not supported in the v1/"]),
     (
         FaultClass::Timeout,
         &["timeout", "timed_out", "deadline_exceeded", "requesttimeout"],

@@ -2,6 +2,7 @@
 //! Watches an answer that is relayed untouched: its usage, its end, its error. A frame is parsed only where a byte
 //! search has found a member that says something.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
@@ -88,6 +89,8 @@ fn says_something(member: &Finder<'_>, data: &[u8]) -> bool {
 struct Stated<'b> {
     #[serde(borrow)]
     usage: Option<&'b RawValue>,
+    #[serde(default, borrow)]
+    service_tier: Option<Cow<'b, str>>,
     #[serde(borrow)]
     x_groq: Option<Corner<'b>>,
     #[serde(default, borrow)]
@@ -104,7 +107,8 @@ struct Corner<'b> {
 fn stated_usage(data: &[u8]) -> Option<(Usage, bool)> {
     let stated: Stated<'_> = serde_json::from_slice(data).ok()?;
     let read = |raw: Option<&RawValue>| usage::read(&serde_json::from_str(raw?.get()).ok()?);
-    if let Some(usage) = read(stated.usage) {
+    if let Some(mut usage) = read(stated.usage) {
+        usage.served_as(stated.service_tier.as_deref().unwrap_or_default());
         return Some((usage, true));
     }
     let corners = stated.x_groq.iter().chain(&stated.choices);

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::{NAME, fault, task_embed, task_image, task_rerank, task_video, usage};
+use super::{NAME, fault, task_embed, task_image, task_rerank, task_video};
 use crate::codec::{Envelope, Operation};
 use crate::ir::{Event, Fault, FaultClass, Finish, Response, Usage};
 use crate::task::Task;
@@ -155,8 +155,7 @@ pub(super) fn events<'r>(response: &'r Response, name: &str) -> impl Iterator<It
 /// the ones that we have read.
 pub(super) fn input_usage(usage: &Usage) -> Value {
     let stated: Value = serde_json::from_str(&usage.stated).unwrap_or_default();
-    let input = usage.more.iter().filter(|(name, _)| name == usage::INPUT_IMAGE).map(|(_, count)| count);
-    let total = input.fold(usage.total(), |total, count| total.saturating_add(*count));
+    let total = usage.total();
     let mut written = match stated {
         Value::Object(stated) if stated.get("total_tokens").and_then(Value::as_u64) == Some(total) => stated,
         _ => Map::new(),

@@ -291,15 +291,14 @@ fn wire_usage(usage: &Usage) -> Option<Value> {
             return Some(stated);
         }
     }
-    let bucket = |wanted: &str| usage.more.iter().find(|(name, _)| name == wanted).map_or(0, |(_, count)| *count);
-    let (shown, drawn) = (bucket(usage::INPUT_IMAGE), bucket("output-image"));
-    let (input, output) = (usage.input_total() + shown, usage.output_total() + drawn);
+    let shown = usage.more.iter().find(|(name, _)| name == usage::INPUT_IMAGE).map_or(0, |(_, count)| *count);
+    let (input, output) = (usage.input_total(), usage.output_total());
     (input + output > 0).then(|| {
         json!({
             "input_tokens": input,
             "output_tokens": output,
             "total_tokens": input + output,
-            "input_tokens_details": { "text_tokens": usage.input_total(), "image_tokens": shown },
+            "input_tokens_details": { "text_tokens": input.saturating_sub(shown), "image_tokens": shown },
         })
     })
 }

@@ -2,8 +2,9 @@
 //! The usage object of OpenAI-shaped vendors, read into disjoint buckets and written from them.
 //!
 //! The vendors share the names and not the arithmetic (measured on recorded traffic): the cache is inside
-//! `prompt_tokens` except at Azure-hosted Grok; reasoning is inside `completion_tokens` except at xAI; audio is outside
-//! at Mistral; Gemini counts hidden thoughts only in the total.
+//! `prompt_tokens` except at Azure-hosted Grok; reasoning is inside `completion_tokens` except at xAI; sound is inside
+//! `prompt_tokens` except at Mistral; Gemini counts hidden thoughts only in the total. Vercel's gateway counts reasoning
+//! nowhere that could be relied on, and states what it charges.
 
 use serde_json::{Value, json};
 
@@ -11,13 +12,37 @@ use crate::ir::Usage;
 
 /// Name of the bucket for tokens that a vendor counts in its total only.
 const HIDDEN: &str = "hidden";
-/// Name of the bucket for audio tokens that are not part of the prompt's.
+/// Name of the bucket for sound that goes in.
 const INPUT_AUDIO: &str = "input-audio";
-
 /// Name of the bucket for image tokens that go in.
 pub(super) const INPUT_IMAGE: &str = "input-image";
+/// Name of the bucket for sound that comes out.
+const OUTPUT_AUDIO: &str = "output-audio";
 /// Name of the bucket for image tokens that come out.
 const OUTPUT_IMAGE: &str = "output-image";
+/// Name of the bucket for sound that is counted by its length.
+const AUDIO_SECONDS: &str = "audio-seconds";
+
+/// Media that are a part of the input, and where they are counted.
+const INPUT_MEDIA: &[(&str, &[&str])] = &[
+    (
+        INPUT_AUDIO,
+        &[
+            "/prompt_tokens_details/audio_tokens",
+            "/input_tokens_details/audio_tokens",
+            "/input_token_details/audio_tokens",
+        ],
+    ),
+    (INPUT_IMAGE, &["/prompt_tokens_details/image_tokens", "/input_tokens_details/image_tokens"]),
+    ("input-video", &["/prompt_tokens_details/video_tokens"]),
+];
+/// Media that are a part of the output.
+const OUTPUT_MEDIA: &[(&str, &[&str])] = &[
+    (OUTPUT_AUDIO, &["/completion_tokens_details/audio_tokens", "/output_tokens_details/audio_tokens"]),
+    (OUTPUT_IMAGE, &["/completion_tokens_details/image_tokens", "/output_tokens_details/image_tokens"]),
+];
+const REASONING: &[&str] =
+    &["/completion_tokens_details/reasoning_tokens", "/output_tokens_details/reasoning_tokens", "/reasoning_tokens"];
 
 /// Reads a usage object; none if it counts nothing.
 pub(crate) fn read(stated: &Value) -> Option<Usage> {
@@ -25,19 +50,10 @@ pub(crate) fn read(stated: &Value) -> Option<Usage> {
     let completion = first(stated, &["/completion_tokens", "/output_tokens"]);
     let total = count(stated, "/total_tokens");
     if prompt.is_none() && completion.is_none() {
-        // Voyage counts the input of embeddings and rankings in the total only.
-        return total.map(|input| Usage { input, stated: stated.to_string(), ..Usage::default() });
-    }
-    if let Some(usage) = pictures(stated) {
-        return Some(usage);
+        return read_other(stated, total);
     }
     let (prompt, completion) = (prompt.unwrap_or_default(), completion.unwrap_or_default());
     let (input, cache_read, cache_write) = input_buckets(stated, prompt);
-    const REASONING: &[&str] = &[
-        "/completion_tokens_details/reasoning_tokens",
-        "/output_tokens_details/reasoning_tokens",
-        "/reasoning_tokens",
-    ];
     let stated_reasoning = first(stated, REASONING).unwrap_or_default();
     let both = prompt.saturating_add(completion);
     let outside = stated_reasoning > 0 && total == Some(both.saturating_add(stated_reasoning));
@@ -47,44 +63,97 @@ pub(crate) fn read(stated: &Value) -> Option<Usage> {
         let inside = stated_reasoning.min(completion);
         (completion - inside, inside)
     };
+    let mut usage =
+        Usage { input, cache_read, cache_write, output, reasoning, stated: stated.to_string(), ..Usage::default() };
     let excess = total.unwrap_or_default().saturating_sub(both);
     let cache_outside = cache_read.saturating_add(cache_write) > prompt;
-    let audio = count(stated, "/prompt_tokens_details/audio_tokens").unwrap_or_default();
-    let more = match excess {
-        0 => Vec::new(),
-        _ if outside || cache_outside => Vec::new(),
-        _ if excess == audio => vec![(INPUT_AUDIO.to_owned(), audio)],
-        _ => vec![(HIDDEN.to_owned(), excess)],
-    };
-    Some(Usage { input, cache_read, cache_write, output, reasoning, more, stated: stated.to_string() })
+    let hidden = if outside || cache_outside { 0 } else { excess };
+    media(stated, hidden, &mut usage);
+    requests(stated, &mut usage);
+    Some(usage)
 }
 
-/// The image API tells the tokens of pictures apart, and nothing of what a chat tells.
-fn pictures(stated: &Value) -> Option<Usage> {
-    let shown = count(stated, "/input_tokens_details/image_tokens")?;
-    let (input, output) = (count(stated, "/input_tokens")?, count(stated, "/output_tokens").unwrap_or_default());
-    // Where it does not say what came out, that is pictures.
-    let drawn = count(stated, "/output_tokens_details/image_tokens").unwrap_or(output).min(output);
-    let shown = shown.min(input);
-    let more = [(INPUT_IMAGE, shown), (OUTPUT_IMAGE, drawn)].into_iter().filter(|(_, count)| *count > 0);
-    Some(Usage {
-        input: input - shown,
-        output: output - drawn,
-        more: more.map(|(name, count)| (name.to_owned(), count)).collect(),
-        stated: stated.to_string(),
-        ..Usage::default()
-    })
+/// What counts no tokens, or nothing but a total.
+fn read_other(stated: &Value, total: Option<u64>) -> Option<Usage> {
+    let mut usage = Usage { stated: stated.to_string(), ..Usage::default() };
+    // Transcriptions are counted by their length; a second that has begun is one.
+    if let Some(seconds) = stated["seconds"].as_f64().filter(|seconds| *seconds > 0.0) {
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "above zero, and the cast saturates"
+        )]
+        usage.count(AUDIO_SECONDS, seconds.ceil() as u64);
+        return Some(usage);
+    }
+    // Voyage counts the input of embeddings and rankings in the total only.
+    usage.input = total?;
+    Some(usage)
+}
+
+/// Sets sound, pictures and films apart. What a vendor counts beside prompt and completion is sound that goes in (Mistral), or
+/// is not told (`hidden`).
+fn media(stated: &Value, hidden: u64, usage: &mut Usage) {
+    let audio_outside = hidden > 0 && first(stated, INPUT_MEDIA[0].1) == Some(hidden);
+    for (bucket, pointers) in INPUT_MEDIA {
+        let tokens = first(stated, pointers).unwrap_or_default();
+        if *bucket == INPUT_AUDIO && audio_outside {
+            usage.count(*bucket, tokens);
+        } else {
+            let tokens = tokens.min(usage.input);
+            usage.input -= tokens;
+            usage.count(*bucket, tokens);
+        }
+    }
+    // The image API says of its answers only that they are that; a chat always tells its reasoning or its cache.
+    let is_picture = first(stated, &["/input_tokens_details/image_tokens"]).is_some()
+        && first(stated, REASONING).is_none()
+        && first(stated, &["/input_tokens_details/cached_tokens"]).is_none();
+    for (bucket, pointers) in OUTPUT_MEDIA {
+        let all = Some(usage.output).filter(|_| is_picture && *bucket == OUTPUT_IMAGE);
+        let tokens = first(stated, pointers).or(all).unwrap_or_default().min(usage.output);
+        usage.output -= tokens;
+        usage.count(*bucket, tokens);
+    }
+    usage.count(HIDDEN, if audio_outside { 0 } else { hidden });
+}
+
+/// What the vendor has done besides, and which of its service tiers has.
+fn requests(stated: &Value, usage: &mut Usage) {
+    for member in ["server_tool_use_details", "server_tool_use"] {
+        for (name, count) in stated[member].as_object().into_iter().flatten() {
+            let name = name.strip_suffix("_requests").unwrap_or(name);
+            if usage.more_of(&format!("tool-{name}")) == 0 {
+                usage.count(format!("tool-{name}"), count.as_u64().unwrap_or_default());
+            }
+        }
+    }
+    usage.count("tool-web_search", count(stated, "/num_search_queries").unwrap_or_default());
+    // Perplexity searches for each request, and charges by how much of what it finds the model reads.
+    if let Some(size @ ("low" | "medium" | "high")) = stated["search_context_size"].as_str() {
+        usage.count(format!("tool-search_{size}"), 1);
+    }
+    usage.served_as(stated["service_tier"].as_str().unwrap_or_default());
 }
 
 /// Writes a usage object.
 pub(crate) fn write(usage: &Usage) -> Value {
-    json!({
+    let written = usage.cache_write.saturating_add(usage.more_of("cache-write-"));
+    let mut wire = json!({
         "prompt_tokens": usage.input_total(),
         "completion_tokens": usage.output_total(),
         "total_tokens": usage.total(),
-        "prompt_tokens_details": { "cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write },
+        "prompt_tokens_details": { "cached_tokens": usage.cache_read, "cache_write_tokens": written },
         "completion_tokens_details": { "reasoning_tokens": usage.reasoning },
-    })
+    });
+    let parts = [("prompt_tokens_details", INPUT_MEDIA), ("completion_tokens_details", OUTPUT_MEDIA)];
+    for (details, (bucket, pointers)) in parts.iter().flat_map(|(at, media)| media.iter().map(move |it| (*at, it))) {
+        let (tokens, name) = (usage.more_of(bucket), pointers[0].rsplit('/').next().unwrap_or_default());
+        if tokens > 0 {
+            wire[details][name] = json!(tokens);
+        }
+    }
+    wire
 }
 
 /// Input outside the cache, read from it, written to it.
@@ -185,6 +254,55 @@ mod tests {
     }
 
     #[test]
+    fn media_and_requests_are_buckets_of_their_own() {
+        let cases = [
+            (
+                json!({"prompt_tokens": 100, "completion_tokens": 50, "total_tokens": 150,
+                    "prompt_tokens_details": {"audio_tokens": 60, "cached_tokens": 10, "image_tokens": 5},
+                    "completion_tokens_details": {"audio_tokens": 40, "reasoning_tokens": 3}}),
+                [25, 10, 0, 7, 3],
+                vec![(INPUT_AUDIO, 60), (INPUT_IMAGE, 5), (OUTPUT_AUDIO, 40)],
+            ),
+            (
+                json!({"prompt_tokens": 10, "completion_tokens": 1, "prompt_tokens_details": {"audio_tokens": 99}}),
+                [0, 0, 0, 1, 0],
+                vec![(INPUT_AUDIO, 10)],
+            ),
+            (
+                json!({"type": "tokens", "input_tokens": 14, "output_tokens": 4, "total_tokens": 18,
+                    "input_token_details": {"text_tokens": 0, "audio_tokens": 14}}),
+                [0, 0, 0, 4, 0],
+                vec![(INPUT_AUDIO, 14)],
+            ),
+            (json!({"type": "duration", "seconds": 5.2}), [0, 0, 0, 0, 0], vec![(AUDIO_SECONDS, 6)]),
+            (
+                json!({"input_tokens": 9, "output_tokens": 5, "total_tokens": 14,
+                    "input_tokens_details": {"image_tokens": 4, "cached_tokens": 0},
+                    "output_tokens_details": {"reasoning_tokens": 2}}),
+                [5, 0, 0, 3, 2],
+                vec![(INPUT_IMAGE, 4)],
+            ),
+            (
+                json!({"prompt_tokens": 7, "completion_tokens": 1, "search_context_size": "low", "num_search_queries": 3}),
+                [7, 0, 0, 1, 0],
+                vec![("tool-web_search", 3), ("tool-search_low", 1)],
+            ),
+            (
+                json!({"prompt_tokens": 7, "completion_tokens": 1, "service_tier": "priority",
+                    "server_tool_use_details": {"web_search_requests": 1}, "server_tool_use": {"web_search_requests": 1}}),
+                [7, 0, 0, 1, 0],
+                vec![("tool-web_search", 1), ("tier-priority", 1)],
+            ),
+        ];
+        for (stated, [input, cache_read, cache_write, output, reasoning], more) in cases {
+            let more = more.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+            let text = stated.to_string();
+            let expected = Usage { input, cache_read, cache_write, output, reasoning, more, stated: text };
+            assert_eq!(read(&stated), Some(expected));
+        }
+    }
+
+    #[test]
     fn tokens_of_pictures_are_told_apart() {
         let mut stated = json!({"total_tokens": 1150, "input_tokens": 150, "output_tokens": 1000,
             "input_tokens_details": {"text_tokens": 50, "image_tokens": 100}});
@@ -199,7 +317,10 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_the_same() {
-        let usage = Usage { input: 1, cache_read: 2, cache_write: 3, output: 4, reasoning: 5, ..Usage::default() };
+        let more = [(INPUT_AUDIO, 6), (INPUT_IMAGE, 7), (OUTPUT_AUDIO, 8), (OUTPUT_IMAGE, 9)];
+        let more = more.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+        let usage =
+            Usage { input: 1, cache_read: 2, cache_write: 3, output: 4, reasoning: 5, more, stated: String::new() };
         let again = read(&write(&usage)).unwrap();
         assert_eq!(Usage { stated: String::new(), ..again }, usage);
     }

@@ -7,8 +7,8 @@
 use serde_json::{Map, Value, json};
 
 use super::NAME;
-use crate::fields::{Fields, number};
 use crate::ir::{Block, Content, Fault, Message, Request, Role, Source};
+use crate::members::{Fields, plain_number};
 
 /// What this dialect answers with where the caller of another one names no ceiling. OpenAI's own default are 16 tokens,
 /// which no caller of a chat would expect.
@@ -30,17 +30,12 @@ pub(super) fn decode(body: &[u8]) -> Result<Request, Fault> {
     request.top_p = fields.number("top_p")?;
     request.top_k = fields.count("top_k")?;
     request.stop = stop(&mut fields)?;
-    let seed = fields.take("seed");
-    request.seed =
-        seed.map(|seed| seed.as_i64().ok_or_else(|| fields.wrong("seed", "must be a whole number"))).transpose()?;
+    request.seed = fields.integer("seed")?;
     request.user = fields.text("user")?;
     request.streaming = fields.flag("stream")?.unwrap_or_default();
     if let Some(mut options) = fields.object("stream_options")? {
         request.stream_usage = options.flag("include_usage")?.unwrap_or_default();
-        let left = options.rest();
-        if !left.is_empty() {
-            fields.put("stream_options", left.into_iter().collect::<Map<String, Value>>());
-        }
+        fields.put_rest("stream_options", options);
     }
     // Always there, so that the writer knows a caller of this dialect.
     request.extensions.insert(NAME.to_owned(), fields.rest());
@@ -90,8 +85,8 @@ pub(super) fn encode(request: &Request) -> (Vec<u8>, Vec<String>) {
     set("prompt", Some(Value::from(written_prompt(request, &mut dropped))));
     let ceiling = request.output_tokens_max.or((own.is_none()).then_some(OUTPUT_TOKENS_DEFAULT));
     set("max_tokens", ceiling.map(Value::from));
-    set("temperature", request.temperature.map(number));
-    set("top_p", request.top_p.map(number));
+    set("temperature", request.temperature.map(plain_number));
+    set("top_p", request.top_p.map(plain_number));
     // OpenAI does not know it; the local servers that speak this dialect do.
     set("top_k", request.top_k.map(Value::from));
     set("stop", (!request.stop.is_empty()).then(|| json!(request.stop)));

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 
 use super::NAME;
 use super::turns::Turns;
-use crate::fields::number;
 use crate::ir::{Content, Format, Reasoning, Request, Tool, ToolChoice};
+use crate::members::plain_number;
 
 /// Smallest ceiling of output tokens that the API takes.
 const OUTPUT_TOKENS_MIN: u64 = 16;
@@ -150,8 +150,8 @@ impl Writer<'_> {
         } else {
             self.set("max_output_tokens", ceiling);
         }
-        self.set("temperature", request.temperature.map(number));
-        self.set("top_p", request.top_p.map(number));
+        self.set("temperature", request.temperature.map(plain_number));
+        self.set("top_p", request.top_p.map(plain_number));
         let absent =
             [("top_k", request.top_k.is_some()), ("stop", !request.stop.is_empty()), ("seed", request.seed.is_some())];
         absent.into_iter().filter(|(_, stated)| *stated).for_each(|(name, _)| self.drop(name));

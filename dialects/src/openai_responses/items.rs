@@ -8,8 +8,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{NAME, parts, seal};
-use crate::fields::{Fields, wrong};
 use crate::ir::{Block, Content, Fault, Members, Message, Role};
+use crate::members::{Fields, wrong};
 
 /// Reads `input`: a text, or items.
 pub(super) fn messages(input: Value) -> Result<Vec<Message>, Fault> {
@@ -34,10 +34,10 @@ struct Turns {
 impl Turns {
     fn item(&mut self, item: Value, path: &str) -> Result<(), Fault> {
         let mut fields = Fields::of(item, path)?;
-        let kind = match fields.peek("type") {
+        let kind = match fields.peek("type").and_then(Value::as_str) {
             Some(kind) => kind.to_owned(),
-            None if fields.has("role") => "message".to_owned(),
-            None if fields.has("id") => "item_reference".to_owned(),
+            None if fields.peek("role").is_some() => "message".to_owned(),
+            None if fields.peek("id").is_some() => "item_reference".to_owned(),
             None => return Err(fields.wrong("type", "is required")),
         };
         match kind.as_str() {
@@ -60,13 +60,13 @@ impl Turns {
                 self.results().push(with_item(Block::new(content), fields.rest()));
             }
             "reasoning" => {
-                let block = reasoning(fields.into_members());
+                let block = reasoning(fields.into_map());
                 self.assistant().push(block);
             }
             other => {
                 let of_user = other.ends_with("_output") || other == "mcp_approval_response";
                 let blocks = if of_user { self.results() } else { self.assistant() };
-                blocks.push(opaque(Value::Object(fields.into_members())));
+                blocks.push(opaque(Value::Object(fields.into_map())));
             }
         }
         Ok(())

@@ -83,15 +83,22 @@ impl Part {
 }
 
 impl Thought {
-    /// The item. One that a vendor of this dialect has sealed is as it was, under the id by which it has been announced.
-    pub(super) fn item(&self, sealed: Option<&str>) -> Value {
+    /// The item. One that a vendor of this dialect has sealed is as it was, under the id by which it has been announced, and
+    /// if it `was_told`, in the parts in which it was.
+    pub(super) fn item(&self, sealed: Option<&str>, was_told: bool) -> Value {
+        let parts: Vec<Value> = self.ended.iter().map(|text| self.part(text)).collect();
+        let member = if self.is_open { "content" } else { "summary" };
         if let Some(mut item) = sealed.and_then(|sealed| seal::unpack(&self.text, sealed)) {
             item.insert("id".to_owned(), json!(self.id));
+            if was_told {
+                item.get_mut("content").into_iter().for_each(|content| *content = json!([]));
+                item.insert("summary".to_owned(), json!([]));
+                item.insert(member.to_owned(), json!(parts));
+            }
             return Value::Object(item);
         }
         let mut item = json!({ "id": self.id, "type": "reasoning", "summary": [] });
-        let parts: Vec<Value> = self.ended.iter().map(|text| self.part(text)).collect();
-        item[if self.is_open { "content" } else { "summary" }] = json!(parts);
+        item[member] = json!(parts);
         if let Some(sealed) = sealed {
             item["encrypted_content"] = json!(seal::sealed(sealed));
         }

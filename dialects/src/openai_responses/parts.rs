@@ -5,8 +5,8 @@
 use serde_json::{Value, json};
 
 use super::NAME;
-use crate::fields::{Fields, wrong};
 use crate::ir::{Block, Content, Fault, Source};
+use crate::members::{Fields, wrong};
 
 /// Reads a content or an output: a string or a list of parts.
 pub(super) fn blocks(content: Option<Value>, path: &str) -> Result<Vec<Block>, Fault> {
@@ -27,8 +27,8 @@ fn part(part: Value, path: &str) -> Result<Block, Fault> {
     let content = match kind.as_str() {
         "input_text" | "output_text" | "text" => {
             let text = fields.required_text("text")?;
-            let citations = fields.list("annotations")?;
-            let logprobs = fields.list("logprobs")?;
+            let citations = fields.list("annotations")?.unwrap_or_default();
+            let logprobs = fields.list("logprobs")?.unwrap_or_default();
             if !logprobs.is_empty() {
                 fields.put("logprobs", logprobs);
             }
@@ -40,7 +40,7 @@ fn part(part: Value, path: &str) -> Result<Block, Fault> {
         "input_audio" => audio(&mut fields)?,
         _ => {
             fields.put("type", kind);
-            let json = json!({ "part": fields.into_members() });
+            let json = json!({ "part": fields.into_map() });
             return Ok(Block::new(Content::Opaque { dialect: NAME.to_owned(), json }));
         }
     };

@@ -10,8 +10,8 @@
 use serde_json::Value;
 
 use super::{NAME, items};
-use crate::fields::Fields;
 use crate::ir::{Block, Fault, Format, Members, Reasoning, Request, Tool, ToolChoice};
+use crate::members::Fields;
 
 /// Members instead of which, or besides which, a request may go without input.
 const INPUT_ELSEWHERE: &[&str] = &["previous_response_id", "conversation", "prompt"];
@@ -25,10 +25,10 @@ pub(super) fn decode(body: &[u8]) -> Result<Request, Fault> {
     }
     match fields.take("input") {
         Some(input) => request.messages = items::messages(input)?,
-        None if INPUT_ELSEWHERE.iter().any(|member| fields.has(member)) => {}
+        None if INPUT_ELSEWHERE.iter().any(|member| fields.peek(member).is_some()) => {}
         None => return Err(fields.wrong("input", "is required")),
     }
-    for (index, tool) in fields.list("tools")?.into_iter().enumerate() {
+    for (index, tool) in fields.list("tools")?.unwrap_or_default().into_iter().enumerate() {
         request.tools.push(self::tool(tool, &format!("tools[{index}]"))?);
     }
     request.tool_choice = tool_choice(&mut fields)?;
@@ -37,7 +37,8 @@ pub(super) fn decode(body: &[u8]) -> Result<Request, Fault> {
     request.temperature = fields.number("temperature")?;
     request.top_p = fields.number("top_p")?;
     // `user` was its name before; it stays beside it as an extension, so that the vendor reads what the caller wrote.
-    request.user = fields.text("user")?.or_else(|| fields.peek("safety_identifier").map(str::to_owned));
+    request.user =
+        fields.text("user")?.or_else(|| fields.peek("safety_identifier").and_then(Value::as_str).map(str::to_owned));
     request.streaming = fields.flag("stream")?.unwrap_or_default();
     // Streams of this dialect always tell their usage.
     request.stream_usage = request.streaming;
@@ -50,10 +51,10 @@ pub(super) fn decode(body: &[u8]) -> Result<Request, Fault> {
 /// A function, which has its members at the top here; other tools are known to this dialect only.
 fn tool(tool: Value, path: &str) -> Result<Tool, Fault> {
     let mut fields = Fields::of(tool, path)?;
-    if fields.peek("type") != Some("function") {
-        let kind = fields.peek("type").ok_or_else(|| fields.wrong("type", "is required"))?;
-        let name = fields.peek("name").unwrap_or(kind).to_owned();
-        let opaque = Some((NAME.to_owned(), Value::Object(fields.into_members())));
+    let kind = fields.peek("type").and_then(Value::as_str).ok_or_else(|| fields.wrong("type", "is required"))?;
+    if kind != "function" {
+        let name = fields.peek("name").and_then(Value::as_str).unwrap_or(kind).to_owned();
+        let opaque = Some((NAME.to_owned(), Value::Object(fields.into_map())));
         return Ok(Tool { name, opaque, ..Tool::default() });
     }
     fields.take("type");
@@ -112,11 +113,11 @@ fn format(fields: &mut Fields) -> Result<Option<Format>, Fault> {
             }
             other => {
                 format.put("type", other);
-                text.put("format", format.into_members());
+                text.put("format", format.into_map());
             }
         }
     }
-    give_back(fields, "text", text);
+    fields.put_rest("text", text);
     Ok(read)
 }
 
@@ -124,13 +125,6 @@ fn format(fields: &mut Fields) -> Result<Option<Format>, Fault> {
 fn reasoning(fields: &mut Fields) -> Result<Option<Reasoning>, Fault> {
     let Some(mut reasoning) = fields.object("reasoning")? else { return Ok(None) };
     let effort = reasoning.text("effort")?;
-    give_back(fields, "reasoning", reasoning);
+    fields.put_rest("reasoning", reasoning);
     Ok(effort.map(|effort| Reasoning { effort: Some(effort), ..Reasoning::default() }))
-}
-
-fn give_back(fields: &mut Fields, name: &str, left: Fields) {
-    let left = left.rest();
-    if !left.is_empty() {
-        fields.put(name, left.into_iter().collect::<serde_json::Map<String, Value>>());
-    }
 }

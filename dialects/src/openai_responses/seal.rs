@@ -71,15 +71,11 @@ pub(super) fn unpack(text: &str, seal: &str) -> Option<Map<String, Value>> {
     }
     let (summary, content) = (lengths(&item, "summary"), lengths(&item, "content"));
     let mut parts = cut(text, summary.iter().chain(&content)).unwrap_or_else(|| {
-        // Who sent it back has changed the text: it is one part, where the first one was.
-        let mut parts = vec![""; summary.len() + content.len()];
-        match parts.first_mut() {
-            Some(first) => *first = text,
-            None => parts.push(text),
-        }
-        parts
+        // Who sent it back has changed the text: it is one part.
+        Some(text).filter(|text| !text.is_empty()).into_iter().collect()
     });
-    let of_content = parts.split_off(summary.len().max(parts.len() - content.len()));
+    let is_content = summary.is_empty() && !content.is_empty();
+    let of_content = parts.split_off(if is_content { 0 } else { parts.len().min(summary.len().max(1)) });
     if !of_content.is_empty() || item.contains_key("content") {
         let part = |text: &&str| json!({ "type": "reasoning_text", "text": text });
         item.insert("content".to_owned(), of_content.iter().map(part).collect());

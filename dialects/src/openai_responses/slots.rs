@@ -16,6 +16,8 @@ pub(super) struct Slots {
     blocks: u64,
     /// Slot and part of the block that has not ended.
     open: Option<(usize, u64)>,
+    /// Slot of the block that has begun last.
+    last: Option<usize>,
     calls: u32,
 }
 
@@ -110,7 +112,8 @@ impl Slots {
             slot.kind = Kind::Reasoning;
         }
         if is_open {
-            slot.item.entry("content").or_insert_with(|| json!([{}]));
+            // Stated at the end only; until then it says where the text belongs.
+            slot.item.insert("content".to_owned(), json!([{}]));
         }
         let goes_on = slot.told.thoughts && slot.parts.last().is_some_and(|part| part.index != index);
         if slot.parts.last().is_none_or(|part| part.index != index) {
@@ -247,6 +250,7 @@ impl Slots {
         }
         self.blocks += 1;
         self.open = None;
+        self.last = Some(at);
     }
 
     fn begin_call(&mut self, at: usize, events: &mut Vec<Event>) {
@@ -274,7 +278,10 @@ impl Slots {
                 if slot.told.call && !slot.told.input && !input.is_empty() {
                     events.push(Event::ToolInput { index, json: input.to_owned() });
                 }
-                self.end_block(events);
+                // The end of a block is that of the last one: a call that has begun since goes on.
+                if self.last == Some(at) {
+                    self.end_block(events);
+                }
             }
             Kind::Other => {
                 if !self.slots[at].item.is_empty() {
@@ -351,6 +358,7 @@ impl Slots {
 
     fn opaque(&mut self, at: usize, events: &mut Vec<Event>) {
         self.blocks += 1;
+        self.last = Some(at);
         let json = json!({ "dialect": NAME, "json": self.slots[at].item }).to_string();
         events.push(Event::Other { name: OPAQUE.to_owned(), json });
         self.end_block(events);
@@ -371,6 +379,13 @@ fn known_here(slot: &Slot) -> Map<String, Value> {
     };
     let mut item = slot.item.clone();
     item.retain(|name, value| !canonical(name) && !value.is_null());
+    let kind = match slot.kind {
+        Kind::Message => "message",
+        Kind::Reasoning => "reasoning",
+        Kind::Call(_) => "function_call",
+        Kind::Other => "",
+    };
+    item.insert("type".to_owned(), Value::from(kind));
     // Where the text of a thought belongs, said before it comes.
     if let Some(Value::Array(content)) = item.shift_remove("content").filter(|_| slot.kind == Kind::Reasoning)
         && !content.is_empty()

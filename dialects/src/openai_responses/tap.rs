@@ -80,10 +80,19 @@ impl codec::Tap for Tap {
 
 impl Tap {
     fn last(&mut self, frame: &Frame<'_>) {
-        let Ok(watched) = serde_json::from_slice::<Watched<'_>>(frame.data) else { return };
-        let kind = if watched.kind.is_empty() { frame.name } else { watched.kind.as_ref() };
-        let Some(answer) = watched.response.filter(|_| reading::is_last(kind)) else { return };
-        let answer = answer.value();
+        let (kind, answer) = match serde_json::from_slice::<Watched<'_>>(frame.data) {
+            Ok(watched) => {
+                (watched.kind.into_owned(), watched.response.map(|answer| answer.value()).unwrap_or_default())
+            }
+            Err(_) => {
+                let mut event: Value = serde_json::from_slice(frame.data).unwrap_or_default();
+                (event["type"].as_str().unwrap_or_default().to_owned(), event["response"].take())
+            }
+        };
+        let kind = if kind.is_empty() { frame.name } else { &kind };
+        if !reading::is_last(kind) {
+            return;
+        }
         self.usage = usage::read(&answer);
         self.over = true;
         match reading::ending(&answer, kind, false) {

@@ -19,14 +19,16 @@ pub(super) fn read(answer: &Value) -> Option<Usage> {
     for (name, counts) in answer["tool_usage"].as_object().into_iter().flatten() {
         tool(&mut usage, name, &counts["num_requests"]);
     }
+    usage.served_as(answer["service_tier"].as_str().unwrap_or_default());
     Some(usage)
 }
 
 /// Writes a usage object.
 pub(super) fn write(usage: &Usage) -> Value {
+    let written = usage.cache_write.saturating_add(usage.more_of("cache-write-"));
     json!({
         "input_tokens": usage.input_total(),
-        "input_tokens_details": { "cached_tokens": usage.cache_read, "cache_write_tokens": usage.cache_write },
+        "input_tokens_details": { "cached_tokens": usage.cache_read, "cache_write_tokens": written },
         "output_tokens": usage.output_total(),
         "output_tokens_details": { "reasoning_tokens": usage.reasoning },
         "total_tokens": usage.total(),
@@ -47,7 +49,7 @@ mod tests {
     #[test]
     fn buckets_are_disjoint_and_tools_are_counted() {
         let stated = json!({
-            "input_tokens": 100, "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30},
+            "input_tokens": 100, "input_tokens_details": {"cached_tokens": 60, "cache_write_tokens": 30, "image_tokens": 5},
             "output_tokens": 50, "output_tokens_details": {"reasoning_tokens": 20}, "total_tokens": 150,
             "cost_in_usd_ticks": 7, "server_side_tool_usage_details": {"x_search_calls": 2, "mcp_calls": 0},
         });

@@ -280,7 +280,7 @@ impl Writing {
         match self.open.take() {
             None => {}
             Some(Open::Message(message)) => self.end_item(message.place, message.item(status), out),
-            Some(Open::Thought(thought)) => self.end_item(thought.place, thought.item(sealed), out),
+            Some(Open::Thought(thought)) => self.end_item(thought.place, thought.item(sealed, !self.is_silent), out),
         }
     }
 

@@ -366,7 +366,7 @@ fn failures_inside_an_answer_are_faults() {
     let timeout = json!({ "type": "message-end", "delta": { "finish_reason": "TIMEOUT" } });
     assert_eq!(fault(&[timeout]), Some((FaultClass::Timeout, "the vendor broke its answer off: TIMEOUT".to_owned())));
     let bare = json!({ "id": "x", "message": "too many tokens: size limit exceeded" });
-    assert_eq!(fault(&[bare.clone()]).map(|(class, _)| class), Some(FaultClass::ContextTooLong));
+    assert_eq!(fault(std::slice::from_ref(&bare)).map(|(class, _)| class), Some(FaultClass::ContextTooLong));
     let whole = CohereV2.decode_response(bare.to_string().as_bytes()).unwrap_err();
     assert_eq!(whole.class, FaultClass::ContextTooLong);
     let failed = json!({ "id": "x", "message": { "role": "assistant" }, "finish_reason": "ERROR", "error": "broken" });

@@ -12,6 +12,7 @@ mod anthropic;
 mod bedrock;
 mod cohere;
 mod cohere_cases;
+mod completions;
 mod framing;
 mod gemini;
 mod openai_chat;

@@ -263,8 +263,9 @@ fn every_recorded_answer_of_cohere_is_read_and_written_as_cohere_wrote_it() {
 
 #[test]
 fn a_caller_of_the_other_dialect_reads_the_same_vectors_and_rankings() {
+    type Pair<'c> = (Vec<Exchange>, &'c dyn Codec, &'c dyn Codec, Operation);
     let vectors = of_openai("embeddings", &["/embeddings"]);
-    let pairs: [(Vec<Exchange>, &dyn Codec, &dyn Codec, Operation); 4] = [
+    let pairs: [Pair<'_>; 4] = [
         (vectors, &OpenAiChat, &CohereV2, Operation::Embeddings),
         (of_cohere("embeddings"), &CohereV2, &OpenAiChat, Operation::Embeddings),
         (of_openai("rerank", &["/rerank"]), &OpenAiChat, &CohereV2, Operation::Rerank),

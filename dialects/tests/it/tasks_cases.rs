@@ -168,7 +168,7 @@ fn every_encoding_of_cohere_reaches_a_caller() {
         "meta": { "api_version": { "version": "2" }, "billed_units": { "input_tokens": 2 }, "warnings": ["w"] },
     });
     let response = answer(&CohereV2, Operation::Embeddings, &body);
-    let mut expected = body.clone();
+    let mut expected = body;
     expected["embeddings"].as_object_mut().unwrap().shift_remove("binary");
     assert_eq!(written(&CohereV2, Operation::Embeddings, &response), expected);
     let openai = written(&OpenAiChat, Operation::Embeddings, &response);

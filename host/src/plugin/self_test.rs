@@ -231,9 +231,8 @@ fn asked(upstream: &UpstreamRequest) -> Result<Upstream, Failed> {
         Framing::Whole => None,
         Framing::Sse => Some(Cut::Sse),
         Framing::JsonLines => Some(Cut::JsonLines),
-        Framing::AwsEventStream | Framing::JsonArray => {
-            return Err(Failed::Broken(format!("cases cannot have {:?} answers", upstream.framing)));
-        }
+        Framing::JsonArray => Some(Cut::JsonArray),
+        Framing::AwsEventStream => Some(Cut::AwsEventStream),
     };
     Ok(Upstream { json: upstream_json(upstream), framing })
 }

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use penstock_dialects::codec::{Codec, Envelope, StreamEncoder, Tap};
 use penstock_dialects::collect::Collector;
-use penstock_dialects::framing::{Frame, Parser};
+use penstock_dialects::framing::{Frame, FrameError, Parser};
 use penstock_dialects::ir::{Event, Fault, Response, Usage};
 
 use crate::failure::{Failure, Kind};
@@ -105,10 +105,7 @@ impl Relayer {
 
     fn chunk(&mut self, mut chunk: Bytes, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
         let tap = &mut self.tap;
-        let whole = self
-            .parser
-            .feed_boundary(&chunk, &mut |frame: Frame<'_>| tap.frame(&frame))
-            .map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))?;
+        let whole = self.parser.feed_boundary(&chunk, &mut |frame: Frame<'_>| tap.frame(&frame)).map_err(of_framing)?;
         if whole > 0 {
             ready.append(&mut self.held);
             ready.push_back(chunk.split_to(whole));
@@ -122,7 +119,7 @@ impl Relayer {
     fn end(&mut self, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
         let tap = &mut self.tap;
         let end = self.parser.end(&mut |frame: Frame<'_>| tap.frame(&frame));
-        end.map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))?;
+        end.map_err(of_framing)?;
         if !self.tap.complete() && self.tap.fault().is_none() {
             return Err(cut());
         }
@@ -212,7 +209,7 @@ impl Translator {
         let fed = parser.feed(chunk, &mut |frame: Frame<'_>| batch.push(&frame));
         let step = batch.frames(|frames| self.exchange.frames(frames))?;
         self.write(&step.events, ready);
-        fed.map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))
+        fed.map_err(of_framing)
     }
 
     /// The upstream has ended its streamed answer in good order.
@@ -225,7 +222,7 @@ impl Translator {
             let ended = parser.end(&mut |frame: Frame<'_>| batch.push(&frame));
             let step = batch.frames(|frames| self.exchange.frames(frames))?;
             self.write(&step.events, ready);
-            ended.map_err(|error| Failure::new(Kind::BadAnswer, error.to_string()))?;
+            ended.map_err(of_framing)?;
             self.finish(200, &[], &[], ready)?;
         }
         self.close(ready)
@@ -337,6 +334,13 @@ impl<'a> Batch<'a> {
 fn push(ready: &mut VecDeque<Bytes>, out: Vec<u8>) {
     if !out.is_empty() {
         ready.push_back(Bytes::from(out));
+    }
+}
+
+fn of_framing(error: FrameError) -> Failure {
+    match error {
+        FrameError::Cut => cut(),
+        error => Failure::new(Kind::BadAnswer, error.to_string()),
     }
 }
 

@@ -19,6 +19,8 @@ pub(super) struct Case {
     pub(super) operation: String,
     /// Wire language, if it has a name.
     pub(super) protocol: Option<String>,
+    /// Model that was asked for; empty if that is not known.
+    pub(super) model: String,
     /// HTTP status of the answer.
     pub(super) status: u16,
     /// Method of the request.
@@ -99,6 +101,7 @@ fn read_one(root: &Path, folder: &Path) -> anyhow::Result<Option<Case>> {
         vendor,
         operation: text("operation"),
         protocol: meta["protocol"].as_str().map(str::to_owned),
+        model: text("model"),
         status: u16::try_from(status)?,
         method: recorded["method"].as_str().unwrap_or("POST").to_owned(),
         place: place(recorded["url"].as_str().unwrap_or_default()),

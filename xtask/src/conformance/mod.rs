@@ -8,6 +8,7 @@
 mod case;
 mod faults;
 mod gateway;
+mod prices;
 mod reader;
 mod reading;
 mod relay;
@@ -106,7 +107,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         println!("FAILED {name}: {}: {}", failure.check, failure.reason);
     }
     print(&tallies, &uncovered, relayed.len() - broken.len());
-    let failed = tallies.values().map(|tally| tally.failed).sum::<usize>() + broken.len();
+    let unlike = prices::print(&prices::check(&cases, &prices::table(&workspace.root)?));
+    let failed = tallies.values().map(|tally| tally.failed).sum::<usize>() + broken.len() + unlike;
     if failed > 0 {
         bail!("{failed} exchanges failed");
     }

@@ -12,11 +12,12 @@ use penstock_sdk::dialects::openai_chat::ways::{self, AnswerWays, Edits, MemberW
 use penstock_sdk::dialects::openai_chat::{NAME, OpenAiChat};
 use penstock_sdk::dialects::splice::Members;
 use penstock_sdk::dialects::task::Task;
+use penstock_sdk::passthrough::passthrough;
 use penstock_sdk::prelude::{
     Adapter, Blob, Body, Call, Config, Credentials, Event, Fault, FaultClass, Fetching, Framing, Issue, Pairs, Placed,
     Plan, Secret, TOKEN, Upstream, Usage, Wants,
 };
-use penstock_sdk::relayed::{own_path, relayed};
+use penstock_sdk::relayed::relayed;
 use serde_json::Value;
 
 /// The secret that holds the key of the resource, or the client secret of the application in Entra ID.
@@ -115,6 +116,8 @@ impl Adapter for AzureOpenAi {
         "realtime",
         "passthrough",
     ];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "images", "documents", "audio", "json", "caching", "search"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
@@ -142,8 +145,7 @@ impl Adapter for AzureOpenAi {
 
     fn relay(&self, call: &Call, _: &Pairs, members: &Pairs) -> Result<Upstream, Fault> {
         if call.operation == "passthrough" {
-            let path = own_path(call).ok_or_else(|| Fault::new(FaultClass::InvalidRequest, "no path of the vendor"))?;
-            let upstream = relayed(call, call.fact("path").unwrap_or_default(), path);
+            let upstream = passthrough(call)?;
             return Ok(self.authorised(upstream));
         }
         let place = match (call.operation.as_str(), call.dialect.as_str()) {
@@ -153,7 +155,7 @@ impl Adapter for AzureOpenAi {
         };
         let deployment = self.deployment(&call.model);
         let (ours, theirs) = self.path(place, deployment)?;
-        let mut upstream = self.authorised(relayed(call, ours, &theirs));
+        let mut upstream = self.authorised(relayed(call, ours, &theirs)?);
         if upstream.body != Body::None {
             let Edits { mut edits, dropped } = self.edits(place, &|name| members.get(name));
             if Operation::from_name(&call.operation).is_some_and(Operation::names_model) {

@@ -12,13 +12,16 @@ use penstock_sdk::dialects::codec::{Codec, Operation};
 use penstock_sdk::dialects::estimate::input_tokens;
 use penstock_sdk::dialects::openai_chat::ways::{Answer, AnswerWays, Edits, MemberWays, Ways};
 use penstock_sdk::dialects::openai_chat::{NAME, OpenAiChat, Style};
+use penstock_sdk::dialects::openai_completions::NAME as COMPLETIONS;
+use penstock_sdk::dialects::openai_responses::{NAME as RESPONSES, OpenAiResponses};
 use penstock_sdk::dialects::splice::Members;
 use penstock_sdk::dialects::task::Task;
+use penstock_sdk::passthrough::passthrough;
 use penstock_sdk::prelude::{
     Adapter, Blob, Body, Call, Credentials, Event, Fault, FaultClass, Fetching, Framing, Issue, Pairs, Placed, Plan,
     Secret, TOKEN, Upstream, Usage, Wants,
 };
-use penstock_sdk::relayed::{own_path, relayed};
+use penstock_sdk::relayed::relayed;
 use serde_json::Value;
 
 /// The secret that holds the vendor's key.
@@ -49,7 +52,7 @@ impl Adapter for OpenAiCompatible {
     type Config = Options;
     type Exchange = Answer;
 
-    const DIALECTS: &'static [&'static str] = &[NAME, "openai-responses", "openai-completions"];
+    const DIALECTS: &'static [&'static str] = &[NAME, RESPONSES, COMPLETIONS];
     const OPERATIONS: &'static [&'static str] = &[
         "chat",
         "count_tokens",
@@ -68,6 +71,8 @@ impl Adapter for OpenAiCompatible {
         "realtime",
         "passthrough",
     ];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "images", "documents", "audio", "json", "caching", "search"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
@@ -88,13 +93,13 @@ impl Adapter for OpenAiCompatible {
     fn wants(&self) -> Wants {
         let others = self.other_ways.values().flat_map(MemberWays::names);
         let wants = Wants::nothing().response_headers(WAIT_HEADERS).headers(self.options.forward.iter().cloned());
+        let wants = wants.without(self.options.missing());
         wants.members(self.ways.names()).members(others)
     }
 
     fn relay(&self, call: &Call, headers: &Pairs, members: &Pairs) -> Result<Upstream, Fault> {
         if call.operation == "passthrough" {
-            let path = own_path(call).ok_or_else(|| Fault::new(FaultClass::InvalidRequest, "no path of the vendor"))?;
-            let upstream = relayed(call, call.fact("path").unwrap_or_default(), path);
+            let upstream = passthrough(call)?;
             return Ok(self.authorised(upstream, headers));
         }
         let operation = Operation::from_name(&call.operation);
@@ -102,14 +107,14 @@ impl Adapter for OpenAiCompatible {
             return Err(unsupported("this vendor's answers have to be read: they are not relayed".to_owned()));
         }
         let place = match (call.operation.as_str(), call.dialect.as_str()) {
-            ("chat", "openai-responses") | ("stored", _) => "responses",
-            ("chat", "openai-completions") => "completions",
+            ("chat", RESPONSES) | ("stored", _) => "responses",
+            ("chat", COMPLETIONS) => "completions",
             // OpenAI counts for Responses only.
-            ("count_tokens", dialect) if dialect != "openai-responses" => "",
+            ("count_tokens", dialect) if dialect != RESPONSES => "",
             (operation, _) => operation,
         };
         let (ours, theirs) = self.path(place, call)?;
-        let mut upstream = self.authorised(relayed(call, ours, theirs), headers);
+        let mut upstream = self.authorised(relayed(call, ours, theirs)?, headers);
         if upstream.body != Body::None {
             let Edits { mut edits, dropped } = self.edits(place, &|name| members.get(name));
             if operation.is_some_and(Operation::names_model) {
@@ -124,7 +129,7 @@ impl Adapter for OpenAiCompatible {
         let operation = Operation::from_name(&call.operation).filter(|operation| operation.is_canonical());
         let operation = operation.ok_or_else(|| cannot_be_translated(call))?;
         let (codec, place) = match (operation, self.options.translate_by) {
-            (Operation::Chat, TranslateBy::Responses) => (responses()?, "responses"),
+            (Operation::Chat, TranslateBy::Responses) => (&OpenAiResponses as &dyn Codec, "responses"),
             _ => (&OpenAiChat as &dyn Codec, operation.name()),
         };
         let answer = Answer::new(codec, operation, Arc::clone(&self.answers));
@@ -232,12 +237,6 @@ fn unsupported(message: String) -> Fault {
 
 fn cannot_be_translated(call: &Call) -> Fault {
     unsupported(format!("{} in {} cannot be translated: ask in {NAME}", call.operation, call.dialect))
-}
-
-/// The codec of Responses.
-fn responses() -> Result<&'static dyn Codec, Fault> {
-    let codec = penstock_sdk::dialects::by_name("openai-responses");
-    codec.ok_or_else(|| unsupported("there is no codec of openai-responses".to_owned()))
 }
 
 penstock_sdk::adapter!(OpenAiCompatible, credentials);

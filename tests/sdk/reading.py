@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an SDK has read of an answer, in the words of the recordings, and how the two are compared."""
+
+import json
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Reading:
+    """What an SDK has parsed. A count that the dialect has no place for is not in `usage`."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list = field(default_factory=list)
+    finish: str | None = None
+    usage: dict = field(default_factory=dict)
+
+
+def arguments(text):
+    """Arguments of a call as a value; a vendor may leave them away."""
+    return json.loads(text) if text and text.strip() else {}
+
+
+# The finish reason that each dialect has for what the recordings call it. Gemini has one word for both ends, and Cohere
+# tells an error in the place of a finish.
+FINISH = {
+    "openai-chat": {"stop": "stop", "length": "length", "tool_calls": "tool_calls", "content_filter": "content_filter"},
+    "openai-responses": {
+        "stop": "completed",
+        "length": "incomplete/max_output_tokens",
+        "tool_calls": "completed",
+        "content_filter": "incomplete/content_filter",
+    },
+    "anthropic-messages": {
+        "stop": "end_turn",
+        "length": "max_tokens",
+        "tool_calls": "tool_use",
+        "content_filter": "refusal",
+        "pause": "pause_turn",
+    },
+    "gemini": {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"},
+    "cohere-v2": {"stop": "COMPLETE", "length": "MAX_TOKENS", "tool_calls": "TOOL_CALL", "error": "ERROR"},
+    "bedrock-converse": {
+        "stop": "end_turn",
+        "length": "max_tokens",
+        "tool_calls": "tool_use",
+        "content_filter": "content_filtered",
+    },
+}
+# Dialects that must say "calls" of an answer with calls, whatever the vendor said: their SDKs go by that word.
+SAYS_CALLS = ("anthropic-messages", "bedrock-converse", "cohere-v2")
+
+
+def differences(dialect, read, expected, relayed):
+    """What an SDK has read otherwise than was recorded, as text; empty if nothing."""
+    found = []
+
+    def differ(what, got, wanted):
+        if got != wanted:
+            found.append(f"{what}: read {got!r}, recorded {wanted!r}")
+
+    calls = [(call["name"], call["arguments"]) for call in expected["tool_calls"]]
+    differ("text", read.text, expected["text"] or "")
+    # What Cohere calls a plan is what a model thinks before it calls.
+    differ("reasoning", read.reasoning, (expected.get("tool_plan") or "") + (expected["reasoning"] or ""))
+    differ("calls", read.calls, calls)
+    finish = expected["finish"]
+    if calls and finish == "stop" and dialect in SAYS_CALLS:
+        finish = "tool_calls"
+    differ("finish", read.finish, FINISH[dialect].get(finish, f"no word for {finish}"))
+    for name, wanted in wanted_usage(expected["usage"] or {}, relayed).items():
+        if name in read.usage:
+            differ(f"usage.{name}", read.usage[name] or 0, wanted)
+    return found
+
+
+def wanted_usage(stated, relayed):
+    """The counts that were recorded, under our names."""
+    total, cached = stated.get("input_total"), stated.get("input_cached") or 0
+    if not relayed and total is not None and cached > total:
+        total += cached  # Grok at Azure counts its cache outside of the input, and says so to callers of its own dialect
+    counts = {
+        "input": total,
+        "output": stated.get("output_total"),
+        "cached": stated.get("input_cached"),
+        "reasoning": stated.get("reasoning"),
+    }
+    return {name: count for name, count in counts.items() if count is not None}
