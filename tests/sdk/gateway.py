@@ -56,7 +56,9 @@ VENDORS = {
     "anthropic": ("/v1", "anthropic", 'models = ["listed-three"]'),
     #"gemini": ("/v1beta", "gemini", ""),
     "cohere": ("", "cohere", ""),
-    "bedrock": ("", "bedrock", ""),
+    #"bedrock": ("", "bedrock", ""),
+    # One that has every operation of OpenAI's.
+    "full": ("/v1", "openai-compatible", 'models = ["listed-four"]\nconfig = { surface = "openai", paths = { rerank = "/rerank" } }'),
     # A vendor of Chat Completions that seals thoughts, as OpenRouter does.
     "router": ("/v1", "openai-compatible", 'config.reasoning = { ask = "reasoning", back = "reasoning_details" }'),
 }
