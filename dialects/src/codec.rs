@@ -63,6 +63,8 @@ operations! {
     Passthrough = "passthrough";
     /// Which models there are; answered by the host.
     Models = "models";
+    /// What the vendors in force can do; answered by the host.
+    Capabilities = "capabilities";
     /// What has become of requests that were accepted as jobs; answered by the host.
     Jobs = "jobs";
 }

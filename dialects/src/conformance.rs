@@ -8,7 +8,6 @@
 //! - *media apart*: what pictures, films and sound count is a bucket of its own, which the expectation may have left out;
 //! - *two answers*: a file into which a recorder has put the answers to two requests, whose expectation mixes them by block
 //!   index, is only held to be readable: the protocol knows one answer in a stream;
-//! - *tool plan*: the expectation of a Cohere answer states its tool plan apart from its reasoning, where it is read to;
 //! - *pieces*: where the arguments of a function call are streamed by path, the expectation counts every piece as a call
 //!   without a name: only the names are compared;
 //! - *another word*: what the expectation calls another finish may have a canonical word;
@@ -104,11 +103,7 @@ pub fn compare(response: &Response, expected: &Value) -> Result<(), Vec<String>>
     let reasoning = gather(|content| if let Content::Reasoning { text, .. } = content { Some(text) } else { None });
     let refusal = gather(|content| if let Content::Refusal { text } = content { Some(text) } else { None });
     differ("text", &Value::from(text), &expected["text"], &mut found);
-    let stated = expected["reasoning"].as_str().map(|told| {
-        let plan = expected["tool_plan"].as_str().unwrap_or_default();
-        Value::from(format!("{plan}{told}"))
-    });
-    differ("reasoning", &Value::from(reasoning), &stated.unwrap_or_default(), &mut found);
+    differ("reasoning", &Value::from(reasoning), &expected["reasoning"], &mut found);
     differ("refusal", &Value::from(refusal), expected.get("refusal").unwrap_or(&Value::from("")), &mut found);
     let (decoded, stated) = (tool_calls(response), &expected["tool_calls"]);
     if has_pieces(stated) {

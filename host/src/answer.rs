@@ -72,6 +72,11 @@ fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<
         }
         BodyOf::Whole { body, usage } => {
             usage.into_iter().for_each(|usage| entry.used(usage));
+            if let Some(cost) = entry.cost()
+                && let Ok(value) = HeaderValue::from_str(&cost.usd.to_string())
+            {
+                headers.insert(HeaderName::from_static("penstock-cost"), value);
+            }
             Body::whole(body, Some(entry))
         }
     };
@@ -135,8 +140,33 @@ pub fn models(snapshot: &Snapshot, asked: &Asked) -> Result<Reply, Failure> {
             asked.dialect.encode_model(&ModelEntry { id: model.clone(), owner })
         }
     };
+    Ok(json(body))
+}
+
+/// What each vendor in force can do: the dialects in which it is relayed, its operations, models and features, as its adapter
+/// says and its policy restricts.
+#[must_use]
+pub fn capabilities(snapshot: &Snapshot) -> Reply {
+    let mut vendors: Vec<_> = snapshot.models.vendors.values().collect();
+    vendors.sort_by(|one, other| one.name.cmp(&other.name));
+    let vendors = vendors.into_iter().map(|vendor| {
+        let features = vendor.adapter.features().iter().filter(|feature| !vendor.without.contains(feature));
+        serde_json::json!({
+            "name": &*vendor.name,
+            "adapter": vendor.adapter.component(),
+            "dialects": vendor.adapter.dialects(),
+            "operations": vendor.adapter.operations(),
+            "models": vendor.models,
+            "features": features.collect::<Vec<_>>(),
+        })
+    });
+    let vendors: Vec<_> = vendors.collect();
+    json(serde_json::json!({ "object": "capabilities", "vendors": vendors }).to_string().into_bytes())
+}
+
+fn json(body: Vec<u8>) -> Reply {
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(Reply { status: StatusCode::OK, headers: vec![json], body })
+    Reply { status: StatusCode::OK, headers: vec![json], body }
 }
 
 /// The gateway has tried again already; a caller's library that does so as well would multiply the load.

@@ -13,6 +13,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use penstock_prices::price::Price;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -40,6 +41,8 @@ pub struct Config {
     pub vendors: BTreeMap<String, Vendor>,
     /// Names that a caller may use for a model, beside `vendor/model` and the models that vendors list.
     pub models: BTreeMap<String, Model>,
+    /// What models cost, by `"vendor/model"`, before what the built-in tables say of them.
+    pub prices: BTreeMap<String, Spanned<Price>>,
     /// Plain HTTP upstreams by name.
     pub services: BTreeMap<String, Service>,
     /// What is served where. The longest matching path prefix wins, a route with a host before one without.
@@ -301,6 +304,10 @@ pub struct Vendor {
     /// Models by the vendor's own names; callers may use them as they are. A trailing `*` matches any rest.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Features that its adapter can carry and the vendor does not have: `"tools"`, `"images"`. They are left out of what
+    /// `GET /v1/capabilities` says of it.
+    #[serde(default)]
+    pub without: Vec<Spanned<String>>,
     /// PEM file with further roots of trust for this vendor.
     #[serde(default)]
     pub ca: Option<Spanned<String>>,

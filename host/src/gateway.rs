@@ -101,7 +101,8 @@ impl Gateway {
     async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
-        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics));
+        let prices = Arc::clone(&underway.snapshot.prices);
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -143,6 +144,9 @@ impl Gateway {
         if asked.operation == Operation::Models {
             return answer::models(&underway.snapshot, asked).map(Outcome::Local);
         }
+        if asked.operation == Operation::Capabilities {
+            return Ok(Outcome::Local(answer::capabilities(&underway.snapshot)));
+        }
         if let Some(ask) = jobs::recognise(asked) {
             // On the heap, as other rare ways: the future of every request is as large as its largest part.
             return Box::pin(self.jobs.answer(ask, underway, asked, &principal)).await.map(Outcome::Local);
@@ -161,6 +165,7 @@ impl Gateway {
         let inbound = Inbound::parse(asked, &head, &body)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
+        entry.made = inbound.made();
 
         let targets = the_targets(underway, &inbound, &call, &head)?;
         if let Some(wish) = accept::Wish::of(&head, &inbound) {

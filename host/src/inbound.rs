@@ -11,6 +11,7 @@ use http_body_util::BodyExt;
 use penstock_dialects::codec::{Ask, Codec, Head, Operation};
 use penstock_dialects::form::Form;
 use penstock_dialects::splice::Members;
+use penstock_prices::cost::Made;
 
 use crate::failure::{Failure, Kind};
 use crate::upstream::{BodyError, InBody};
@@ -75,6 +76,24 @@ pub struct Inbound<'b> {
     pub body: &'b Bytes,
     /// Media type of the body, as the caller states it.
     pub media_type: Option<&'b HeaderValue>,
+}
+
+impl Inbound<'_> {
+    /// What is asked for, where prices differ by it: the size and quality of pictures and films, the length of a text that is
+    /// to be spoken.
+    #[must_use]
+    pub fn made(&self) -> Made {
+        match self.asked.operation {
+            Operation::Images | Operation::ImageEdits | Operation::Videos => {
+                Made { size: self.content.text("size"), quality: self.content.text("quality"), ..Made::default() }
+            }
+            Operation::Speech => {
+                let characters = self.content.text("input").map_or(0, |text| text.chars().count());
+                Made { characters: characters as u64, ..Made::default() }
+            }
+            _ => Made::default(),
+        }
+    }
 }
 
 /// What is in a body.

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use http::StatusCode;
 use penstock_dialects::ir::Usage;
+use penstock_prices::cost::{self, Cost, Made};
+use penstock_prices::table::Table;
 
 use crate::failure::Failure;
 use crate::metrics::Metrics;
@@ -57,8 +59,11 @@ pub struct Entry {
     pub ending: Ending,
     /// Bytes of the answer's body.
     pub bytes: u64,
+    /// What was asked for, where prices differ by it.
+    pub made: Made,
     permit: Option<Permit>,
     usage: Option<Usage>,
+    prices: Arc<Table>,
     begun: Instant,
     first_byte: Option<Instant>,
     metrics: Arc<Metrics>,
@@ -67,7 +72,13 @@ pub struct Entry {
 impl Entry {
     /// Opens the account of a request that has just come in.
     #[must_use]
-    pub fn open(id: Arc<str>, route: Arc<str>, operation: &'static str, metrics: Arc<Metrics>) -> Self {
+    pub fn open(
+        id: Arc<str>,
+        route: Arc<str>,
+        operation: &'static str,
+        prices: Arc<Table>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         metrics.begun(&route);
         Self {
             id,
@@ -81,8 +92,10 @@ impl Entry {
             failure: None,
             ending: Ending::Abandoned,
             bytes: 0,
+            made: Made::default(),
             permit: None,
             usage: None,
+            prices,
             begun: Instant::now(),
             first_byte: None,
             metrics,
@@ -115,6 +128,14 @@ impl Entry {
         self.usage = Some(usage);
     }
 
+    /// What the call costs, as far as its usage is known; none if the vendor does not say, and the model has no price.
+    #[must_use]
+    pub fn cost(&self) -> Option<Cost> {
+        let is_served = self.usage.is_some() || (self.status.is_success() && self.failure.is_none());
+        let found = || cost::of(&self.prices, &self.vendor, &self.model, self.usage.as_ref(), &self.made);
+        is_served.then(found).flatten()
+    }
+
     /// Notes how the request ended.
     pub fn ended(&mut self, ending: Ending) {
         self.ending = ending;
@@ -136,6 +157,7 @@ impl Drop for Entry {
             self.metrics.failed(&self.route, code);
         }
         let took = self.begun.elapsed();
+        let cost = self.cost();
         self.metrics.ended(&crate::metrics::Ended {
             route: &self.route,
             vendor: &self.vendor,
@@ -145,6 +167,7 @@ impl Drop for Entry {
             took,
             first_byte: self.first_byte.map(|at| at.duration_since(self.begun)),
             usage: self.usage.as_ref(),
+            cost: cost.map(|cost| cost.usd),
         });
         let usage = self.usage.as_ref();
         tracing::info!(
@@ -163,6 +186,8 @@ impl Drop for Entry {
             ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             input_tokens = usage.map_or(0, Usage::input_total),
             output_tokens = usage.map_or(0, Usage::output_total),
+            cost_usd = cost.map(|cost| cost.usd.to_f64()),
+            cost_stated = cost.map(|cost| cost.stated),
         );
     }
 }

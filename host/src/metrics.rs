@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use penstock_dialects::ir::Usage;
+use penstock_prices::money::Usd;
+use penstock_prices::price::{Rate, Unit};
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::{
-    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, CounterVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// Series of one metric; further ones are counted under `other`.
@@ -62,6 +65,7 @@ macro_rules! metrics {
 }
 
 type Counters = Series<IntCounterVec>;
+type Sums = Series<CounterVec>;
 type Gauges = Series<IntGaugeVec>;
 type Times = Series<HistogramVec>;
 
@@ -75,7 +79,11 @@ metrics! {
     inflight: Gauges = gauge "penstock_requests_inflight", ["route"],
         "Requests under way.";
     tokens: Counters = counter "penstock_tokens_total", ["vendor", "model", "kind"],
-        "Tokens by the vendor's account; the kinds do not overlap: input, cache_read, cache_write, output, reasoning.";
+        "Tokens by the vendor's account; the kinds do not overlap, and are named as the rates of a price: input, cache_read, output_audio.";
+    cost: Sums = sum "penstock_cost_usd_total", ["vendor", "model"],
+        "US dollars that calls have cost: what the vendor states, else what the prices say.";
+    unpriced: Counters = counter "penstock_unpriced_total", ["vendor", "model"],
+        "Calls whose usage is known and whose cost is not, since no table has a price of the model.";
     attempts: Counters = counter "penstock_attempts_total", ["vendor", "outcome"],
         "Targets tried, by `ok` or the code of the failure.";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
@@ -117,6 +125,8 @@ pub struct Ended<'e> {
     pub first_byte: Option<Duration>,
     /// What the vendor counted.
     pub usage: Option<&'e Usage>,
+    /// What it cost, where that is known.
+    pub cost: Option<Usd>,
 }
 
 /// How a change ended.
@@ -154,19 +164,27 @@ impl Metrics {
         if let Some(usage) = ended.usage {
             self.used(vendor, ended.model, usage);
         }
+        match ended.cost {
+            Some(cost) => self.cost.with(&[vendor, ended.model], |sum: &Counter| sum.inc_by(cost.to_f64())),
+            None if ended.usage.is_some() => self.unpriced.with(&[vendor, ended.model], IntCounter::inc),
+            None => {}
+        }
     }
 
-    /// Only a vendor that knows a model counts tokens for it, so that no caller can invent series.
+    /// Only a vendor that knows a model counts tokens for it, so that no caller can invent series. The kinds are those of
+    /// rates, so that no adapter can, either.
     fn used(&self, vendor: &str, model: &str, usage: &Usage) {
-        for (kind, count) in [
-            ("input", usage.input),
-            ("cache_read", usage.cache_read),
-            ("cache_write", usage.cache_write),
-            ("output", usage.output),
-            ("reasoning", usage.reasoning),
-        ] {
-            if count > 0 {
-                self.tokens.with(&[vendor, model, kind], |tokens| tokens.inc_by(count));
+        let core = [
+            (Rate::Input, usage.input),
+            (Rate::CacheRead, usage.cache_read),
+            (Rate::CacheWrite, usage.cache_write),
+            (Rate::Output, usage.output),
+            (Rate::Reasoning, usage.reasoning),
+        ];
+        let more = usage.more.iter().filter_map(|(name, count)| Some((Rate::of_bucket(name)?, *count)));
+        for (rate, count) in core.into_iter().chain(more) {
+            if count > 0 && rate.unit() == Unit::MillionTokens {
+                self.tokens.with(&[vendor, model, rate.key()], |tokens| tokens.inc_by(count));
             }
         }
     }
@@ -325,6 +343,10 @@ fn counter(family: Family) -> Result<IntCounterVec, prometheus::Error> {
     IntCounterVec::new(Opts::new(family.name, family.help), family.labels)
 }
 
+fn sum(family: Family) -> Result<CounterVec, prometheus::Error> {
+    CounterVec::new(Opts::new(family.name, family.help), family.labels)
+}
+
 fn gauge(family: Family) -> Result<IntGaugeVec, prometheus::Error> {
     IntGaugeVec::new(Opts::new(family.name, family.help), family.labels)
 }
@@ -340,7 +362,17 @@ mod tests {
 
     fn ended<'e>(route: &'e str, model: &'e str, usage: Option<&'e Usage>) -> Ended<'e> {
         let took = Duration::from_millis(20);
-        Ended { route, vendor: "v", model, operation: "chat", status: 200, took, first_byte: Some(took), usage }
+        Ended {
+            route,
+            vendor: "v",
+            model,
+            operation: "chat",
+            status: 200,
+            took,
+            first_byte: Some(took),
+            usage,
+            cost: None,
+        }
     }
 
     #[test]
@@ -363,6 +395,26 @@ mod tests {
             assert!(text.contains(line), "{line}\n{text}");
         }
         assert!(!text.contains("reasoning\""), "{text}");
+    }
+
+    #[test]
+    fn a_cost_is_summed_and_a_usage_without_one_is_counted() {
+        let metrics = Metrics::new().unwrap();
+        let more = vec![("input-audio".to_owned(), 5), ("tool-web_search".to_owned(), 1), ("made-up".to_owned(), 9)];
+        let usage = Usage { input: 7, more, ..Usage::default() };
+        for cost in [Usd::parse("0.1").ok(), Usd::parse("0.25").ok(), None] {
+            metrics.ended(&Ended { cost, ..ended("ai", "m", Some(&usage)) });
+        }
+        metrics.ended(&ended("ai", "m", None));
+        let text = metrics.exposition().unwrap();
+        for line in [
+            "penstock_cost_usd_total{model=\"m\",vendor=\"v\"} 0.35",
+            "penstock_unpriced_total{model=\"m\",vendor=\"v\"} 1",
+            "penstock_tokens_total{kind=\"input_audio\",model=\"m\",vendor=\"v\"} 15",
+        ] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
+        assert!(!text.contains("made-up") && !text.contains("web_search"), "{text}");
     }
 
     #[test]

@@ -64,6 +64,8 @@ pub struct Vendor {
     pub endpoints: BTreeMap<String, Arc<Endpoint>>,
     /// Models, as the policy lists them.
     pub models: Vec<String>,
+    /// Features of its adapter that it does not have.
+    pub without: Vec<String>,
 }
 
 /// One place where a model is served.

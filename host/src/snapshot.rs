@@ -9,6 +9,8 @@ mod jobs;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use penstock_prices::table::Table;
+
 use crate::config::place::{Problem, Sources};
 use crate::config::{Config, Limits, Timeouts};
 use crate::library::Library;
@@ -29,6 +31,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Where models are served.
     pub models: Models,
+    /// What models cost.
+    pub prices: Arc<Table>,
     /// Ceilings of the data path.
     pub limits: Limits,
     /// Time-outs.

@@ -8,6 +8,10 @@ use serde::Serialize;
 use crate::call::{Call, Pairs, Wants};
 use crate::config::{Config, Issue};
 
+/// What a conversation may have that not every vendor can carry.
+pub const FEATURES: &[&str] =
+    &["streaming", "tools", "reasoning", "images", "documents", "audio", "json", "caching", "search"];
+
 /// Speaks one vendor's API. Export it with [`adapter!`](crate::adapter!).
 pub trait Adapter: Sized + 'static {
     /// What operators configure; `()` for nothing.
@@ -19,6 +23,8 @@ pub trait Adapter: Sized + 'static {
     const DIALECTS: &'static [&'static str] = &[];
     /// What the adapter can be asked for: `chat`, `count_tokens`, `embeddings`.
     const OPERATIONS: &'static [&'static str];
+    /// What of a conversation it can carry: some of [`FEATURES`].
+    const FEATURES: &'static [&'static str] = &[];
     /// Secrets that the adapter names by itself.
     const SECRETS: &'static [&'static str] = &[];
 

@@ -78,6 +78,8 @@ pub struct Wants {
     pub response_headers: Vec<String>,
     /// Top-level members of the request body, given as raw JSON.
     pub members: Vec<String>,
+    /// What an adapter does not do as it is configured, of what its constants say that it can: dialects, operations, features.
+    pub without: Vec<String>,
 }
 
 impl Wants {
@@ -98,6 +100,13 @@ impl Wants {
     #[must_use]
     pub fn response_headers<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.response_headers.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// These dialects, operations and features are not to be had with this configuration.
+    #[must_use]
+    pub fn without<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.without.extend(names.into_iter().map(Into::into));
         self
     }
 

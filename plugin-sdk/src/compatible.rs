@@ -412,6 +412,19 @@ impl Options {
         (!theirs.is_empty()).then_some((*ours, theirs))
     }
 
+    /// Dialects and operations that this vendor does not have.
+    #[must_use]
+    pub fn missing(&self) -> Vec<&'static str> {
+        let is_missing = |place: &str| self.path(place).is_none();
+        let operations = PATHS.iter().map(|(operation, _)| *operation);
+        // Tokens are estimated where the vendor does not count them.
+        let operations = operations.filter(|name| !matches!(*name, "responses" | "completions" | "count_tokens"));
+        let dialects =
+            [("openai-responses", "responses"), ("stored", "responses"), ("openai-completions", "completions")];
+        let missing = operations.filter(|name| is_missing(name));
+        missing.chain(dialects.into_iter().filter(|(_, place)| is_missing(place)).map(|(name, _)| name)).collect()
+    }
+
     /// How a translated request is written.
     #[must_use]
     pub fn style(&self) -> Style {

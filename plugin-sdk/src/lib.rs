@@ -94,6 +94,7 @@ macro_rules! adapter {
             <$plugin as $crate::adapter::Adapter>::Config,
             <$plugin as $crate::adapter::Adapter>::DIALECTS,
             <$plugin as $crate::adapter::Adapter>::OPERATIONS,
+            <$plugin as $crate::adapter::Adapter>::FEATURES,
             <$plugin as $crate::adapter::Adapter>::SECRETS,
             AdapterExport,
             AdapterSubject,
@@ -111,6 +112,7 @@ macro_rules! auth {
             $plugin,
             "auth",
             <$plugin as $crate::policy::Auth>::Config,
+            &[],
             &[],
             &[],
             <$plugin as $crate::policy::Auth>::SECRETS,
@@ -132,6 +134,7 @@ macro_rules! limits {
             &[],
             &[],
             &[],
+            &[],
             LimitsExport,
             LimitsSubject,
             limits
@@ -147,6 +150,7 @@ macro_rules! routing {
             $plugin,
             "routing",
             <$plugin as $crate::policy::Routing>::Config,
+            &[],
             &[],
             &[],
             &[],
@@ -168,6 +172,7 @@ macro_rules! filter {
             &[],
             &[],
             &[],
+            &[],
             FilterExport,
             FilterSubject,
             head_filter
@@ -186,6 +191,7 @@ macro_rules! response_filter {
             &[],
             &[],
             &[],
+            &[],
             FilterExport,
             ResponseFilterSubject,
             head_filter,
@@ -198,7 +204,7 @@ macro_rules! response_filter {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __plugin {
-    ($plugin:ty, $kind:literal, $config:ty, $dialects:expr, $operations:expr, $secrets:expr, $export:ident, $subject:ident, $($interface:ident),+) => {
+    ($plugin:ty, $kind:literal, $config:ty, $dialects:expr, $operations:expr, $features:expr, $secrets:expr, $export:ident, $subject:ident, $($interface:ident),+) => {
         const _: () = {
             const MANIFEST: $crate::manifest::Manifest = $crate::manifest::Manifest {
                 kind: $kind,
@@ -208,6 +214,7 @@ macro_rules! __plugin {
                 licence: env!("CARGO_PKG_LICENSE"),
                 dialects: $dialects,
                 operations: $operations,
+                features: $features,
                 secrets: $secrets,
                 schema: <$config as $crate::config::Config>::SCHEMA,
             };

@@ -24,6 +24,8 @@ pub struct Manifest {
     pub dialects: &'static [&'static str],
     /// What an adapter can be asked for.
     pub operations: &'static [&'static str],
+    /// What of a conversation an adapter can carry.
+    pub features: &'static [&'static str],
     /// Secrets that the plugin names by itself; operators grant them.
     pub secrets: &'static [&'static str],
     /// What operators may configure.
@@ -51,6 +53,8 @@ impl Manifest {
         text.strings(self.dialects);
         text.raw(",\"operations\":");
         text.strings(self.operations);
+        text.raw(",\"features\":");
+        text.strings(self.features);
         text.raw(",\"secrets\":");
         text.strings(self.secrets);
         text.raw(",\"schema\":{\"$schema\":\"https://json-schema.org/draft/2020-12/schema\",");

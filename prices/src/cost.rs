@@ -32,16 +32,31 @@ pub struct Made {
     pub size: Option<String>,
     /// Quality of a picture: "hd".
     pub quality: Option<String>,
+    /// Characters of a text that is spoken; vendors do not tell the usage beside the sound.
+    pub characters: u64,
 }
 
-/// What a call has cost: what the vendor states, else what the table says; none if neither does.
+/// What a call has cost: what the vendor states, else what the table says; none if neither does. Without a usage there is a
+/// cost only where it follows from what was asked for.
 #[must_use]
-pub fn of(table: &Table, vendor: &str, model: &str, usage: &Usage, made: &Made) -> Option<Cost> {
-    if let Some(usd) = stated::cost(&usage.stated) {
+pub fn of(table: &Table, vendor: &str, model: &str, usage: Option<&Usage>, made: &Made) -> Option<Cost> {
+    if let Some(usd) = usage.and_then(|usage| stated::cost(&usage.stated)) {
         return Some(Cost { usd, stated: true });
     }
+    if usage.is_none() && made.characters == 0 {
+        return None;
+    }
     let price = table.find(vendor, model)?;
-    Some(Cost { usd: by(price, usage, made), stated: false })
+    let usd = match usage {
+        Some(usage) => by(price, usage, made),
+        None => spoken(price, made)?,
+    };
+    Some(Cost { usd, stated: false })
+}
+
+fn spoken(price: &Price, made: &Made) -> Option<Usd> {
+    let (_, usd) = price.rates.of.iter().find(|(rate, _)| *rate == Rate::Character)?;
+    Some(usd.times(made.characters))
 }
 
 /// What a usage costs by a price.
@@ -67,7 +82,7 @@ pub fn by(price: &Price, usage: &Usage, made: &Made) -> Usd {
         (_, Some(rate)) => rates.cost(rate, *count),
         _ => Usd::ZERO,
     });
-    core.chain(more).sum()
+    core.chain(more).chain(spoken(price, made)).sum()
 }
 
 /// The tokens that are no further buckets: those that the vendor says it charges, where it says that (Cohere).
@@ -229,7 +244,7 @@ mod tests {
         for (quality, size, dollars) in
             [("hd", "1024x1024", "0.08"), ("hd", "512x512", "0.02"), ("low", "auto", "0.005"), ("auto", "auto", "0.01")]
         {
-            let made = Made { size: Some(size.into()), quality: Some(quality.into()) };
+            let made = Made { size: Some(size.into()), quality: Some(quality.into()), ..Made::default() };
             assert_eq!(
                 by(&price, &usage([0; 5], &[("image-count", 1)]), &made).to_string(),
                 dollars,
@@ -237,9 +252,29 @@ mod tests {
             );
         }
         for (size, dollars) in [("1920x1080", "1.25"), ("1080*1920", "1.25"), ("1080P", "1.25"), ("1280x720", "0.5")] {
-            let made = Made { size: Some(size.into()), quality: None };
+            let made = Made { size: Some(size.into()), ..Made::default() };
             assert_eq!(by(&price, &usage([0; 5], &[("video-seconds", 5)]), &made).to_string(), dollars, "{size}");
         }
+    }
+
+    #[test]
+    fn what_the_vendor_states_goes_before_what_we_compute() {
+        let mut table = Table::default();
+        let prices = [("v/m", "input = 1"), ("v/tts", "character = 0.00001"), ("v/tokens", "input = 1\noutput = 2")];
+        table.put(prices.map(|(name, text)| (name, std::sync::Arc::new(price(text)))));
+        let usage = usage([1_000_000, 0, 0, 0, 0], &[]);
+        let stating = Usage { stated: r#"{"cost":7}"#.to_owned(), ..usage.clone() };
+        let spoken = Made { characters: 200, ..Made::default() };
+        let cost =
+            |model: &str, usage, made| of(&table, "v", model, usage, made).map(|it| (it.usd.to_string(), it.stated));
+        let silent = Made::default();
+        assert_eq!(cost("m", Some(&usage), &silent), Some(("1".into(), false)));
+        assert_eq!(cost("m", Some(&stating), &silent), Some(("7".into(), true)));
+        assert_eq!(cost("other", Some(&stating), &silent), Some(("7".into(), true)));
+        assert_eq!(cost("other", Some(&usage), &silent), None);
+        assert_eq!(cost("m", None, &silent), None);
+        assert_eq!(cost("tts", None, &spoken), Some(("0.002".into(), false)));
+        assert_eq!(cost("tokens", None, &spoken), None);
     }
 
     #[test]

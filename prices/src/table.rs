@@ -43,9 +43,9 @@ impl Pattern {
 
 impl Table {
     /// Puts prices over those that are there; one of the same name replaces the other.
-    pub fn put<'p>(&mut self, prices: impl IntoIterator<Item = (&'p str, Arc<Price>)>) {
+    pub fn put<N: AsRef<str>>(&mut self, prices: impl IntoIterator<Item = (N, Arc<Price>)>) {
         for (name, price) in prices {
-            let name = normal(name);
+            let name = normal(name.as_ref());
             let Some((begin, end)) = name.split_once('*') else {
                 self.exact.insert(name.into(), price);
                 continue;

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{NAME, PLAN, PLAN_SEAL, REST, fault, finish, logprobs, text, unreadable, usage};
+use super::{NAME, PLAN, REST, fault, finish, logprobs, plan_of, sealed_plan, text, unreadable, usage};
 use crate::codec::Envelope;
 use crate::collect::{CITATION, OPAQUE};
 use crate::ir::{Content, Event, Fault, Response};
@@ -43,9 +43,8 @@ pub(super) fn decode(body: &[u8]) -> Result<Vec<Event>, Fault> {
 /// The events of a whole tool plan.
 fn plan_events(plan: &str, events: &mut Vec<Event>) {
     if !plan.is_empty() {
-        events.push(begin_plan());
-        events.push(Event::Reasoning(plan.to_owned()));
-        events.push(Event::Signature(PLAN_SEAL.to_owned()));
+        events.push(plan_piece(plan));
+        events.push(Event::Redacted(sealed_plan(plan)));
         events.push(Event::BlockEnd);
     }
 }
@@ -90,9 +89,9 @@ pub(super) fn part_events(part: &Value, events: &mut Vec<Event>) {
     }
 }
 
-/// The event that says that the reasoning which follows is a tool plan.
-pub(super) fn begin_plan() -> Event {
-    Event::Other { name: PLAN.to_owned(), json: "true".to_owned() }
+/// The event of a piece of a tool plan.
+pub(super) fn plan_piece(text: &str) -> Event {
+    other(PLAN, &Value::from(text))
 }
 
 pub(super) fn other(name: &str, json: &Value) -> Event {
@@ -151,9 +150,11 @@ fn message(response: &Response, envelope: &Envelope) -> Value {
                 content.extend(Some(json!({ "type": "text", "text": text })).filter(|_| !text.is_empty()));
             }
             Content::Refusal { text } => content.push(json!({ "type": "text", "text": text })),
-            Content::Reasoning { text, signature } if signature.as_deref() == Some(PLAN_SEAL) => plan.push_str(text),
             Content::Reasoning { text, signature } => content.push(thinking(text, signature.as_deref())),
-            Content::Redacted { data } => content.push(redacted(data)),
+            Content::Redacted { data } => match plan_of(data) {
+                Some(text) => plan.push_str(&text),
+                None => content.push(redacted(data)),
+            },
             Content::ToolUse { id, name, input } => {
                 let input = if input.is_empty() { "{}" } else { input };
                 let id = call_id(id, calls.len(), envelope);

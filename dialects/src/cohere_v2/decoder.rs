@@ -9,8 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::answer::{arguments, begin_plan, other, part_events};
-use super::{PLAN_SEAL, fault, finish, logprobs, unreadable, usage};
+use super::answer::{arguments, other, part_events, plan_piece};
+use super::{fault, finish, logprobs, sealed_plan, unreadable, usage};
 use crate::codec::StreamDecoder;
 use crate::collect::CITATION;
 use crate::framing::Frame;
@@ -23,6 +23,8 @@ pub(super) struct Decoder {
     open: Open,
     /// The text part has ended; citations of it may still come.
     text_ended: bool,
+    /// The tool plan so far.
+    planned: String,
     /// Citations that came where there is no text.
     held: Vec<Value>,
     /// The vendor's index of each call, in the order of their begin.
@@ -131,7 +133,7 @@ impl Decoder {
                 events.extend(logprobs::from_wire(&items).map(|json| other("logprobs", &json)));
             }
             "content-end" => self.content_end(events),
-            "tool-plan-delta" => self.plan(message.tool_plan.unwrap_or_default(), events),
+            "tool-plan-delta" => self.plan(&message.tool_plan.unwrap_or_default(), events),
             "tool-call-start" => self.call_start(index, &message.tool_calls.unwrap_or_default(), events),
             "tool-call-delta" => {
                 let call = message.tool_calls.unwrap_or_default();
@@ -215,16 +217,16 @@ impl Decoder {
         }
     }
 
-    fn plan(&mut self, more: Cow<'_, str>, events: &mut Vec<Event>) {
+    fn plan(&mut self, more: &str, events: &mut Vec<Event>) {
         if more.is_empty() {
             return;
         }
         if self.open != Open::Plan {
             self.close(events);
             self.open = Open::Plan;
-            events.push(begin_plan());
         }
-        events.push(Event::Reasoning(more.into_owned()));
+        events.push(plan_piece(more));
+        self.planned.push_str(more);
     }
 
     fn call_start(&mut self, index: u64, call: &Value, events: &mut Vec<Event>) {
@@ -270,7 +272,10 @@ impl Decoder {
     fn close(&mut self, events: &mut Vec<Event>) {
         match self.open {
             Open::Nothing => {}
-            Open::Plan => events.extend([Event::Signature(PLAN_SEAL.to_owned()), Event::BlockEnd]),
+            Open::Plan => {
+                let plan = std::mem::take(&mut self.planned);
+                events.extend([Event::Redacted(sealed_plan(&plan)), Event::BlockEnd]);
+            }
             Open::Text | Open::Thinking => events.push(Event::BlockEnd),
         }
         self.open = Open::Nothing;

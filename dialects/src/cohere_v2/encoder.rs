@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::answer::{answer_id, call_id, is_citation};
-use super::{NAME, PLAN, PLAN_SEAL, fault, finish, logprobs, usage};
+use super::{NAME, PLAN, fault, finish, logprobs, plan_of, usage};
 use crate::codec::{Envelope, StreamEncoder};
 use crate::collect::{CITATION, OPAQUE};
 use crate::ir::{Event, Fault, Finish, Usage};
@@ -15,8 +15,9 @@ pub(super) struct Encoder {
     envelope: Envelope,
     begun: bool,
     open: Open,
-    /// The reasoning which follows is a tool plan.
-    planning: bool,
+    /// A tool plan has been begun, and told to its end.
+    planned: bool,
+    plan_told: bool,
     /// Parts of content so far; the last is open if `open` says so.
     parts: u64,
     calls: usize,
@@ -41,7 +42,8 @@ impl Encoder {
             envelope: envelope.clone(),
             begun: envelope.begun,
             open: Open::Nothing,
-            planning: false,
+            planned: false,
+            plan_told: false,
             parts: 0,
             calls: 0,
             citations: 0,
@@ -114,26 +116,31 @@ impl Encoder {
         if text.is_empty() {
             return;
         }
-        if self.planning {
-            self.turn_to(Open::Plan, out);
-            write(&json!({ "type": "tool-plan-delta", "delta": { "message": { "tool_plan": text } } }), out);
-        } else {
-            self.turn_to(Open::Thinking, out);
-            self.content_delta("thinking", text, out);
-        }
+        self.turn_to(Open::Thinking, out);
+        self.content_delta("thinking", text, out);
+    }
+
+    fn plan(&mut self, text: &str, out: &mut Vec<u8>) {
+        self.turn_to(Open::Plan, out);
+        write(&json!({ "type": "tool-plan-delta", "delta": { "message": { "tool_plan": text } } }), out);
+        self.planned = true;
     }
 
     fn signature(&mut self, seal: &str, out: &mut Vec<u8>) {
-        // The place tells what the seal says.
-        if !(self.open == Open::Plan && seal == PLAN_SEAL) {
-            self.turn_to(Open::Thinking, out);
-            self.content_delta("signature", seal, out);
-        }
-        self.planning = false;
+        self.turn_to(Open::Thinking, out);
+        self.content_delta("signature", seal, out);
         self.close(out);
     }
 
     fn redacted(&mut self, data: &str, out: &mut Vec<u8>) {
+        if let Some(plan) = plan_of(data) {
+            // Its pieces may have come before; where they come behind it they have been said.
+            if !self.planned {
+                self.plan(&plan, out);
+            }
+            self.plan_told = true;
+            return self.close(out);
+        }
         self.close(out);
         self.turn_to(Open::Thinking, out);
         self.content_delta("redacted", data, out);
@@ -160,10 +167,7 @@ impl Encoder {
     fn other(&mut self, name: &str, json: &str, out: &mut Vec<u8>) {
         let Ok(value) = serde_json::from_str::<Value>(json) else { return };
         match name {
-            PLAN => {
-                self.close(out);
-                self.planning = true;
-            }
+            PLAN if !self.plan_told => self.plan(value.as_str().unwrap_or_default(), out),
             CITATION if is_citation(&value) => {
                 let delta = json!({ "message": { "citations": value } });
                 write(&json!({ "type": "citation-start", "index": self.citations, "delta": delta }), out);

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::answer::{arguments, is_citation};
-use super::{NAME, PLAN_SEAL, request};
+use super::{NAME, request, sealed_plan};
 use crate::ir::{Block, Content, Fault, Message, Role, Source};
 use crate::members::{Fields, wrong};
 
@@ -116,7 +116,7 @@ pub(super) fn source(url: &str) -> Source {
 fn assistant(fields: &mut Fields) -> Result<Vec<Block>, Fault> {
     let mut said = Vec::new();
     if let Some(text) = fields.text("tool_plan")?.filter(|plan| !plan.is_empty()) {
-        said.push(Block::new(Content::Reasoning { text, signature: Some(PLAN_SEAL.to_owned()) }));
+        said.push(Block::new(Content::Redacted { data: sealed_plan(&text) }));
     }
     said.extend(content(fields)?);
     let calls = fields.list("tool_calls")?.unwrap_or_default();

@@ -13,8 +13,8 @@
 //! | `fault`, `usage`, `finish`, `logprobs` | errors, tokens, ends and probabilities, both ways |
 //!
 //! What is Cohere's own and where it goes:
-//! - `tool_plan` is reasoning that is sealed with [`PLAN_SEAL`], so that it comes back as `tool_plan`; `thinking` parts are
-//!   reasoning without a seal.
+//! - `tool_plan` is a redacted thought that begins with [`PLAN_SEAL`], so that it comes back as `tool_plan` and nobody takes it
+//!   for reasoning, which Cohere tells apart; `thinking` parts are reasoning without a seal.
 //! - A seal of another vendor's reasoning stands in the extra member `signature` of a `thinking` part, a redacted thought
 //!   in the extra member `redacted`: the SDKs keep members that they do not know.
 //! - `documents` are document blocks of the last user message; the raw document travels in the block's extensions.
@@ -44,11 +44,22 @@ use crate::task::Task;
 /// Name of the dialect, also of its extensions.
 pub const NAME: &str = "cohere-v2";
 
-/// Seal of reasoning that is a tool plan.
-const PLAN_SEAL: &str = "{\"cohere-v2\":\"tool_plan\"}";
+/// What a redacted thought begins with that is a tool plan.
+const PLAN_SEAL: &str = "{\"cohere-v2\":\"tool_plan\",\"text\":";
 
-/// Event before the text of a tool plan, so that a stream can write it where it belongs.
+/// Event of a piece of a tool plan, as a JSON string, so that a stream can write it where it belongs. The redacted thought
+/// with all of it follows.
 const PLAN: &str = "tool-plan";
+
+/// A tool plan as a redacted thought.
+fn sealed_plan(text: &str) -> String {
+    format!("{PLAN_SEAL}{}}}", Value::from(text))
+}
+
+/// The tool plan that a redacted thought is.
+fn plan_of(data: &str) -> Option<String> {
+    serde_json::from_str(data.strip_prefix(PLAN_SEAL)?.strip_suffix('}')?).ok()
+}
 
 /// Event of the members of an answer that no other event tells.
 const REST: &str = "cohere-v2.answer";

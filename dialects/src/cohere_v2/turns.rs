@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::answer::{is_citation, thinking};
 use super::messages::DOCUMENT;
-use super::{NAME, PLAN_SEAL};
+use super::{NAME, plan_of};
 use crate::ir::{Block, Content, Message, Request, Role, Source};
 
 /// The conversation, and the documents that stand beside it.
@@ -159,6 +159,10 @@ impl Writer<'_> {
             Content::Reasoning { text, signature } if role == Role::Assistant => {
                 self.reasoning(text, signature.as_deref(), path, parts);
             }
+            Content::Redacted { data } if role == Role::Assistant => match plan_of(data) {
+                Some(plan) => parts.plan.push_str(&plan),
+                None => self.drop(path),
+            },
             Content::Opaque { dialect, json } if dialect == NAME => match &json["message"] {
                 Value::Object(members) if json.get("type").is_none() => parts.kept.extend(members.clone()),
                 _ => parts.content.push(json.clone()),
@@ -181,10 +185,9 @@ impl Writer<'_> {
         }
     }
 
-    /// A plan returns to its place. Seals of other vendors are of no use here, and neither is a seal without a thought.
+    /// Seals of other vendors are of no use here, and neither is a seal without a thought.
     fn reasoning(&mut self, text: &str, seal: Option<&str>, path: &str, parts: &mut Parts) {
         match seal {
-            Some(PLAN_SEAL) => parts.plan.push_str(text),
             Some(_) if text.is_empty() => self.drop(path),
             Some(_) => {
                 self.drop(format!("{path}.signature"));

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::read::{Taken, wrong};
 use super::read_parts::Conversation;
 use super::write_parts::Contents;
-use super::{NAME, fault, paths, usage};
+use super::{NAME, fault, naming, paths, usage};
 use crate::codec::Envelope;
 use crate::ir::{Block, Content, Event, Fault, FaultClass, Finish, Message, Request, Response, Usage};
 use crate::task::{EMBEDDING, Embed, EmbedInput};
@@ -89,12 +89,12 @@ fn one(mut request: Taken, path: &str, embed: &mut Embed, is_first: bool) -> Res
 /// Writes a request for several vectors, and the paths of what this dialect has no place for.
 pub(super) fn write(embed: &Embed) -> Result<(Vec<u8>, Vec<String>), Fault> {
     let mut dropped = dropped(embed);
-    let name = if embed.model.contains('/') { embed.model.clone() } else { format!("models/{}", embed.model) };
+    let name = naming::full_name(&embed.model);
     let mut requests = Vec::with_capacity(embed.input.len());
     for (index, input) in embed.input.iter().enumerate() {
         let parts = parts(input, index, &mut dropped)?;
         let mut request = Map::new();
-        request.insert("model".to_owned(), json!(name));
+        request.insert("model".to_owned(), name.clone());
         request.insert("content".to_owned(), json!({"parts": parts}));
         request.extend(embed.purpose.as_deref().map(|purpose| ("taskType".to_owned(), json!(task_type(purpose)))));
         request.extend(embed.dimensions.map(|count| ("outputDimensionality".to_owned(), json!(count))));
@@ -106,11 +106,33 @@ pub(super) fn write(embed: &Embed) -> Result<(Vec<u8>, Vec<String>), Fault> {
     Ok((json!({"requests": requests}).to_string().into_bytes(), dropped))
 }
 
-/// Writes a request as Vertex AI's `predict` takes it; only text there.
+/// Writes a request as Vertex AI takes it: its verb, its body, and the paths of what there is no place for. Models of texts
+/// make several vectors (`predict`), those of everything one at a time (`embedContent`).
 ///
 /// # Errors
-/// `unsupported` for inputs that are no text.
-pub fn encode_predict_request(embed: &Embed) -> Result<(Vec<u8>, Vec<String>), Fault> {
+/// `unsupported` for inputs that the model cannot take.
+pub fn encode_vertex_request(embed: &Embed) -> Result<(&'static str, Vec<u8>, Vec<String>), Fault> {
+    if !embed.model.contains("gemini") || embed.model.starts_with("gemini-embedding-001") {
+        return predict(embed).map(|(body, dropped)| ("predict", body, dropped));
+    }
+    if embed.input.len() != 1 {
+        let message = "this model makes one vector at a time: send one input";
+        return Err(Fault::new(FaultClass::Unsupported, message));
+    }
+    let (body, dropped) = write(embed)?;
+    let mut batch: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let mut config = batch["requests"][0].take();
+    let mut request = json!({"content": config["content"].take()});
+    if let Value::Object(config) = &mut config {
+        config.retain(|name, value| name != "model" && !value.is_null());
+        if !config.is_empty() {
+            request["embedContentConfig"] = Value::Object(std::mem::take(config));
+        }
+    }
+    Ok(("embedContent", request.to_string().into_bytes(), dropped))
+}
+
+fn predict(embed: &Embed) -> Result<(Vec<u8>, Vec<String>), Fault> {
     let mut dropped = dropped(embed);
     let own = |name: &str| embed.extensions.get(NAME).and_then(|own| own.get(name));
     let mut instances = Vec::with_capacity(embed.input.len());

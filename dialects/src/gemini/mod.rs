@@ -5,7 +5,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `paths` | what a head asks for: model and operation stand in the path |
+//! | `paths`, `naming` | what a head asks for: model and operation stand in the path |
 //! | `read`, `read_parts` | a caller's request into the canonical form |
 //! | `write`, `write_parts` | the canonical form into a request to a vendor |
 //! | `schema`, `thinking`, `ids`, `files`, `seal` | schemas, how much to think, ids of calls, media, signatures |
@@ -22,6 +22,7 @@ mod finish;
 mod grounding;
 mod ids;
 mod logprobs;
+mod naming;
 mod partial;
 mod paths;
 mod read;
@@ -43,7 +44,8 @@ use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDeco
 use crate::ir::{Event, Fault, FaultClass, Request, Response, Usage};
 use crate::task::Task;
 
-pub use embed::encode_predict_request;
+pub use embed::encode_vertex_request;
+pub use naming::{NAMING_MEMBERS, is_id, model_path, rename, resource_path, verb, wants_events};
 pub use write::encode_count_request;
 
 /// The name that crosses the contract.

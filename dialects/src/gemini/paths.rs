@@ -77,7 +77,7 @@ fn shows_another(head: &Head<'_>) -> bool {
 }
 
 /// Model and verb of `…/models/{model}:{verb}`. Models of other collections keep its name: `tunedModels/mine`.
-fn model_and_verb(path: &str) -> Option<(String, &str)> {
+pub(super) fn model_and_verb(path: &str) -> Option<(String, &str)> {
     let (resource, verb) = match path.rsplit_once(':') {
         Some(parts) => parts,
         None => path.rsplit_once("%3A").or_else(|| path.rsplit_once("%3a"))?,
@@ -94,7 +94,7 @@ fn model_and_verb(path: &str) -> Option<(String, &str)> {
 }
 
 /// The path below `/projects/{project}/locations/{location}` and `/publishers/{publisher}`, if it is below any of them.
-fn below_project(path: &str) -> Option<&str> {
+pub(super) fn below_project(path: &str) -> Option<&str> {
     let location = path.strip_prefix("/projects/").map(|rest| after_segments(rest, 3));
     let rest = match location {
         Some(rest) => rest?,
@@ -113,13 +113,13 @@ fn after_segments(path: &str, count: usize) -> Option<&str> {
 }
 
 /// The path without `/v1beta` and the like.
-fn without_version(path: &str) -> &str {
+pub(super) fn without_version(path: &str) -> &str {
     let rest = path.strip_prefix("/v").filter(|rest| rest.starts_with(|first: char| first.is_ascii_digit()));
     rest.and_then(|rest| after_segments(rest, 1)).unwrap_or(path)
 }
 
 /// Whether `alt=sse` is asked for, also as `$alt=sse;enum-encoding=int`.
-fn wants_events(query: &str) -> bool {
+pub(super) fn wants_events(query: &str) -> bool {
     let alt = parameter(query, "alt").or_else(|| parameter(query, "$alt"));
     alt.is_some_and(|alt| alt.split(';').next() == Some("sse"))
 }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::thinking::{self, Generation};
 use super::write_parts::Contents;
-use super::{NAME, schema};
+use super::{NAME, naming, schema};
 use crate::ir::{Format, Members, Request, Tool, ToolChoice};
 
 /// Members of openai-chat that have a place here, and the place.
@@ -35,8 +35,7 @@ pub fn encode_count_request(request: &Request, is_vertex: bool) -> (Vec<u8>, Vec
         members.retain(|name, _| COUNTED_MEMBERS.contains(&name.as_str()));
         return (Value::Object(members).to_string().into_bytes(), dropped);
     }
-    let name = if request.model.contains('/') { request.model.clone() } else { format!("models/{}", request.model) };
-    members.insert("model".to_owned(), json!(name));
+    members.insert("model".to_owned(), naming::full_name(&request.model));
     (json!({"generateContentRequest": members}).to_string().into_bytes(), dropped)
 }
 

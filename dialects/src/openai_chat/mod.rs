@@ -140,7 +140,7 @@ impl Codec for OpenAiChat {
 }
 
 /// What a method and a path ask for. Besides chat these are the paths of OpenAI's API, `/rerank` as vLLM, Jina and
-/// others offer it beside them, and `/vendors/NAME/…`, which Penstock adds.
+/// others offer it beside them, and `/vendors/NAME/…` and `/capabilities`, which Penstock adds.
 fn operation(method: &str, path: &str) -> Option<Operation> {
     let (first, rest) = path.strip_prefix('/')?.split_once('/').unwrap_or((&path[1..], ""));
     Some(match (method, first, rest) {
@@ -158,6 +158,7 @@ fn operation(method: &str, path: &str) -> Option<Operation> {
         ("GET" | "POST", "batches", _) => Operation::Batches,
         ("GET", "realtime", "") => Operation::Realtime,
         ("GET", "models", _) => Operation::Models,
+        ("GET", "capabilities", "") => Operation::Capabilities,
         (_, "vendors", rest) if rest.contains('/') => Operation::Passthrough,
         _ => return None,
     })

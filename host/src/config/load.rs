@@ -4,10 +4,12 @@
 //! Named things of all files are united, lists are joined in the order of the files' names, and nothing may be said twice.
 //! What the names refer to is not looked at here; that is the snapshot's part.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
 
+use penstock_prices::table::Table;
 use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
@@ -26,6 +28,28 @@ const PROBLEMS_MAX: usize = 100;
 
 /// The policies that are built in, as name and text (host/build.rs lists them).
 const EMBEDDED: &[(&str, &str)] = &include!(concat!(env!("OUT_DIR"), "/policies.rs"));
+
+/// Where the built-in tables of prices are among [`EMBEDDED`].
+const PRICES: &str = "prices/";
+
+/// The built-in prices, which hold whatever the policies are.
+static BUILT_IN_PRICES: LazyLock<Arc<Table>> = LazyLock::new(|| {
+    let files = EMBEDDED.iter().filter(|(name, _)| name.starts_with(PRICES));
+    let parsed = parse(Sources::new(files.map(|(name, text)| (format!("built-in/{name}"), (*text).to_owned()))));
+    let mut table = Table::default();
+    match parsed {
+        Ok(policy) => {
+            table.put(policy.config.prices.into_iter().map(|(name, price)| (name, Arc::new(price.into_inner()))));
+        }
+        Err(problems) => tracing::error!("the built-in prices cannot be read: {problems:?}"),
+    }
+    Arc::new(table)
+});
+
+/// The built-in prices; read at the first use.
+pub fn built_in_prices() -> &'static Arc<Table> {
+    &BUILT_IN_PRICES
+}
 
 /// A configuration with the text that it was read from.
 #[derive(Debug, Clone, Default)]
@@ -73,9 +97,10 @@ pub fn read(path: Option<&Path>) -> Result<Sources, Vec<Problem>> {
     if problems.is_empty() { Ok(Sources::new(files)) } else { Err(problems) }
 }
 
-/// The policies that are built in.
+/// The policies that are built in, without the prices.
 pub fn embedded() -> Sources {
-    Sources::new(EMBEDDED.iter().map(|(name, text)| (format!("built-in/{name}"), (*text).to_owned())))
+    let files = EMBEDDED.iter().filter(|(name, _)| !name.starts_with(PRICES));
+    Sources::new(files.map(|(name, text)| (format!("built-in/{name}"), (*text).to_owned())))
 }
 
 /// Whether a name is that of a policy file: changes of others need not be looked at.
@@ -85,7 +110,7 @@ pub fn is_policy_name(name: &str) -> bool {
 
 /// The configuration that these files make together.
 pub fn parse(sources: Sources) -> Result<Policy, Vec<Problem>> {
-    let mut merge = Merge { sources: &sources, sections: BTreeMap::new(), problems: Vec::new() };
+    let mut merge = Merge { sources: &sources, sections: BTreeMap::new(), named: HashMap::new(), problems: Vec::new() };
     for (_, text, base) in sources.based() {
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -120,13 +145,14 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 12] = [
+const SECTIONS: [(&str, Kind); 13] = [
     ("admin", Kind::Scalars),
     ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
     ("listeners", Kind::List),
     ("models", Kind::Named),
     ("plugins", Kind::Named),
+    ("prices", Kind::Named),
     ("routes", Kind::List),
     ("sandbox", Kind::Scalars),
     ("secrets", Kind::Named),
@@ -142,6 +168,8 @@ type Value<'i> = Spanned<DeValue<'i>>;
 struct Merge<'s> {
     sources: &'s Sources,
     sections: BTreeMap<&'static str, Vec<(Option<Key>, Value<'s>)>>,
+    /// Where names were given, by section and name.
+    named: HashMap<(&'static str, String), std::ops::Range<usize>>,
     /// With the offset of the place, for their order.
     problems: Vec<(usize, Problem)>,
 }
@@ -176,11 +204,11 @@ impl<'s> Merge<'s> {
     }
 
     fn add_named(&mut self, section: &'static str, name: Key, item: Value<'s>) {
-        let same =
-            |(other, _): &&(Option<Key>, Value<'s>)| other.as_ref().is_some_and(|o| o.get_ref() == name.get_ref());
-        if let Some((Some(first), _)) = self.sections.get(section).and_then(|items| items.iter().find(same)) {
+        let place = (section, name.get_ref().clone());
+        if let Some(first) = self.named.insert(place.clone(), name.span()) {
             let message = format!("`{section}.{}` is written twice", name.get_ref());
-            let help = format!("the first one is at {}; remove one of them", self.sources.place_of(first));
+            let help = format!("the first one is at {}; remove one of them", self.sources.place(first.clone()));
+            self.named.insert(place, first);
             return self.problem(&name, message, help);
         }
         self.sections.entry(section).or_default().push((Some(name), item));
@@ -198,6 +226,7 @@ impl<'s> Merge<'s> {
             plugins: self.named("plugins"),
             vendors: self.named("vendors"),
             models: self.named("models"),
+            prices: self.named("prices"),
             services: self.named("services"),
             routes: self.list("routes"),
         };
@@ -254,12 +283,12 @@ impl<'s> Merge<'s> {
     }
 }
 
-/// Why this cannot be a name. Model names are the vendors' own and may hold nearly anything.
+/// Why this cannot be a name. Models' names are the vendors' own and may hold nearly anything.
 fn bad_name(section: &str, name: &str) -> Option<String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 200 || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
         Some("a name has 1 to 200 bytes, no blanks and no control characters".to_owned())
-    } else if section != "models" && !name.chars().all(plain) {
+    } else if !matches!(section, "models" | "prices") && !name.chars().all(plain) {
         Some("use ASCII letters, digits, `-`, `_` and `.`".to_owned())
     } else {
         None

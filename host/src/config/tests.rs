@@ -2,6 +2,9 @@
 //! Promises of reading policy files.
 
 use std::fs;
+use std::sync::Arc;
+
+use penstock_prices::table::Table;
 
 use super::load::{self, Policy};
 use super::place::{Problem, Sources};
@@ -28,8 +31,31 @@ fn the_built_in_policies_are_good_short_and_on_loopback() {
 fn the_built_in_policies_are_all_of_the_policies_directory() {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies");
     let on_disk = load::read(Some(&directory)).unwrap();
-    let text = |sources: &Sources| sources.files().map(|(_, text)| text.to_owned()).collect::<Vec<_>>();
+    let text = |sources: &Sources| {
+        let policies = sources.files().filter(|(name, _)| !name.contains("/prices/"));
+        policies.map(|(_, text)| text.to_owned()).collect::<Vec<_>>()
+    };
     assert_eq!(text(&on_disk), text(&load::embedded()));
+    let mut prices = Table::default();
+    let written = load::load(Some(&directory)).unwrap().config.prices;
+    prices.put(written.into_iter().map(|(name, price)| (name, Arc::new(price.into_inner()))));
+    assert_eq!(prices.len(), load::built_in_prices().len());
+    assert!(prices.len() > 1_000, "{}", prices.len());
+}
+
+#[test]
+fn a_price_is_read_from_a_policy_and_what_is_wrong_with_it_has_its_place() {
+    let policy = parse(&[("p.toml", "[prices.\"v/m\"]\ninput = 1.5\nbatch = { input = 0.75 }\n")]).unwrap();
+    assert_eq!(policy.config.prices["v/m"].get_ref().rates.of[0].1.to_string(), "1.5");
+    for (text, place, message) in [
+        ("[prices]\n\"v/m\" = { input = 1, ouput = 2 }\n", "p.toml:2:22", "unknown key `ouput`"),
+        ("[prices.\"v/m\"]\ninput = -1\n", "p.toml:2:9", "not below zero"),
+        ("[prices.\"v/m\"]\nflex = { images = {} }\n", "p.toml:2:10", "unknown key `images`"),
+    ] {
+        let problems = parse(&[("p.toml", text)]).unwrap_err();
+        assert_eq!(problems[0].place, place, "{problems:?}");
+        assert!(problems[0].message.contains(message), "{problems:?}");
+    }
 }
 
 #[test]

@@ -31,7 +31,8 @@ impl Perform for Gateway {
         let asked = asked(&record);
         let operation = asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (record.asked.request_id.as_str().into(), record.owner.route.as_str().into());
-        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics));
+        let prices = Arc::clone(&self.snapshot.load().prices);
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
         entry.subject.clone_from(&record.owner.subject);
         entry.hold(work.permit.take());
         let mut target = String::new();

@@ -23,14 +23,31 @@ pub struct Adapter {
     wants: Wants,
     dialects: Vec<String>,
     operations: Vec<String>,
+    features: Vec<String>,
+    component: String,
     further: Further,
     credential: Credential,
 }
 
 impl Adapter {
     pub(super) fn new(pool: Arc<Pool<AdapterRole>>, wants: Wants, passed: &Passed) -> Self {
-        let (dialects, operations) = (passed.manifest.dialects.clone(), passed.manifest.operations.clone());
-        Self { pool, wants, dialects, operations, further: passed.further, credential: Credential::default() }
+        let manifest = &passed.manifest;
+        let done = |names: &[String]| -> Vec<String> {
+            names.iter().filter(|name| !wants.without.contains(name)).cloned().collect()
+        };
+        let (dialects, operations) = (done(&manifest.dialects), done(&manifest.operations));
+        let features = done(&manifest.features);
+        let component = manifest.name.clone();
+        Self {
+            pool,
+            wants,
+            dialects,
+            operations,
+            features,
+            component,
+            further: passed.further,
+            credential: Credential::default(),
+        }
     }
 
     pub(super) fn instances(&self) -> u32 {
@@ -53,6 +70,30 @@ impl Adapter {
     #[must_use]
     pub fn speaks(&self, dialect: &str) -> bool {
         self.dialects.iter().any(|spoken| spoken == dialect)
+    }
+
+    /// Name of its component.
+    #[must_use]
+    pub fn component(&self) -> &str {
+        &self.component
+    }
+
+    /// The dialects that its vendor speaks.
+    #[must_use]
+    pub fn dialects(&self) -> &[String] {
+        &self.dialects
+    }
+
+    /// The operations that it serves.
+    #[must_use]
+    pub fn operations(&self) -> &[String] {
+        &self.operations
+    }
+
+    /// What of a conversation it can carry.
+    #[must_use]
+    pub fn features(&self) -> &[String] {
+        &self.features
     }
 
     /// Whether it serves this operation.

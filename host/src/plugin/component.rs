@@ -345,6 +345,7 @@ fn wanted(wants: Vec<lifecycle::Want>) -> Result<Wants, Refusal> {
             "header" => sorted.headers.push(header()?),
             "response-header" => sorted.response_headers.push(header()?),
             "member" => sorted.members.push(want.name),
+            "without" => sorted.without.push(want.name),
             // A plugin may ask for what a later host has: it is not given that.
             other => tracing::debug!(kind = other, "a plugin wants something unknown"),
         }

@@ -95,6 +95,9 @@ pub struct Manifest {
     /// Adapters: operations that it serves.
     #[serde(default)]
     pub operations: Vec<String>,
+    /// Adapters: what of a conversation it can carry.
+    #[serde(default)]
+    pub features: Vec<String>,
 }
 
 impl Manifest {

@@ -41,6 +41,8 @@ pub struct Wants {
     pub response_headers: Vec<String>,
     /// Top-level members of the request body.
     pub members: Vec<String>,
+    /// Of its manifest, what an adapter does not do as it is configured.
+    pub without: Vec<String>,
 }
 
 /// The value of a header or query parameter of an upstream request.

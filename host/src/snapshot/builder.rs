@@ -8,11 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Uri;
+use penstock_prices::table::Table;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use super::{Build, Configured, JobRules, Snapshot, Webhook};
+use crate::config::load::built_in_prices;
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
 use crate::keys::{Grants, Secret, Source};
@@ -81,6 +83,7 @@ impl<'a> Builder<'a> {
             }
         }
         let routes = self.routes(&services);
+        let prices = self.prices();
         let jobs = self.jobs();
         if !self.problems.is_empty() {
             return Err(self.problems);
@@ -89,6 +92,7 @@ impl<'a> Builder<'a> {
             generation: self.build.generation,
             routes,
             models,
+            prices,
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
             jobs,
@@ -221,7 +225,11 @@ impl<'a> Builder<'a> {
                 return None;
             }
         };
-        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone() })
+        for feature in vendor.without.iter().filter(|name| !adapter.features().contains(name.get_ref())) {
+            self.unknown(feature, "feature", "the adapter", adapter.features().iter().map(String::as_str));
+        }
+        let without = vendor.without.iter().map(|feature| feature.get_ref().clone()).collect();
+        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone(), without })
     }
 
     /// What an optional vendor lacks.
@@ -369,6 +377,22 @@ impl<'a> Builder<'a> {
         let dialects = route.dialects.iter().map(|dialect| dialect.get_ref().clone()).collect();
         let name = route.name.get_ref().as_str().into();
         Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, dialects, serves })
+    }
+
+    /// The built-in prices, and those of the policy over them.
+    fn prices(&mut self) -> Arc<Table> {
+        let (written, built_in) = (&self.build.config.prices, built_in_prices());
+        if written.is_empty() {
+            return Arc::clone(built_in);
+        }
+        let mut table = Table::clone(built_in);
+        table.put(written.iter().map(|(name, price)| (name, Arc::new(price.get_ref().clone()))));
+        for price in written.values() {
+            if let Some(like) = price.get_ref().like.as_ref().filter(|like| !table.refers(like)) {
+                self.problem(price.span(), format!("there is no price {like:?}"), "name a model that has one");
+            }
+        }
+        Arc::new(table)
     }
 
     fn routing(&mut self, name: &Spanned<String>) -> Option<Arc<Routing>> {

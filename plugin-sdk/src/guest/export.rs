@@ -55,6 +55,7 @@ fn named(wants: Wants) -> Vec<wit_lifecycle::Want> {
     of_kind("header", wants.headers)
         .chain(of_kind("response-header", wants.response_headers))
         .chain(of_kind("member", wants.members))
+        .chain(of_kind("without", wants.without))
         .collect()
 }
 

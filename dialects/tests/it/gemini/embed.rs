@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use penstock_dialects::codec::{Codec, Operation};
-use penstock_dialects::gemini::encode_predict_request;
+use penstock_dialects::gemini::encode_vertex_request;
 use penstock_dialects::ir::FaultClass;
 use penstock_dialects::task::{EMBEDDING, Embed, EmbedInput, Task};
 
@@ -54,16 +54,24 @@ fn what_has_no_place_is_reported_and_tokens_are_refused() {
     };
     let (_, dropped) = CODEC.encode_task(EMBEDDINGS, &Task::Embed(task.clone())).expect("a request");
     assert_eq!(dropped, ["encodings", "truncate", "user"]);
-    let (body, dropped) = encode_predict_request(&task).expect("a request");
+    let (verb, body, dropped) = encode_vertex_request(&task).expect("a request");
+    assert_eq!(verb, "predict");
     let expected = json!({"instances": [{"content": "a", "task_type": "SEMANTIC_SIMILARITY"}],
         "parameters": {"outputDimensionality": 3, "autoTruncate": false}});
     assert_eq!(
         (serde_json::from_slice::<Value>(&body).expect("JSON"), dropped),
         (expected, vec!["encodings".to_owned(), "user".to_owned()])
     );
-    let tokens = Embed { input: vec![EmbedInput::Tokens(vec![1])], ..task };
+    let tokens = Embed { input: vec![EmbedInput::Tokens(vec![1])], ..task.clone() };
     assert!(CODEC.encode_task(EMBEDDINGS, &Task::Embed(tokens.clone())).is_err());
-    assert!(encode_predict_request(&tokens).is_err());
+    assert!(encode_vertex_request(&tokens).is_err());
+    let of_everything = Embed { model: "gemini-embedding-2".into(), ..task };
+    let (verb, body, _) = encode_vertex_request(&of_everything).expect("a request");
+    let config = json!({"taskType": "SEMANTIC_SIMILARITY", "outputDimensionality": 3});
+    let expected = json!({"content": {"parts": [{"text": "a"}]}, "embedContentConfig": config});
+    assert_eq!((verb, serde_json::from_slice::<Value>(&body).expect("JSON")), ("embedContent", expected));
+    let two = Embed { input: vec![EmbedInput::Text("a".into()), EmbedInput::Text("b".into())], ..of_everything };
+    assert!(encode_vertex_request(&two).is_err());
 }
 
 #[test]

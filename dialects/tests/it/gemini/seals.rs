@@ -4,9 +4,11 @@
 use serde_json::{Value, json};
 
 use penstock_dialects::anthropic_messages::AnthropicMessages;
+use penstock_dialects::bedrock_converse::BedrockConverse;
 use penstock_dialects::codec::Codec;
 use penstock_dialects::ir::{Block, Content, Message, Request, Response, Role};
 use penstock_dialects::openai_chat::OpenAiChat;
+use penstock_dialects::openai_responses::OpenAiResponses;
 
 use super::{CODEC, answers, as_stream, elements, envelope};
 use crate::anthropic::recorded::{events, folded, seals, streamed};
@@ -91,9 +93,46 @@ fn kept_by_anthropic(response: &Response, streams: bool) -> Value {
     json!({"role": "assistant", "content": whole["content"]})
 }
 
+/// What a caller of a dialect has read, from a stream or a whole answer, as that dialect writes it whole.
+fn whole_of(codec: &dyn Codec, response: &Response, streams: bool) -> Value {
+    let stream = || as_stream(codec, &penstock_dialects::collect::events(response), false);
+    let read = if streams { folded(&streamed(codec, &stream())) } else { response.clone() };
+    serde_json::from_slice(&codec.encode_response(&read, &envelope(false))).expect("JSON")
+}
+
+fn kept_by_responses(response: &Response, streams: bool) -> Value {
+    whole_of(&OpenAiResponses, response, streams)["output"].take()
+}
+
+fn kept_by_bedrock(response: &Response, streams: bool) -> Value {
+    whole_of(&BedrockConverse, response, streams)["output"]["message"].take()
+}
+
+/// The next request of a caller, with what it has kept between two questions.
+fn next_request(caller: &dyn Codec, kept: Value) -> Value {
+    let ask = json!({"role": "user", "content": "ask"});
+    match caller.name() {
+        "openai-responses" => {
+            let items = kept.as_array().cloned().unwrap_or_default();
+            let input: Vec<Value> = [vec![ask.clone()], items, vec![ask]].concat();
+            json!({"model": "m", "input": input})
+        }
+        "bedrock-converse" => {
+            let ask = json!({"role": "user", "content": [{"text": "ask"}]});
+            json!({"messages": [ask, kept, ask]})
+        }
+        _ => json!({"model": "m", "max_tokens": 9, "messages": [ask, kept, ask]}),
+    }
+}
+
 #[test]
 fn every_recorded_signature_returns_through_callers_of_other_dialects() {
-    let callers: [(&dyn Codec, Kept); 2] = [(&OpenAiChat, kept_by_openai), (&AnthropicMessages, kept_by_anthropic)];
+    let callers: [(&dyn Codec, Kept); 4] = [
+        (&OpenAiChat, kept_by_openai),
+        (&AnthropicMessages, kept_by_anthropic),
+        (&OpenAiResponses, kept_by_responses),
+        (&BedrockConverse, kept_by_bedrock),
+    ];
     let mut count = 0;
     for exchange in answers() {
         let parts = recorded_parts(&exchange);
@@ -103,11 +142,9 @@ fn every_recorded_signature_returns_through_callers_of_other_dialects() {
             .filter(|(on, _)| !on.starts_with("executable") && on != "codeExecutionResult")
             .collect();
         let response = folded(&events(&CODEC, &exchange));
-        for ((caller, kept), streams) in callers.iter().flat_map(|caller| [(caller, false), (caller, true)]) {
+        for (&(caller, kept), streams) in callers.iter().flat_map(|caller| [(caller, false), (caller, true)]) {
             let name = format!("{} through {}, streamed: {streams}", exchange.name, caller.name());
-            let message = kept(&response, streams);
-            let ask = json!({"role": "user", "content": "ask"});
-            let body = json!({"model": "m", "max_tokens": 9, "messages": [ask, message, ask]});
+            let body = next_request(caller, kept(&response, streams));
             let request = caller
                 .decode_request(body.to_string().as_bytes())
                 .unwrap_or_else(|fault| panic!("{name}: {}", fault.message));

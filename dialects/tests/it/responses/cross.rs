@@ -3,10 +3,12 @@
 //! back to it unchanged.
 
 use penstock_dialects::anthropic_messages::AnthropicMessages;
+use penstock_dialects::bedrock_converse::BedrockConverse;
 use penstock_dialects::codec::Codec;
 use penstock_dialects::collect;
 use penstock_dialects::conformance::decode;
-use penstock_dialects::ir::{Content, Event, Message, Response, Role, Source};
+use penstock_dialects::gemini::Gemini;
+use penstock_dialects::ir::{Block, Content, Event, Message, Response, Role, Source};
 use penstock_dialects::openai_chat::OpenAiChat;
 use serde_json::{Value, json};
 
@@ -14,7 +16,7 @@ use super::{CODEC, as_stream, envelope, grammar, report};
 use crate::anthropic::recorded::{answers, events, folded, reading};
 use crate::recordings::exchanges;
 
-const OTHERS: [&dyn Codec; 2] = [&OpenAiChat, &AnthropicMessages];
+const OTHERS: [&dyn Codec; 4] = [&OpenAiChat, &AnthropicMessages, &Gemini, &BedrockConverse];
 
 /// Every recorded answer of a dialect that is no error.
 fn said_in(codec: &dyn Codec) -> Vec<(String, Vec<Event>, Response)> {
@@ -103,6 +105,14 @@ fn next_request(codec: &dyn Codec, answer: &[u8]) -> Value {
             { "role": "user", "content": "a" },
             { "role": "assistant", "content": answer["content"] },
             { "role": "user", "content": "b" }] }),
+        "gemini" => json!({ "contents": [
+            { "role": "user", "parts": [{ "text": "a" }] },
+            answer["candidates"][0]["content"],
+            { "role": "user", "parts": [{ "text": "b" }] }] }),
+        "bedrock-converse" => json!({ "messages": [
+            { "role": "user", "content": [{ "text": "a" }] },
+            answer["output"]["message"],
+            { "role": "user", "content": [{ "text": "b" }] }] }),
         _ => {
             let mut input = vec![json!({ "role": "user", "content": "a" })];
             input.extend(answer["output"].as_array().unwrap().clone());
@@ -140,6 +150,14 @@ fn seals_on_the_wire(codec: &dyn Codec, body: &[u8]) -> Vec<Value> {
             seals
                 .extend(blocks.flatten().filter(|block| block["type"].as_str().unwrap().contains("thinking")).cloned());
         }
+        "gemini" => {
+            let parts = body["contents"].as_array().unwrap().iter().filter_map(|turn| turn["parts"].as_array());
+            seals.extend(parts.flatten().filter_map(|part| part.get("thoughtSignature").cloned()));
+        }
+        "bedrock-converse" => {
+            let blocks = body["messages"].as_array().unwrap().iter().filter_map(|turn| turn["content"].as_array());
+            seals.extend(blocks.flatten().filter_map(|block| block.get("reasoningContent").cloned()));
+        }
         _ => {
             let items = body["input"].as_array().unwrap().iter();
             seals.extend(items.filter_map(|item| item.get("encrypted_content").cloned()));
@@ -157,7 +175,12 @@ fn seals_of(response: &Response) -> usize {
 /// The seals that reach the vendor if a caller of its own dialect sends its answer back, and if a caller of another does.
 fn seals_come_back(vendor: &dyn Codec, caller: &dyn Codec) -> usize {
     let mut sealed = 0;
-    for (name, events, response) in said_in(vendor) {
+    // The seal of a part that only the vendor knows has nothing to stand on elsewhere.
+    let is_opaque = |block: &Block| matches!(block.content, Content::Opaque { .. });
+    let shared = |(_, _, response): &(_, _, Response)| {
+        vendor.name() == "openai-responses" || !response.blocks.iter().any(is_opaque)
+    };
+    for (name, events, response) in said_in(vendor).into_iter().filter(shared) {
         let direct = next_request(vendor, &vendor.encode_response(&response, &envelope()));
         let direct = vendor.decode_request(direct.to_string().as_bytes()).unwrap();
         let expected = seals_on_the_wire(vendor, &vendor.encode_request(&direct).0);
@@ -177,8 +200,7 @@ fn seals_come_back(vendor: &dyn Codec, caller: &dyn Codec) -> usize {
 
 #[test]
 fn what_a_vendor_of_this_dialect_has_sealed_comes_back_from_every_caller() {
-    let callers: [&dyn Codec; 3] = [&CODEC, &OpenAiChat, &AnthropicMessages];
-    for caller in callers {
+    for caller in [&CODEC as &dyn Codec].into_iter().chain(OTHERS) {
         let sealed = seals_come_back(&CODEC, caller);
         assert!(sealed > 20 || exchanges("openai-responses").is_empty(), "{sealed}");
     }
@@ -188,7 +210,7 @@ fn what_a_vendor_of_this_dialect_has_sealed_comes_back_from_every_caller() {
 fn what_others_have_sealed_comes_back_from_a_caller_of_this_dialect() {
     for vendor in OTHERS {
         let sealed = seals_come_back(vendor, &CODEC);
-        assert!(sealed > 5 || exchanges(vendor.name()).is_empty(), "{}: {sealed}", vendor.name());
+        assert!(sealed > 2 || exchanges(vendor.name()).is_empty(), "{}: {sealed}", vendor.name());
     }
 }
 

@@ -53,6 +53,8 @@ impl Adapter for Anthropic {
 
     const DIALECTS: &'static [&'static str] = &[NAME];
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens"];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "images", "documents", "json", "caching", "search"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

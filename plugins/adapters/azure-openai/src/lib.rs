@@ -116,6 +116,8 @@ impl Adapter for AzureOpenAi {
         "realtime",
         "passthrough",
     ];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "images", "documents", "audio", "json", "caching", "search"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

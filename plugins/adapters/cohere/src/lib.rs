@@ -37,6 +37,8 @@ impl Adapter for Cohere {
 
     const DIALECTS: &'static [&'static str] = &[NAME];
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens", "embeddings", "rerank", "passthrough"];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "images", "documents", "json", "caching", "search"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

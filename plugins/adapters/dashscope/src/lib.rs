@@ -70,6 +70,8 @@ impl Adapter for DashScope {
 
     const OPERATIONS: &'static [&'static str] =
         &["chat", "count_tokens", "embeddings", "rerank", "images", "image_edits", "videos", "passthrough"];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "images", "audio", "json", "caching", "search"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

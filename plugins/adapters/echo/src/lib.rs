@@ -30,6 +30,7 @@ impl Adapter for Echo {
     type Exchange = Unasked;
 
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens"];
+    const FEATURES: &'static [&'static str] = &["streaming"];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
         Ok(Self(options))

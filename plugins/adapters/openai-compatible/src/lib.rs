@@ -71,6 +71,8 @@ impl Adapter for OpenAiCompatible {
         "realtime",
         "passthrough",
     ];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "images", "documents", "audio", "json", "caching", "search"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
@@ -91,6 +93,7 @@ impl Adapter for OpenAiCompatible {
     fn wants(&self) -> Wants {
         let others = self.other_ways.values().flat_map(MemberWays::names);
         let wants = Wants::nothing().response_headers(WAIT_HEADERS).headers(self.options.forward.iter().cloned());
+        let wants = wants.without(self.options.missing());
         wants.members(self.ways.names()).members(others)
     }
 

@@ -65,6 +65,7 @@ impl Adapter for Qianfan {
     type Exchange = Conversation;
 
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens"];
+    const FEATURES: &'static [&'static str] = &["streaming", "tools"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
