@@ -19,6 +19,7 @@ pub mod vectors;
 pub mod vendor;
 
 mod members;
+mod percent;
 
 pub mod anthropic_messages;
 pub mod bedrock_converse;
