@@ -21,6 +21,7 @@ QUESTION = "How is the weather in Oslo?"
 MAX_TOKENS = 4096
 THINKING_TOKENS = 2048
 ABOUT = "Weather of a city"
+FUNCTION = {"name": "weather", "description": ABOUT, "parameters": CITY_SCHEMA}
 
 
 class Chat:
@@ -35,12 +36,11 @@ class Chat:
 
     def ask(self, model, stream):
         """The answer to the question, read."""
-        function = {"name": "weather", "description": ABOUT, "parameters": CITY_SCHEMA}
         options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
         answer = self.client.chat.completions.create(
             model=model,
             messages=[{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
-            tools=[{"type": "function", "function": function}],
+            tools=[{"type": "function", "function": FUNCTION}],
             reasoning_effort="low",
             max_completion_tokens=MAX_TOKENS,
             **options,
@@ -70,7 +70,7 @@ class Chat:
 
     @staticmethod
     def message(message, read, calls):
-        """Adds a message or a piece of one. Vendors of this dialect have two names for reasoning, and content may be parts."""
+        """Adds a message or a piece of one. Vendors have two names for reasoning, and content may be a list of parts."""
         content = message.content or ""
         parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
         for part in parts:
@@ -114,7 +114,7 @@ class Responses:
             model=model,
             instructions="Be brief.",
             input=QUESTION,
-            tools=[{"type": "function", "name": "weather", "description": ABOUT, "parameters": CITY_SCHEMA, "strict": False}],
+            tools=[{"type": "function", "strict": False} | FUNCTION],
             reasoning={"effort": "low", "summary": "auto"},
             max_output_tokens=MAX_TOKENS,
             stream=stream,
@@ -282,11 +282,10 @@ class Cohere:
 
     def ask(self, model, stream):
         """The answer to the question, read."""
-        function = {"name": "weather", "description": ABOUT, "parameters": CITY_SCHEMA}
         options = {
             "model": model,
             "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": QUESTION}],
-            "tools": [{"type": "function", "function": function}],
+            "tools": [{"type": "function", "function": FUNCTION}],
             "thinking": {"type": "enabled", "token_budget": THINKING_TOKENS},
             "max_tokens": MAX_TOKENS,
             "request_options": {"max_retries": 0},

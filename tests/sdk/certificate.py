@@ -17,7 +17,8 @@ def write(folder):
     now = datetime.datetime.now(datetime.timezone.utc)
     names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
+    day = datetime.timedelta(days=1)
+    builder = builder.not_valid_before(now - day).not_valid_after(now + day)
     certificate = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
     pem = serialization.Encoding.PEM
     private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())

@@ -48,15 +48,18 @@ auth = "callers"
 """
 
 RESPONSES_ONLY = 'translate_by = "responses", paths = { responses = "/responses", chat = "", embeddings = "" }'
-# Where each vendor is below its name, by which adapter it is asked, and what else stands in its file. Each of the first six
-# speaks one dialect and no other, so that callers of all others are translated.
+EVERYTHING = 'surface = "openai", paths = { rerank = "/rerank" }'
+# Where each vendor is below its name, by which adapter it is asked, and what else stands in its file. Each of the first
+# six speaks one dialect and no other, so that callers of all others are translated.
 VENDORS = {
     "openai": ("/v1", "openai-compatible", 'models = ["listed-one", "listed-two"]'),
     "responses": ("/v1", "openai-compatible", f"config = {{ {RESPONSES_ONLY} }}"),
     "anthropic": ("/v1", "anthropic", 'models = ["listed-three"]'),
     #"gemini": ("/v1beta", "gemini", ""),
     "cohere": ("", "cohere", ""),
-    "bedrock": ("", "bedrock", ""),
+    #"bedrock": ("", "bedrock", ""),
+    # One that has every operation of OpenAI's.
+    "full": ("/v1", "openai-compatible", f'models = ["listed-four"]\nconfig = {{ {EVERYTHING} }}'),
     # A vendor of Chat Completions that seals thoughts, as OpenRouter does.
     "router": ("/v1", "openai-compatible", 'config.reasoning = { ask = "reasoning", back = "reasoning_details" }'),
 }

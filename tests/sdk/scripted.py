@@ -364,6 +364,8 @@ class ReasoningDetails(Script):
     """Chat Completions with `reasoning_details`, as OpenRouter and others have them."""
 
     vendor, model, hides = "router", "anthropic/claude-sonnet-4.5", True
+    # Whether each piece of a detail repeats its format, as OpenRouter does.
+    repeats = True
 
     @staticmethod
     def details(words):
@@ -408,6 +410,8 @@ class ReasoningDetails(Script):
                 text = [item | {"text": piece, "signature": None} for piece in halves(item["text"])]
                 deltas += [{"reasoning": it["text"], "reasoning_details": [it]} for it in text]
                 item = {name: value for name, value in item.items() if name != "text"}
+                for delta in [] if self.repeats else [*deltas[1:], {"reasoning_details": [item]}]:
+                    del delta["reasoning_details"][0]["format"]
             deltas.append({"reasoning_details": [item]})
         message = self.message(turn, words)
         deltas += [{"content": piece} for piece in halves(words["text"])]
@@ -415,7 +419,7 @@ class ReasoningDetails(Script):
             deltas.append({"tool_calls": [call | {"function": call["function"] | {"arguments": ""}}]})
             pieces = halves(call["function"]["arguments"])
             deltas += [{"tool_calls": [{"index": call["index"], "function": {"arguments": piece}}]} for piece in pieces]
-        choices = [{"index": 0, "delta": {"role": "assistant"} | delta, "finish_reason": None} for delta in deltas]
+        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in [{"role": "assistant"}, *deltas]]
         choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls" if words["calls"] else "stop"})
         return sse([self.answer(turn, "chat.completion.chunk", it) for it in choices], named=False, done=True)
 

@@ -8,11 +8,9 @@ A talk says something (`ask`) and hands over results of tools (`answer`); both r
 import cohere
 import google.genai
 
-from callers import ABOUT, MAX_TOKENS, QUESTION, THINKING_TOKENS
+from callers import ABOUT, FUNCTION, MAX_TOKENS, QUESTION, THINKING_TOKENS
 from reading import arguments
 from support import CITY_SCHEMA
-
-FUNCTION = {"name": "weather", "description": ABOUT, "parameters": CITY_SCHEMA}
 
 
 class Talk:

@@ -50,7 +50,7 @@ enum Task {
     Conformance(conformance::Arguments),
     /// Make policies/prices from LiteLLM's table of prices.
     Prices(prices::Arguments),
-    /// Run the Python SDK tests against the release build.
+    /// Run the official Python and Node SDKs against the release build.
     Sdk {
         /// Names of test files or `file.Class.test`; none for all.
         tests: Vec<String>,

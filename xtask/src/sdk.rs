@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Runs the official Python SDKs against the gateway (tests/sdk), in a virtual environment of their own.
+//! Runs the official SDKs against the gateway (tests/sdk): those for Python in a virtual environment of their own, those for
+//! Node in a folder of their own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use crate::workspace::{Workspace, run as command};
 pub(crate) fn run(workspace: &Workspace, tests: &[String]) -> anyhow::Result<()> {
     let folder = workspace.root.join("tests/sdk");
     let python = environment(workspace, &folder.join("requirements.txt"))?;
+    let node_modules = node_modules(workspace, &folder.join("node"))?;
     let gateway = up::gateway(workspace)?;
     let mut unittest = Command::new(python);
     unittest.args(["-W", "error::ResourceWarning", "-m", "unittest"]);
@@ -29,6 +31,9 @@ pub(crate) fn run(workspace: &Workspace, tests: &[String]) -> anyhow::Result<()>
         .env("PENSTOCK_BIN", gateway)
         .env("PENSTOCK_PLUGINS", workspace.shipped_dir())
         .env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(node_modules) = node_modules {
+        unittest.env("PENSTOCK_NODE_MODULES", node_modules);
+    }
     command(&mut unittest)
 }
 
@@ -48,4 +53,32 @@ fn environment(workspace: &Workspace, requirements: &Path) -> anyhow::Result<Pat
     command(&mut pip)?;
     fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
     Ok(python)
+}
+
+/// Installs the SDKs for Node, or finds them as they were installed for the same list of packages. None without Node: the
+/// tests that need it say that they are left out.
+fn node_modules(workspace: &Workspace, lists: &Path) -> anyhow::Result<Option<PathBuf>> {
+    let is_there = |tool: &str| Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !(is_there("node") && is_there("npm")) {
+        // Continuous integration installs them first; without them, it would pass by testing less.
+        anyhow::ensure!(std::env::var_os("CI").is_none(), "node and npm are not installed");
+        return Ok(None);
+    }
+    let folder = workspace.target.join("sdk-node");
+    let stamp = folder.join("installed.json");
+    let lock = lists.join("package-lock.json");
+    let wanted = fs::read_to_string(&lock).with_context(|| format!("cannot read {}", lock.display()))?;
+    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(Some(folder));
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    for list in ["package.json", "package-lock.json"] {
+        fs::copy(lists.join(list), folder.join(list)).with_context(|| format!("cannot copy {list}"))?;
+    }
+    let mut npm = Command::new("npm");
+    // No package needs its scripts here, and what does not run does no harm.
+    npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--loglevel=error"]).current_dir(&folder);
+    command(&mut npm)?;
+    fs::write(&stamp, wanted).with_context(|| format!("cannot write {}", stamp.display()))?;
+    Ok(Some(folder))
 }

@@ -35,7 +35,7 @@ const STEPS: &[Step] = &[
     ("tests", tests),
     ("tests in time", tests_in_time),
     ("conformance", recorded_exchanges),
-    ("python SDKs", python_sdks),
+    ("SDKs", official_sdks),
 ];
 
 /// Runs every step and prints how each went and how long it took.
@@ -109,9 +109,9 @@ fn recorded_exchanges(workspace: &Workspace) -> anyhow::Result<Outcome> {
     passed(conformance::run(workspace, &conformance::Arguments { folder, relay: true, write: false, failures: 20 }))
 }
 
-fn python_sdks(workspace: &Workspace) -> anyhow::Result<Outcome> {
+fn official_sdks(workspace: &Workspace) -> anyhow::Result<Outcome> {
     if !python_is_there() {
-        let reason = "python3 is not installed, so the openai and anthropic SDKs were NOT tested".to_owned();
+        let reason = "python3 is not installed, so the official SDKs were NOT tested".to_owned();
         // Continuous integration installs python first; without it, it would pass by testing less.
         return Ok(if std::env::var_os("CI").is_some() { Outcome::Failed(reason) } else { Outcome::Skipped(reason) });
     }

@@ -29,6 +29,7 @@ use serde_json::json;
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
+use crate::percent;
 
 pub use write::encode_count_request;
 // What the dialect of Bedrock has in common with this one: the same models stand behind both.
@@ -64,7 +65,7 @@ impl Codec for AnthropicMessages {
             (_, path) if is_below(path, "/messages/batches") => Operation::Batches,
             _ => return None,
         };
-        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).map(str::to_owned);
+        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).and_then(percent::decoded);
         Some(Ask { model, ..operation.into() })
     }
 

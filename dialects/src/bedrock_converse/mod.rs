@@ -40,6 +40,7 @@ use serde_json::json;
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
+use crate::percent;
 
 pub use names::ToolNames;
 pub use write::encode_count_request;
@@ -79,7 +80,7 @@ impl Codec for BedrockConverse {
         if encoded.is_empty() || !is_segment(encoded) {
             return None;
         }
-        let model = Some(percent_decoded(encoded)?);
+        let model = Some(percent::decoded(encoded)?);
         Some(Ask { operation, model, streaming: Some(streaming), array: false })
     }
 
@@ -147,22 +148,4 @@ impl Codec for BedrockConverse {
 /// they are.
 fn is_segment(model: &str) -> bool {
     !model.contains('/') || model.starts_with("arn:")
-}
-
-/// None if what is encoded is not UTF-8.
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&byte, behind)) = rest.split_first() {
-        rest = behind;
-        let digit = |at: usize| behind.get(at).and_then(|digit| char::from(*digit).to_digit(16));
-        match (byte, digit(0), digit(1)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.push(u8::try_from(high * 16 + low).ok()?);
-                rest = &behind[2..];
-            }
-            _ => decoded.push(byte),
-        }
-    }
-    String::from_utf8(decoded).ok()
 }

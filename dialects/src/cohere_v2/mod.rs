@@ -38,6 +38,7 @@ use serde_json::{Value, json};
 
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, FaultClass, Request, Response, Usage};
+use crate::percent;
 use crate::task::Task;
 
 /// Name of the dialect, also of its extensions.
@@ -73,7 +74,7 @@ impl Codec for CohereV2 {
     }
 
     fn recognise(&self, head: &Head<'_>) -> Option<Ask> {
-        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).map(str::to_owned);
+        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).and_then(percent::decoded);
         Some(Ask { model, ..operation(head)?.into() })
     }
 

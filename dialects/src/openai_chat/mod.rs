@@ -37,6 +37,7 @@ pub(crate) use fault::without_keys;
 use crate::codec::{Ask, Codec, Envelope, Head, ModelEntry, Operation, StreamDecoder, StreamEncoder, Tap};
 use crate::ir::{Event, Fault, Request, Response, Usage};
 use crate::job::{JobCodec, Plain};
+use crate::percent;
 use crate::task::Task;
 
 /// Name of the dialect, also of its extensions.
@@ -61,7 +62,7 @@ impl Codec for OpenAiChat {
 
     fn recognise(&self, head: &Head<'_>) -> Option<Ask> {
         let operation = operation(head.method, head.path)?;
-        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).map(str::to_owned);
+        let model = head.path.strip_prefix("/models/").filter(|model| !model.is_empty()).and_then(percent::decoded);
         Some(Ask { model, ..operation.into() })
     }
 
