@@ -58,5 +58,14 @@ pub fn recognise(head: &Head<'_>, allowed: &[String]) -> Option<(&'static dyn Co
     let found = spoken().find_map(|codec| Some((codec, codec.recognise(head)?)));
     // Jobs are asked about in the same way whatever is spoken besides.
     let about_jobs = || Some((spoken().next_back()?, Operation::Jobs.into()));
-    found.or_else(|| about_jobs().filter(|_| job::is_below(head.path)))
+    // Where one dialect alone is spoken, nothing has to tell its list of models from that of another.
+    let alone = || (allowed.len() == 1).then(|| spoken().next()).flatten().zip(models(head));
+    found.or_else(alone).or_else(|| about_jobs().filter(|_| job::is_below(head.path)))
+}
+
+/// What asks for the list of models, or for one of them.
+fn models(head: &Head<'_>) -> Option<Ask> {
+    let rest = head.path.strip_prefix("/models").filter(|_| head.method == "GET")?;
+    let model = rest.strip_prefix('/').filter(|model| !model.is_empty()).and_then(percent::decoded);
+    (rest.is_empty() || model.is_some()).then(|| Ask { model, ..Operation::Models.into() })
 }

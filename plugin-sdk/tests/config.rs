@@ -86,6 +86,7 @@ fn the_schema_is_json_that_says_the_same() {
         licence: "Apache-2.0",
         dialects: &["a", "b"],
         operations: &[],
+        features: &["tools"],
         secrets: &["key"],
         schema: Options::SCHEMA,
     };
@@ -94,6 +95,7 @@ fn the_schema_is_json_that_says_the_same() {
     let manifest: Value = serde_json::from_slice(&TEXT).unwrap();
     assert_eq!(manifest["description"], "with \"quotes\" and \\");
     assert_eq!(manifest["dialects"], json!(["a", "b"]));
+    assert_eq!(manifest["features"], json!(["tools"]));
     let schema = &manifest["schema"];
     assert_eq!(schema["required"], json!(["name"]));
     assert_eq!(schema["additionalProperties"], false);

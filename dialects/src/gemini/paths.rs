@@ -5,9 +5,6 @@
 
 use crate::codec::{Ask, Head, Operation};
 
-/// Headers by which callers of other dialects say who they are, in requests that look the same in several dialects.
-const FOREIGN_HEADERS: &[&str] = &["authorization", "anthropic-version", "x-api-key"];
-
 /// What a head asks for; none if it is not of this dialect.
 pub(super) fn recognise(head: &Head<'_>) -> Option<Ask> {
     let path = without_version(head.path);
@@ -49,7 +46,7 @@ fn resource(head: &Head<'_>, path: &str) -> Option<Operation> {
     let path = below_project(path).unwrap_or(path);
     let first = path.strip_prefix('/')?.split(['/', ':']).next()?;
     match (head.method, first) {
-        ("GET", "models") if is_models(path) && (shows_itself(head) || !shows_another(head)) => Some(Operation::Models),
+        ("GET", "models") if is_models(path) && shows_itself(head) => Some(Operation::Models),
         (_, "files") if shows_itself(head) => Some(Operation::Files),
         (_, "batches") if shows_itself(head) => Some(Operation::Batches),
         (_, "fileSearchStores") => Some(Operation::Files),
@@ -70,10 +67,6 @@ fn is_models(path: &str) -> bool {
 fn shows_itself(head: &Head<'_>) -> bool {
     ["x-goog-api-key", "x-goog-api-client"].iter().any(|name| (head.header)(name).is_some())
         || parameter(head.query, "key").is_some()
-}
-
-fn shows_another(head: &Head<'_>) -> bool {
-    FOREIGN_HEADERS.iter().any(|name| (head.header)(name).is_some())
 }
 
 /// Model and verb of `…/models/{model}:{verb}`. Models of other collections keep its name: `tunedModels/mine`.

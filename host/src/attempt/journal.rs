@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use penstock_dialects::ir::FaultClass;
+use tokio::task::JoinHandle;
 
 use crate::failure::{Failure, Kind};
 use crate::outbound::{self, Payload};
@@ -56,6 +57,9 @@ pub trait Journal: Send + Sync {
     /// Whether work that is dropped now is not wanted any more, so that its vendor is told; it is not if only this process
     /// ends.
     fn gives_up(&self) -> bool;
+
+    /// The vendor is being told so.
+    fn telling(&self, told: JoinHandle<()>);
 }
 
 /// What came of a round trip.
@@ -118,7 +122,7 @@ impl Drop for Begun<'_> {
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let (client, vendor) = (self.client.clone(), Arc::clone(&self.vendor));
-        runtime.spawn(async move {
+        let told = runtime.spawn(async move {
             let payload = match &request.body {
                 Body::Bytes(bytes) => Payload::json(Bytes::copy_from_slice(bytes)),
                 _ => Payload::default(),
@@ -132,5 +136,8 @@ impl Drop for Begun<'_> {
                 }
             }
         });
+        if let Some(journal) = self.journal {
+            journal.telling(told);
+        }
     }
 }

@@ -76,7 +76,7 @@ impl Book {
                 record.status = Status::Queued;
             }
             if !record.status.is_over() || record.to_cancel {
-                index.enqueue(&record.id);
+                index.enqueue(&record);
             }
             index.put(&Arc::new(record));
         }
@@ -165,7 +165,7 @@ impl Book {
         self.update(|index| {
             index.put(&record);
             index.live(&record.id).permit = permit;
-            index.enqueue(&record.id);
+            index.enqueue(&record);
         });
         self.wake.notify_one();
         Ok(Submitted { record, known: false })
@@ -191,12 +191,12 @@ impl Book {
         Ok(None)
     }
 
-    /// Takes a job to work on: with the budget that was reserved for it, and what tells that it is called off. Nothing is
+    /// Takes a job to work on, one that waits only if there is room for it: with the budget that was reserved for it, and what tells that it is called off. Nothing is
     /// written: after a crash it is in the queue again, where it was.
-    pub(super) fn take(&self) -> Option<Taken> {
+    pub(super) fn take(&self, room: bool) -> Option<Taken> {
         let mut taken = None;
         self.update(|index| {
-            let Some(record) = index.dequeue() else { return };
+            let Some(record) = index.dequeue(room) else { return };
             let record = match record.status {
                 Status::Queued => {
                     let started_ms = record.started_ms.or_else(|| Some(now_ms()));
@@ -302,7 +302,9 @@ impl Book {
             index.put(&record);
             if index.is_running(id) {
                 index.live(id).call_off.notify_one();
-            } else if !record.to_cancel {
+            } else if record.to_cancel {
+                index.enqueue(&record);
+            } else {
                 index.leave_queue(id);
                 idle = index.end_live(id);
             }

@@ -20,8 +20,10 @@ type Key = (String, String, String);
 pub(super) struct Index {
     jobs: BTreeMap<String, Arc<Record>>,
     keys: HashMap<Key, String>,
-    /// Those that nobody works on, and somebody must.
+    /// Those that wait for their turn.
     queue: BTreeSet<String>,
+    /// Those that are over, and whose vendors have to be told; they wait for nothing.
+    called_off: BTreeSet<String>,
     /// When which report is due.
     reports: BTreeSet<(u64, String)>,
     live: HashMap<String, Live>,
@@ -87,7 +89,7 @@ impl Index {
         {
             self.keys.remove(&key);
         }
-        self.queue.remove(id);
+        self.leave_queue(id);
         self.live.remove(id)
     }
 
@@ -103,18 +105,26 @@ impl Index {
 
     // -- work
 
-    pub(super) fn enqueue(&mut self, id: &str) {
-        self.queue.insert(id.to_owned());
+    /// Puts a job into the queue that it belongs to.
+    pub(super) fn enqueue(&mut self, record: &Record) {
+        self.leave_queue(&record.id);
+        let queue = if record.to_cancel { &mut self.called_off } else { &mut self.queue };
+        queue.insert(record.id.clone());
     }
 
-    /// Takes the first one of the queue.
-    pub(super) fn dequeue(&mut self) -> Option<Arc<Record>> {
-        let id = self.queue.pop_first()?;
+    /// Takes the first one that has to be called off, or else, if there is room for it, the first one that waits.
+    pub(super) fn dequeue(&mut self, room: bool) -> Option<Arc<Record>> {
+        let id = match self.called_off.pop_first() {
+            Some(id) => id,
+            None if room => self.queue.pop_first()?,
+            None => return None,
+        };
         self.jobs.get(&id).cloned()
     }
 
     pub(super) fn leave_queue(&mut self, id: &str) {
         self.queue.remove(id);
+        self.called_off.remove(id);
     }
 
     pub(super) fn live(&mut self, id: &str) -> &mut Live {

@@ -3,15 +3,19 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use penstock_dialects::codec::Operation;
+use tokio::task::JoinHandle;
 
 use super::blocking;
 use super::book::Book;
 use super::record::Record;
 use crate::attempt::{Journal, Recorded, Writing};
 use crate::failure::{Failure, Kind};
+
+/// How long the end of a job waits for its vendor to be told.
+const TELLING: Duration = Duration::from_secs(10);
 
 /// The journal of a job that is worked on.
 pub struct Rounds {
@@ -21,6 +25,7 @@ pub struct Rounds {
     deadline: Instant,
     given_up: AtomicBool,
     known: Mutex<Known>,
+    telling: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// The answers of one target, by step.
@@ -50,12 +55,22 @@ impl Rounds {
             deadline,
             given_up: AtomicBool::new(record.status.is_over()),
             known: Mutex::new(Known { target, answers }),
+            telling: Mutex::default(),
         }
     }
 
     /// The work is not wanted any more.
     pub(super) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
+    }
+
+    /// Comes back when vendors have been told that their work is not wanted any more, or cannot be told.
+    pub(super) async fn told_vendors(&self) {
+        let telling = std::mem::take(&mut *self.telling.lock().unwrap_or_else(PoisonError::into_inner));
+        for told in telling {
+            // One that takes longer goes on by itself.
+            let _ = tokio::time::timeout(TELLING, told).await;
+        }
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -105,6 +120,10 @@ impl Journal for Rounds {
             }
             self.book.sending(&self.id, false);
         })
+    }
+
+    fn telling(&self, told: JoinHandle<()>) {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner).push(told);
     }
 
     fn gives_up(&self) -> bool {

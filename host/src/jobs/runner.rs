@@ -82,8 +82,8 @@ pub(super) async fn run<P: Perform>(
     let mut swept = None::<Instant>;
     loop {
         let concurrent = snapshot.load().jobs.concurrent.max(1);
-        while !book.is_holding() && running.load(Ordering::Relaxed) < concurrent {
-            let Some(taken) = book.take() else { break };
+        while !book.is_holding() {
+            let Some(taken) = book.take(running.load(Ordering::Relaxed) < concurrent) else { break };
             let one = One::begin(&running, &book);
             let (book, perform) = (Arc::clone(&book), Arc::clone(&perform));
             tokio::spawn(async move {
@@ -167,6 +167,7 @@ async fn work<P: Perform>(book: &Arc<Book>, perform: &P, taken: Taken) {
         performed = perform.perform(work) => Some(performed),
         () = called_off(&call_off, &journal) => None,
     };
+    journal.told_vendors().await;
     conclude(book, id, performed.filter(|_| !cancelling)).await;
 }
 

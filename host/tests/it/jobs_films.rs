@@ -97,7 +97,10 @@ async fn a_film_that_fails_says_why_and_one_that_is_deleted_early_is_called_off(
     let make = || rig.ask(alice("POST", "/v1/videos", &[], body.clone()));
     let id = make().await.json()["id"].as_str().unwrap().to_owned();
     let film = ended(&rig, &id).await;
-    assert_eq!((&film["status"], &film["error"]), (&json!("failed"), &json!({"code": "Violence", "message": "no"})));
+    assert_eq!(
+        (&film["status"], &film["error"]),
+        (&json!("failed"), &json!({"code": "content_filter", "message": "no"}))
+    );
 
     let id = make().await.json()["id"].as_str().unwrap().to_owned();
     let polled = count(&fake, "GET /tasks/t1");

@@ -148,7 +148,7 @@ async fn a_vendor_that_is_gone_after_the_restart_fails_its_jobs() {
 async fn a_gateway_that_is_told_to_stop_calls_nothing_off() {
     let fake = Fake::start(studio(&["PENDING"])).await;
     let mut program = start(&fake, "");
-    let id = accepted(&ask(&program, later()).await);
+    accepted(&ask(&program, later()).await);
     until("the vendor works", || count(&fake, "GET /tasks/t1") > 0).await;
     program.signal(rustix::process::Signal::TERM);
     assert_eq!(program.exit_code(), Some(0));
@@ -156,9 +156,32 @@ async fn a_gateway_that_is_told_to_stop_calls_nothing_off() {
     let polled = count(&fake, "GET /tasks/t1");
     until("it is asked on", || count(&fake, "GET /tasks/t1") > polled).await;
     assert_eq!((count(&fake, "POST /tasks"), count(&fake, "POST /tasks/t1/cancel")), (1, 0));
+}
 
-    // Called off while it is down there: the vendor is told after the next start at the latest.
-    let reply = ask(&program, alice("POST", &format!("/v1/jobs/{id}/cancel"), &[], "")).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_waits_for_its_turn_after_the_restart_is_called_off_at_once() {
+    let submitted = AtomicUsize::new(0);
+    let fake = Fake::start(move |asked| match asked.line.as_str() {
+        "POST /tasks" => {
+            let number = submitted.fetch_add(1, Ordering::Relaxed) + 1;
+            fake::json("200 OK", &format!(r#"{{"id":"t{number}","status":"PENDING"}}"#))
+        }
+        _ => fake::json("200 OK", r#"{"status":"PENDING"}"#),
+    });
+    let fake = fake.await;
+    let mut program = start(&fake, "[jobs]\nconcurrent = 2\n");
+    accepted(&ask(&program, later()).await);
+    until("the vendor works on the first", || count(&fake, "GET /tasks/t1") > 0).await;
+    let second = accepted(&ask(&program, later()).await);
+    until("the vendor works on the second", || count(&fake, "GET /tasks/t2") > 0).await;
+    program.kill();
+    let file = program.root.path().join("policies/main.toml");
+    fs::write(&file, fs::read_to_string(&file).unwrap().replace("concurrent = 2", "concurrent = 1")).unwrap();
+    program.again();
+    let polled = count(&fake, "GET /tasks/t1");
+    until("the first goes on", || count(&fake, "GET /tasks/t1") > polled).await;
+    let reply = ask(&program, alice("POST", &format!("/v1/jobs/{second}/cancel"), &[], "")).await;
     assert_eq!(reply.json()["status"], "cancelled");
-    until("the vendor is told", || count(&fake, "POST /tasks/t1/cancel") == 1).await;
+    until("the vendor is told", || count(&fake, "POST /tasks/t2/cancel") == 1).await;
+    assert_eq!((count(&fake, "POST /tasks"), count(&fake, "POST /tasks/t1/cancel")), (2, 0));
 }

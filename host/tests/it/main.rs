@@ -28,6 +28,7 @@ mod net_upstream;
 mod plain_http;
 mod plugin_gate;
 mod plugin_runtime;
+mod prices;
 mod relayed;
 mod stages;
 mod translated;

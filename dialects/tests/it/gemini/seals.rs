@@ -109,7 +109,7 @@ fn kept_by_bedrock(response: &Response, streams: bool) -> Value {
 }
 
 /// The next request of a caller, with what it has kept between two questions.
-fn next_request(caller: &dyn Codec, kept: Value) -> Value {
+fn next_request(caller: &dyn Codec, kept: &Value) -> Value {
     let ask = json!({"role": "user", "content": "ask"});
     match caller.name() {
         "openai-responses" => {
@@ -144,7 +144,7 @@ fn every_recorded_signature_returns_through_callers_of_other_dialects() {
         let response = folded(&events(&CODEC, &exchange));
         for (&(caller, kept), streams) in callers.iter().flat_map(|caller| [(caller, false), (caller, true)]) {
             let name = format!("{} through {}, streamed: {streams}", exchange.name, caller.name());
-            let body = next_request(caller, kept(&response, streams));
+            let body = next_request(caller, &kept(&response, streams));
             let request = caller
                 .decode_request(body.to_string().as_bytes())
                 .unwrap_or_else(|fault| panic!("{name}: {}", fault.message));

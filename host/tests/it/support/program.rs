@@ -74,11 +74,16 @@ impl Program {
 
     /// The next line whose message begins so.
     pub fn logged(&self, message: &str) -> Value {
+        self.line(|line| line["message"].as_str().is_some_and(|text| text.starts_with(message)))
+    }
+
+    /// The next line of this kind.
+    pub fn line(&self, is_so: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
             let line = self.log.recv_timeout(PATIENCE.saturating_sub(begun.elapsed()));
-            let line = line.unwrap_or_else(|_| panic!("the log does not say `{message}`"));
-            if line["message"].as_str().is_some_and(|text| text.starts_with(message)) {
+            let line = line.unwrap_or_else(|_| panic!("the log does not have the line that is waited for"));
+            if is_so(&line) {
                 return line;
             }
         }

@@ -253,7 +253,7 @@ impl Gemini {
     fn relay_gemini(&self, call: &Call, members: &Pairs) -> Result<Upstream, Fault> {
         let path = call.fact("path").unwrap_or_default();
         let verb = gemini::verb(path).ok_or_else(|| unsupported("this path names no model"))?;
-        let mut upstream = relayed(call, path, &self.model_path(&call.model, verb));
+        let mut upstream = relayed(call, path, &self.model_path(&call.model, verb))?;
         if call.streaming && !gemini::wants_events(call.fact("query").unwrap_or_default()) {
             upstream.framing = Framing::JsonArray;
         }
@@ -269,7 +269,7 @@ impl Gemini {
         if call.dialect != gemini::NAME || path.starts_with("/upload") || (self.vertex.is_some() && is_studios) {
             return Err(unsupported(&format!("this vendor has no {} of this kind here", call.operation)));
         }
-        Ok(relayed(call, path, &format!("{}{resource}", self.project())))
+        relayed(call, path, &format!("{}{resource}", self.project()))
     }
 
     /// A conversation over a WebSocket. The model is named in its first message, and stays the caller's.
@@ -279,7 +279,7 @@ impl Gemini {
         }
         let path = call.fact("path").unwrap_or_default();
         let service = path.strip_prefix("/ws").unwrap_or(path).trim_start_matches('/');
-        let mut upstream = relayed(call, path, &format!("/ws/{service}")).endpoint(LIVE_ENDPOINT);
+        let mut upstream = relayed(call, path, &format!("/ws/{service}"))?.endpoint(LIVE_ENDPOINT);
         upstream.query.retain(|placed| placed.name != "model");
         Ok(upstream)
     }
