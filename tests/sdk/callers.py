@@ -15,7 +15,7 @@ import httpx
 import openai
 
 from reading import Reading, arguments
-from support import CITY_SCHEMA, KEY
+from support import CITY_SCHEMA, KEY, GatewayTest
 
 QUESTION = "How is the weather in Oslo?"
 MAX_TOKENS = 4096
@@ -405,3 +405,18 @@ class Bedrock:
 
 
 CALLERS = (Chat, Responses, Messages, Gemini, Cohere, Bedrock)
+
+
+class CallersTest(GatewayTest):
+    """A test that has one caller for each dialect, as `callers`."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
+
+    @classmethod
+    def tearDownClass(cls):
+        for caller in cls.callers.values():
+            caller.close()
+        super().tearDownClass()
