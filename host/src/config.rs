@@ -304,7 +304,7 @@ pub struct Vendor {
     /// Models by the vendor's own names; callers may use them as they are. A trailing `*` matches any rest.
     #[serde(default)]
     pub models: Vec<String>,
-    /// Features that its adapter can carry and the vendor does not have: `"tools"`, `"images"`. They are left out of what
+    /// Features that its adapter can carry and the vendor does not have: `"tools"`, `"image-input"`. They are left out of what
     /// `GET /v1/capabilities` says of it.
     #[serde(default)]
     pub without: Vec<Spanned<String>>,

@@ -10,7 +10,7 @@ use crate::config::{Config, Issue};
 
 /// What a conversation may have that not every vendor can carry.
 pub const FEATURES: &[&str] =
-    &["streaming", "tools", "reasoning", "images", "documents", "audio", "json", "caching", "search"];
+    &["streaming", "tools", "reasoning", "image-input", "document-input", "audio-input", "json", "caching"];
 
 /// Speaks one vendor's API. Export it with [`adapter!`](crate::adapter!).
 pub trait Adapter: Sized + 'static {

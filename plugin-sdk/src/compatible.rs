@@ -419,10 +419,14 @@ impl Options {
         let operations = PATHS.iter().map(|(operation, _)| *operation);
         // Tokens are estimated where the vendor does not count them.
         let operations = operations.filter(|name| !matches!(*name, "responses" | "completions" | "count_tokens"));
+        let counting = is_missing("chat").then_some("count_tokens");
         let dialects =
             [("openai-responses", "responses"), ("stored", "responses"), ("openai-completions", "completions")];
         let missing = operations.filter(|name| is_missing(name));
-        missing.chain(dialects.into_iter().filter(|(_, place)| is_missing(place)).map(|(name, _)| name)).collect()
+        missing
+            .chain(counting)
+            .chain(dialects.into_iter().filter(|(_, place)| is_missing(place)).map(|(name, _)| name))
+            .collect()
     }
 
     /// How a translated request is written.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What a vendor says itself that a call has cost, in its usage object. Seen in recorded answers:
 //!
-//! - `cost`, a number of dollars (OpenRouter, Vercel, Avian). With `is_byok` it is only the fee for a call that the caller's
+//! - `cost`, a number of dollars (of resellers, mostly). With `is_byok` it is only the fee for a call that the caller's
 //!   own key at the upstream pays for, and `cost_details.upstream_inference_cost` is charged there;
 //! - `cost.total_cost` in dollars (Perplexity);
 //! - `cost_in_usd_ticks`, where 10^10 are a dollar (xAI). Azure passes the member on as zero, so that zero says nothing.

@@ -171,6 +171,7 @@ impl Types {
             ("String" | "PathBuf", _) => plain("text", "empty"),
             ("SocketAddr", _) => plain("address and port", "none"),
             ("Table" | "Value", _) => plain("table", "none"),
+            ("Price", _) => plain("table; see [prices](prices.md)", "none"),
             ("bool", _) => plain("true or false", "false"),
             ("usize" | "u64" | "u32" | "u16" | "u8" | "i64" | "f64", _) => plain("number", "0"),
             (name, _) if self.structs.contains_key(name) => Ok((section(name, false, false), "the defaults".into())),
@@ -286,6 +287,8 @@ fn words(value: &Expr) -> String {
     match value {
         Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => format!("`\"{}\"`", text.value()),
         Expr::Lit(syn::ExprLit { lit: syn::Lit::Bool(it), .. }) => it.value.to_string(),
+        Expr::Path(path) if path.path.is_ident("None") => "none".to_owned(),
+        Expr::Call(call) if call.args.is_empty() => "none".to_owned(), // `Vec::new()`
         Expr::MethodCall(call) if call.args.is_empty() => words(&call.receiver),
         Expr::Call(call) if call.args.len() == 1 => call.args.first().map(words).unwrap_or_default(),
         _ => "see the source".to_owned(),

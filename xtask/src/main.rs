@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who started it")]
 
 mod bench;
+mod capabilities;
 mod conformance;
 mod docs;
 mod plugins;
@@ -41,7 +42,7 @@ enum Task {
     Plugins,
     /// Check the rules of the house: headers, ceilings, layers, names.
     Tidy,
-    /// Write docs/configuration.md from the doc comments of host/src/config.rs.
+    /// Write docs/configuration.md from the doc comments of host/src/config.rs, and docs/capabilities.md.
     Docs,
     /// What a request costs, beside a bare hyper proxy of the same build.
     Bench(bench::Arguments),
@@ -78,7 +79,10 @@ fn run(task: Task) -> anyhow::Result<()> {
             }
         }),
         Task::Tidy => tidy::run(&workspace.root),
-        Task::Docs => docs::write(&workspace.root),
+        Task::Docs => {
+            docs::write(&workspace.root)?;
+            capabilities::write(&workspace.root, &capabilities::Shown::new())
+        }
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Prices(arguments) => prices::run(&workspace.root, &arguments),

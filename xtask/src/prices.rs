@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes the price files of `policies/prices` from the table that LiteLLM publishes (model_prices_and_context_window.json,
+//! Makes the price files of `policies/prices` from the table that LiteLLM publishes (`model_prices_and_context_window.json`,
 //! MIT). Same table, same files. What has no place in a price (fine-tuning, sessions of a code interpreter, provisioned
 //! throughput) is left out; so is what is said twice, since a version costs what its model costs (see `penstock_prices`).
 
@@ -20,7 +20,7 @@ use row::Row;
 /// What to import.
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// LiteLLM's model_prices_and_context_window.json.
+    /// LiteLLM's `model_prices_and_context_window.json`.
     pub(crate) file: PathBuf,
 }
 
@@ -28,9 +28,12 @@ pub(crate) struct Arguments {
 pub(crate) const FOLDER: &str = "policies/prices";
 const MARK: &str = "# Made by `cargo xtask prices`";
 
+/// Providers in the table, with what the names of their models begin with.
+type Providers = &'static [(&'static str, &'static [&'static str])];
+
 /// Vendor files, and the providers in the table whose models they get, with what their names begin with there. Of two that
 /// have the same model the first counts.
-const VENDORS: &[(&str, &[(&str, &[&str])])] = &[
+const VENDORS: &[(&str, Providers)] = &[
     ("anthropic", &[("anthropic", &[])]),
     ("azure-openai", &[("azure", &["azure/"]), ("azure_ai", &["azure_ai/"]), ("azure_text", &["azure/"])]),
     (
@@ -93,7 +96,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 /// The prices of a vendor, by model.
-fn collect(vendor: &str, providers: &[(&str, &[&str])], rows: &BTreeMap<String, Row>) -> BTreeMap<String, Price> {
+fn collect(vendor: &str, providers: Providers, rows: &BTreeMap<String, Row>) -> BTreeMap<String, Price> {
     let mut prices = BTreeMap::<String, Price>::new();
     let mut seen = BTreeSet::new();
     let others = rows.values().map(|row| row.provider.as_str()).collect::<BTreeSet<_>>();

@@ -58,7 +58,8 @@ fn environment(workspace: &Workspace, requirements: &Path) -> anyhow::Result<Pat
 /// Installs the SDKs for Node, or finds them as they were installed for the same list of packages. None without Node: the
 /// tests that need it say that they are left out.
 fn node_modules(workspace: &Workspace, lists: &Path) -> anyhow::Result<Option<PathBuf>> {
-    let is_there = |tool: &str| Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
+    let is_there =
+        |tool: &str| Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success());
     if !(is_there("node") && is_there("npm")) {
         // Continuous integration installs them first; without them, it would pass by testing less.
         anyhow::ensure!(std::env::var_os("CI").is_none(), "node and npm are not installed");

@@ -36,7 +36,8 @@ impl Adapter {
             names.iter().filter(|name| !wants.without.contains(name)).cloned().collect()
         };
         let (dialects, operations) = (done(&manifest.dialects), done(&manifest.operations));
-        let features = done(&manifest.features);
+        let converses = operations.iter().any(|operation| operation == "chat");
+        let features = if converses { done(&manifest.features) } else { Vec::new() };
         let component = manifest.name.clone();
         Self {
             pool,

@@ -11,7 +11,7 @@ const USAGE: &str = r#"{"prompt_tokens":1000,"completion_tokens":200,"total_toke
 
 fn policy(url: &str) -> String {
     format!(
-        "[vendors.v]\nadapter = \"openai-compatible\"\nbase_url = \"{url}\"\nmodels = [\"m\", \"n\"]\nwithout = [\"images\"]\n\
+        "[vendors.v]\nadapter = \"openai-compatible\"\nbase_url = \"{url}\"\nmodels = [\"m\", \"n\"]\nwithout = [\"image-input\"]\n\
          config = {{ paths = {{ embeddings = \"\", rerank = \"/rerank\" }} }}\n\
          [prices.\"v/m\"]\ninput = 1.25\noutput = 10\ncache_read = 0.125\n[prices.\"v/alias\"]\nlike = \"v/m\"\n\
          [[routes]]\nname = \"ai\"\npath = \"/v1\"\n"
@@ -115,5 +115,11 @@ async fn callers_can_ask_what_the_vendors_in_force_can_do() {
     assert!(has("dialects", "openai-chat") && !has("dialects", "openai-responses"), "{vendor}");
     assert!(has("operations", "chat") && has("operations", "rerank"), "{vendor}");
     assert!(!has("operations", "embeddings") && !has("operations", "speech"), "{vendor}");
-    assert!(has("features", "tools") && has("features", "streaming") && !has("features", "images"), "{vendor}");
+    assert!(
+        has("features", "tools")
+            && has("features", "streaming")
+            && has("features", "json")
+            && !has("features", "image-input"),
+        "{vendor}"
+    );
 }

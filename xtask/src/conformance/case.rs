@@ -33,6 +33,8 @@ pub(super) struct Case {
     pub(super) media_type: String,
     /// Headers of the answer, in lower case.
     pub(super) headers: Vec<(String, String)>,
+    /// What the exchange shows: "toolcall", "thinking", "stream" …
+    pub(super) features: Vec<String>,
     /// Body of the request, if it was recorded and is JSON.
     pub(super) request: Option<Value>,
     /// Body of the request as it went out, with its media type.
@@ -102,6 +104,7 @@ fn read_one(root: &Path, folder: &Path) -> anyhow::Result<Option<Case>> {
         operation: text("operation"),
         protocol: meta["protocol"].as_str().map(str::to_owned),
         model: text("model"),
+        features: shown(&meta),
         status: u16::try_from(status)?,
         method: recorded["method"].as_str().unwrap_or("POST").to_owned(),
         place: place(recorded["url"].as_str().unwrap_or_default()),
@@ -113,6 +116,13 @@ fn read_one(root: &Path, folder: &Path) -> anyhow::Result<Option<Case>> {
         body: fs::read(folder.join(file))?,
         expected: if expected.is_file() { json(&expected)? } else { Value::Null },
     }))
+}
+
+/// The features in a recording, and that it is a stream.
+fn shown(meta: &Value) -> Vec<String> {
+    let features = meta["features"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let stream = meta["stream"].as_bool().unwrap_or_default().then_some("stream");
+    features.chain(stream).map(str::to_owned).collect()
 }
 
 /// Path and query of a URL.

@@ -5,6 +5,7 @@
 //! Nothing is hidden: what fails is listed with its reason, so is what differs on purpose, and what no codec covers yet is
 //! counted.
 
+mod abilities;
 mod case;
 mod faults;
 mod gateway;
@@ -35,6 +36,9 @@ pub(crate) struct Arguments {
     /// Send each exchange through the gateway, too, and compare the bytes; builds plugins and host.
     #[arg(long)]
     pub(crate) relay: bool,
+    /// Note in docs/capabilities.md what the recordings show.
+    #[arg(long)]
+    pub(crate) write: bool,
     /// Print at most so many failures.
     #[arg(long, default_value_t = 500)]
     pub(crate) failures: usize,
@@ -108,7 +112,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
     }
     print(&tallies, &uncovered, relayed.len() - broken.len());
     let unlike = prices::print(&prices::check(&cases, &prices::table(&workspace.root)?));
-    let failed = tallies.values().map(|tally| tally.failed).sum::<usize>() + broken.len() + unlike;
+    let denied = abilities::check(workspace, &cases, arguments.write)?;
+    let failed = tallies.values().map(|tally| tally.failed).sum::<usize>() + broken.len() + unlike + denied;
     if failed > 0 {
         bail!("{failed} exchanges failed");
     }

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use sha2::{Digest, Sha256};
 
 use super::{File, Finding, find};
-use crate::docs;
+use crate::{capabilities, docs};
 
 /// A relative link in a page leads to a file or folder of the repository.
 pub(super) fn links_lead_somewhere(files: &[File]) -> Vec<Finding> {
@@ -29,6 +29,18 @@ pub(super) fn configuration_is_current(files: &[File]) -> Vec<Finding> {
         (Ok(page), Some(present)) if page == present.text => Vec::new(),
         (Ok(_), _) => stale(format!("is not what {} says: run `cargo xtask docs`", docs::SOURCE)),
         (Err(error), _) => stale(format!("cannot be made: {error:#}")),
+    }
+}
+
+/// docs/capabilities.md says what adapters and policies say.
+pub(super) fn capabilities_are_current(files: &[File]) -> Vec<Finding> {
+    let Some(present) = find(files, capabilities::PAGE) else { return Vec::new() };
+    let sources = files.iter().map(|file| (file.path.as_str(), file.text.as_str())).collect();
+    let stale = |text: String| vec![Finding { path: capabilities::PAGE.into(), line: 0, text }];
+    match capabilities::Matrix::read(&sources) {
+        Ok(matrix) if matrix.render(&capabilities::recorded(&present.text)) == present.text => Vec::new(),
+        Ok(_) => stale("is not what adapters and policies say: run `cargo xtask docs`".to_owned()),
+        Err(error) => stale(format!("cannot be made: {error:#}")),
     }
 }
 

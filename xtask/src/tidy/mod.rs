@@ -85,6 +85,7 @@ const RULES: &[Rule] = &[
     crates::no_plugin_depends_on_the_host,
     documents::links_lead_somewhere,
     documents::configuration_is_current,
+    documents::capabilities_are_current,
     documents::frozen_contracts_are_untouched,
 ];
 

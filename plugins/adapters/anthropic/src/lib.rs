@@ -54,7 +54,7 @@ impl Adapter for Anthropic {
     const DIALECTS: &'static [&'static str] = &[NAME];
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens"];
     const FEATURES: &'static [&'static str] =
-        &["streaming", "tools", "reasoning", "images", "documents", "json", "caching", "search"];
+        &["streaming", "tools", "reasoning", "image-input", "document-input", "json", "caching"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

@@ -117,7 +117,7 @@ impl Adapter for AzureOpenAi {
         "passthrough",
     ];
     const FEATURES: &'static [&'static str] =
-        &["streaming", "tools", "reasoning", "images", "documents", "audio", "json", "caching", "search"];
+        &["streaming", "tools", "reasoning", "image-input", "document-input", "audio-input", "json", "caching"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

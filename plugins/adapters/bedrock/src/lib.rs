@@ -74,7 +74,7 @@ impl Adapter for Bedrock {
     const DIALECTS: &'static [&'static str] = &[bedrock_converse::NAME, anthropic_messages::NAME];
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens", "passthrough"];
     const FEATURES: &'static [&'static str] =
-        &["streaming", "tools", "reasoning", "images", "documents", "json", "caching"];
+        &["streaming", "tools", "reasoning", "image-input", "document-input", "json", "caching"];
     const SECRETS: &'static [&'static str] = &[KEY, SECRET_ACCESS_KEY, SESSION_TOKEN];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

@@ -38,7 +38,7 @@ impl Adapter for Cohere {
     const DIALECTS: &'static [&'static str] = &[NAME];
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens", "embeddings", "rerank", "passthrough"];
     const FEATURES: &'static [&'static str] =
-        &["streaming", "tools", "reasoning", "images", "documents", "json", "caching", "search"];
+        &["streaming", "tools", "reasoning", "image-input", "document-input", "json", "caching"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

@@ -71,7 +71,7 @@ impl Adapter for DashScope {
     const OPERATIONS: &'static [&'static str] =
         &["chat", "count_tokens", "embeddings", "rerank", "images", "image_edits", "videos", "passthrough"];
     const FEATURES: &'static [&'static str] =
-        &["streaming", "tools", "reasoning", "images", "audio", "json", "caching", "search"];
+        &["streaming", "tools", "reasoning", "image-input", "audio-input", "json", "caching"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

@@ -90,6 +90,8 @@ impl Adapter for Gemini {
     const DIALECTS: &'static [&'static str] = &[gemini::NAME, anthropic_messages::NAME];
     const OPERATIONS: &'static [&'static str] =
         &["chat", "count_tokens", "embeddings", "files", "batches", "stored", "realtime", "passthrough"];
+    const FEATURES: &'static [&'static str] =
+        &["streaming", "tools", "reasoning", "image-input", "document-input", "audio-input", "json", "caching"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

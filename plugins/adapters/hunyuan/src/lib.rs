@@ -49,7 +49,7 @@ impl Adapter for Hunyuan {
     type Exchange = Conversation;
 
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens"];
-    const FEATURES: &'static [&'static str] = &["streaming", "tools", "reasoning", "images"];
+    const FEATURES: &'static [&'static str] = &["streaming", "tools", "reasoning", "image-input"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

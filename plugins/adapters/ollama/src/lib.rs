@@ -48,7 +48,7 @@ impl Adapter for Ollama {
     type Exchange = OllamaExchange;
 
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens", "embeddings", "passthrough"];
-    const FEATURES: &'static [&'static str] = &["streaming", "tools", "reasoning", "images", "json"];
+    const FEATURES: &'static [&'static str] = &["streaming", "tools", "reasoning", "image-input", "json"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {

@@ -45,8 +45,7 @@ impl Adapter for Zhipu {
 
     const DIALECTS: &'static [&'static str] = &[NAME];
     const OPERATIONS: &'static [&'static str] = &["chat", "count_tokens", "embeddings"];
-    const FEATURES: &'static [&'static str] =
-        &["streaming", "tools", "reasoning", "images", "json", "caching", "search"];
+    const FEATURES: &'static [&'static str] = &["streaming", "tools", "reasoning", "image-input", "json", "caching"];
     const SECRETS: &'static [&'static str] = &[KEY];
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
