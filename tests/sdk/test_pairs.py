@@ -27,7 +27,8 @@ class PairsTest(CallersTest):
         for case in cases:
             with self.subTest(case=case.name, stream=case.stream):
                 model = f"{FAMILIES[family]}/{recorded_name(case.name)}"
-                if case.expected["error"] and dialect != family:
+                # Cohere tells an error in the place of a finish, which its SDK does not raise.
+                if case.expected["error"] and not dialect == family == "cohere-v2":
                     self.check_error(caller, model, case)
                     continue
                 read = caller.ask(model, case.stream)
