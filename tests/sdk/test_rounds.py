@@ -4,24 +4,13 @@ to it unchanged and in its place, though the caller only sends back what its SDK
 
 import json
 
-from callers import CALLERS
+from callers import CallersTest
 from scripted import SCRIPTS, TURNS
-from support import GatewayTest
 from talks import TALKS
 
 
-class RoundsTest(GatewayTest):
+class RoundsTest(CallersTest):
     """One test for each pair; `_pairs` adds them."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
-
-    @classmethod
-    def tearDownClass(cls):
-        for caller in cls.callers.values():
-            caller.close()
 
     def check(self, dialect, family):
         """The whole conversation, whole and streamed."""
