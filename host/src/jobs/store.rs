@@ -252,10 +252,7 @@ fn pack(status: u16, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     packed
 }
 
-/// Status, headers and body of an answer.
-type Unpacked = (u16, Vec<(String, String)>, Bytes);
-
-fn unpack(packed: &[u8]) -> Result<Unpacked, StoreError> {
+fn unpack(packed: &[u8]) -> Result<(u16, Vec<(String, String)>, Bytes), StoreError> {
     fn read<T: DeserializeOwned>(value: Option<&Value>) -> Option<T> {
         serde_json::from_value(value?.clone()).ok()
     }
