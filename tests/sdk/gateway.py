@@ -57,6 +57,7 @@ VENDORS = {
     #"gemini": ("/v1beta", "gemini", ""),
     "cohere": ("", "cohere", ""),
     "bedrock": ("", "bedrock", ""),
+    "dashscope": ("/api/v1", "dashscope", ""),
     # A vendor of Chat Completions that seals thoughts, as OpenRouter does.
     "router": ("/v1", "openai-compatible", 'config.reasoning = { ask = "reasoning", back = "reasoning_details" }'),
 }
