@@ -321,7 +321,8 @@ impl<'a> Asking<'a> {
             };
             misses = 0;
             let headers: Vec<_> = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let round = translator.finish(answer.status, &headers, &answer.body, &mut ready)?;
+            let round = translator.finish(answer.status, &headers, &answer.body, &mut ready);
+            let round = round.inspect_err(|failure| begun.judged(failure))?;
             let Some(next) = round.next else {
                 begun.done();
                 return self.closed(translator, ready, Vec::new());
