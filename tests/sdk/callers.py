@@ -15,7 +15,7 @@ import httpx
 import openai
 
 from reading import Reading, arguments
-from support import CITY_SCHEMA, KEY
+from support import CITY_SCHEMA, KEY, GatewayTest
 
 QUESTION = "How is the weather in Oslo?"
 MAX_TOKENS = 4096
@@ -295,7 +295,7 @@ class Cohere:
     def whole(self, answer):
         """Reads an answer."""
         message = answer.message
-        read = Reading(reasoning=message.tool_plan or "", finish=answer.finish_reason, usage=self.usage(answer.usage))
+        read = Reading(plan=message.tool_plan or "", finish=answer.finish_reason, usage=self.usage(answer.usage))
         for part in message.content or []:
             read.text += getattr(part, "text", None) or ""
             read.reasoning += getattr(part, "thinking", None) or ""
@@ -311,7 +311,7 @@ class Cohere:
                 read.text += getattr(message.content, "text", None) or ""
                 read.reasoning += getattr(message.content, "thinking", None) or ""
             elif event.type == "tool-plan-delta":
-                read.reasoning += message.tool_plan or ""
+                read.plan += message.tool_plan or ""
             elif event.type == "tool-call-start":
                 function = message.tool_calls.function
                 calls[event.index] = [function.name, function.arguments or ""]
@@ -405,3 +405,18 @@ class Bedrock:
 
 
 CALLERS = (Chat, Responses, Messages, Gemini, Cohere, Bedrock)
+
+
+class CallersTest(GatewayTest):
+    """A test that has one caller for each dialect, as `callers`."""
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
+
+    @classmethod
+    def tearDownClass(cls):
+        for caller in cls.callers.values():
+            caller.close()
+        super().tearDownClass()

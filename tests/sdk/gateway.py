@@ -55,11 +55,12 @@ VENDORS = {
     "openai": ("/v1", "openai-compatible", 'models = ["listed-one", "listed-two"]'),
     "responses": ("/v1", "openai-compatible", f"config = {{ {RESPONSES_ONLY} }}"),
     "anthropic": ("/v1", "anthropic", 'models = ["listed-three"]'),
-    #"gemini": ("/v1beta", "gemini", ""),
+    "gemini": ("/v1beta", "gemini", ""),
     "cohere": ("", "cohere", ""),
-    #"bedrock": ("", "bedrock", ""),
+    "bedrock": ("", "bedrock", ""),
     # One that has every operation of OpenAI's.
     "full": ("/v1", "openai-compatible", f'models = ["listed-four"]\nconfig = {{ {EVERYTHING} }}'),
+    "dashscope": ("/api/v1", "dashscope", ""),
     # A vendor of Chat Completions that seals thoughts, as OpenRouter does.
     "router": ("/v1", "openai-compatible", 'config.reasoning = { ask = "reasoning", back = "reasoning_details" }'),
 }

@@ -31,6 +31,7 @@ class Recording:
     name: str
     vendor: str
     family: str
+    status: int
     stream: bool
     mix: tuple
     expected: dict
@@ -46,30 +47,40 @@ def folder():
 
 
 @functools.cache
-def all_of(family):
-    """Every recorded answer to a conversation in a dialect."""
+def every():
+    """Every recorded answer to a conversation in a dialect that has a name, errors included."""
     root, found = folder(), []
     for path in sorted(root.rglob("meta.json")):
         meta = json.loads(path.read_text())
         expected = path.parent / "expected.json"
-        if meta.get("protocol") != family or meta["operation"] not in OPERATIONS or meta["status"] != 200:
+        if meta["operation"] not in OPERATIONS or not meta.get("protocol") or not expected.exists():
             continue
-        if expected.exists():
-            name = path.parent.relative_to(root).as_posix()
-            mix = (meta["stream"], *sorted(meta.get("features") or []))
-            found.append(Recording(name, meta["vendor"], family, meta["stream"], mix, json.loads(expected.read_text())))
+        name = path.parent.relative_to(root).as_posix()
+        mix = (meta["stream"], *sorted(meta.get("features") or []))
+        read = json.loads(expected.read_text())
+        found.append(Recording(name, meta["vendor"], meta["protocol"], meta["status"], meta["stream"], mix, read))
     return found
+
+
+def all_of(family):
+    """Every recorded answer in a dialect."""
+    return [recording for recording in every() if recording.family == family and recording.status == 200]
+
+
+def errors_of(family):
+    """Every recorded error in a dialect that came before an answer."""
+    return [recording for recording in every() if recording.family == family and recording.status != 200]
 
 
 def chosen(family):
     """What a run takes of them: first each mix of features once, then each mix of each vendor, up to the ceiling."""
-    every = all_of(family)
+    recorded = all_of(family)
     if os.environ.get("PENSTOCK_PAIRS") == "all":
-        return every
+        return recorded
     taken = {}
     for key in (lambda it: it.mix, lambda it: (it.vendor, it.mix)):
         seen = set()
-        for recording in every:
+        for recording in recorded:
             if key(recording) not in seen:
                 seen.add(key(recording))
                 taken.setdefault(recording.name, recording)

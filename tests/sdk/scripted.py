@@ -12,7 +12,7 @@ import json
 from wire import MEDIA_TYPES, event_stream, sse
 
 # Seals that a careless hand would change: both base64 alphabets, padding, a text that looks like JSON.
-SEALS = ("EqQBCkYIBRgCKkD+/8a9x+c/d0+PQ==", "CiQB0e2Kb+8/Zz9x7w==")
+SEALS = ("EqQBCkYIBRgC+/++/v/6++++c2VhbCBvbmU=", "CiQB++///nNlYWwy")
 HIDDEN = "RVhQQU5ERUQrL1JFREFDVEVE"
 TURNS = (
     {"thought": "Oslo comes first.", "seal": SEALS[0], "text": "", "calls": [{"city": "Oslo"}]},
@@ -360,35 +360,21 @@ class Responses(Script):
         }
 
 
-class ReasoningDetails(Script):
-    """Chat Completions with `reasoning_details`, as OpenRouter and others have them."""
+class Chat(Script):
+    """Chat Completions, with what has a place there by itself: `reasoning_content`, which DeepSeek demands back."""
 
-    vendor, model, hides = "router", "anthropic/claude-sonnet-4.5", True
-    # Whether each piece of a detail repeats its format, as OpenRouter does.
-    repeats = True
+    vendor, model = "openai", "deepseek-reasoner"
 
-    @staticmethod
-    def details(words):
-        """The details of a turn, as a list of items that come back as they are."""
-        items = []
-        if words["seal"]:
-            text = {"type": "reasoning.text", "text": words["thought"], "signature": words["seal"]}
-            items.append(text | {"format": "anthropic-claude-v1", "index": 0})
-        if words.get("hidden"):
-            hidden = {"type": "reasoning.encrypted", "data": words["hidden"], "id": "rs_1"}
-            items.append(hidden | {"format": "openai-responses-v1", "index": 1})
-        return items
+    def thoughts(self, words):
+        """The members of a message that hold thoughts, and the deltas that hold them in a stream."""
+        deltas = [{"reasoning_content": piece} for piece in halves(words["thought"])]
+        return ({"reasoning_content": words["thought"]} if words["thought"] else {}), deltas
 
-    def message(self, turn, words):
-        """The message of an answer."""
-        message = {"role": "assistant", "content": words["text"] or None}
-        if details := self.details(words):
-            message |= {"reasoning": words["thought"], "reasoning_details": details}
-        calls = [
-            {"id": id, "type": "function", "index": place, "function": {"name": "weather", "arguments": json.dumps(input)}}
-            for place, (id, input) in enumerate(zip(self.ids(turn), words["calls"]))
-        ]
-        return message | ({"tool_calls": calls} if calls else {})
+    def calls(self, turn, words):
+        """The calls of a message."""
+        function = [{"name": "weather", "arguments": json.dumps(input)} for input in words["calls"]]
+        pairs = enumerate(zip(self.ids(turn), function))
+        return [{"index": at, "id": id, "type": "function", "function": function} for at, (id, function) in pairs]
 
     def answer(self, turn, kind, choice):
         """An answer or a chunk with this choice."""
@@ -398,49 +384,109 @@ class ReasoningDetails(Script):
 
     def whole(self, turn, words):
         """An answer."""
-        reason = "tool_calls" if words["calls"] else "stop"
-        choice = {"index": 0, "message": self.message(turn, words), "finish_reason": reason}
+        message = {"role": "assistant", "content": words["text"] or None} | self.thoughts(words)[0]
+        if calls := self.calls(turn, words):
+            message["tool_calls"] = calls
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
         return self.answer(turn, "chat.completion", choice)
 
     def stream(self, turn, words):
-        """A stream: the text of a detail in pieces, its seal behind them."""
-        deltas = []
-        for item in self.details(words):
-            if item["type"] == "reasoning.text":
-                text = [item | {"text": piece, "signature": None} for piece in halves(item["text"])]
-                deltas += [{"reasoning": it["text"], "reasoning_details": [it]} for it in text]
-                item = {name: value for name, value in item.items() if name != "text"}
-                for delta in [] if self.repeats else [*deltas[1:], {"reasoning_details": [item]}]:
-                    del delta["reasoning_details"][0]["format"]
-            deltas.append({"reasoning_details": [item]})
-        message = self.message(turn, words)
+        """A stream."""
+        deltas = [{"role": "assistant"}, *self.thoughts(words)[1]]
         deltas += [{"content": piece} for piece in halves(words["text"])]
-        for call in message.get("tool_calls", []):
-            deltas.append({"tool_calls": [call | {"function": call["function"] | {"arguments": ""}}]})
+        for call in self.calls(turn, words):
             pieces = halves(call["function"]["arguments"])
+            deltas.append({"tool_calls": [call | {"function": call["function"] | {"arguments": ""}}]})
             deltas += [{"tool_calls": [{"index": call["index"], "function": {"arguments": piece}}]} for piece in pieces]
-        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in [{"role": "assistant"}, *deltas]]
+        choices = [{"index": 0, "delta": delta, "finish_reason": None} for delta in deltas]
         choices.append({"index": 0, "delta": {}, "finish_reason": "tool_calls" if words["calls"] else "stop"})
         return sse([self.answer(turn, "chat.completion.chunk", it) for it in choices], named=False, done=True)
+
+    def words(self, turn):
+        """What must come back of a turn."""
+        return {name: TURNS[turn][name] for name in ("thought", "text", "calls")}
 
     def history(self, request):
         """The messages of the model."""
         return [message for message in request["messages"] if message["role"] == "assistant"]
 
     def read(self, message):
+        """The words of a turn."""
+        content = message.get("content") or ""
+        return {
+            "thought": message.get("reasoning_content") or "",
+            "text": content if isinstance(content, str) else "".join(part["text"] for part in content),
+            "calls": [json.loads(call["function"]["arguments"]) for call in message.get("tool_calls") or []],
+        }
+
+
+class ExtraContent(Chat):
+    """Chat Completions at Google: the seal is in `extra_content` of the first call of a turn."""
+
+    model = "gemini-3-pro-preview"
+
+    def thoughts(self, words):
+        """Thoughts are not told."""
+        return {}, []
+
+    def calls(self, turn, words):
+        """The calls of a message, the first one with the seal."""
+        calls = super().calls(turn, words)
+        for call in calls[:1]:
+            call["extra_content"] = {"google": {"thought_signature": words["seal"]}}
+        return calls
+
+    def words(self, turn):
+        """What must come back of a turn."""
+        return {name: TURNS[turn][name] for name in ("seal", "text", "calls")}
+
+    def read(self, message):
+        """The words of a turn; the seal must be on the first call and on no other."""
+        calls = message.get("tool_calls") or []
+        assert not any("extra_content" in call for call in calls[1:]), calls
+        seal = calls[0].get("extra_content", {}).get("google", {}).get("thought_signature", "") if calls else ""
+        said = super().read(message)
+        return {"seal": seal, "text": said["text"], "calls": said["calls"]}
+
+
+class ReasoningDetails(Chat):
+    """Chat Completions with `reasoning_details`, as OpenRouter and others have them: a list that comes back as it is."""
+
+    vendor, model, hides = "router", "anthropic/claude-sonnet-4.5", True
+    # Whether each piece of a detail repeats its format, as OpenRouter does.
+    repeats = True
+
+    def thoughts(self, words):
+        """Text in pieces and its seal behind them; what is hidden at once."""
+        if not words["seal"]:
+            return {}, []
+        head = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
+        later = head if self.repeats else {"type": "reasoning.text", "index": 0}
+        pieces = halves(words["thought"])
+        details = [(head if at == 0 else later) | {"text": piece} for at, piece in enumerate(pieces)]
+        deltas = [{"reasoning": it["text"], "reasoning_details": [it]} for it in details]
+        deltas.append({"reasoning_details": [later | {"signature": words["seal"]}]})
+        items = [head | {"text": words["thought"], "signature": words["seal"]}]
+        if words.get("hidden"):
+            hidden = {"type": "reasoning.encrypted", "data": words["hidden"], "id": "rs_1", "index": 1}
+            items.append(hidden | {"format": "openai-responses-v1"})
+            deltas.append({"reasoning_details": items[1:]})
+        return {"reasoning": words["thought"], "reasoning_details": items}, deltas
+
+    def words(self, turn):
+        """What must come back of a turn."""
+        return Script.words(self, turn)
+
+    def read(self, message):
         """The words of a turn; the items must be whole."""
         items = message.get("reasoning_details") or []
-        content = message.get("content") or ""
-        text = content if isinstance(content, str) else "".join(part["text"] for part in content)
         thoughts = [item for item in items if item["type"] == "reasoning.text"]
         hidden = [item for item in items if item["type"] == "reasoning.encrypted"]
         assert all(item["format"] == "anthropic-claude-v1" for item in thoughts), items
         assert all((item["format"], item["id"]) == ("openai-responses-v1", "rs_1") for item in hidden), items
-        return {
+        return super().read(message) | {
             "thought": "".join(item["text"] for item in thoughts),
             "seal": "".join(item["signature"] for item in thoughts),
-            "text": text,
-            "calls": [json.loads(call["function"]["arguments"]) for call in message.get("tool_calls") or []],
             "hidden": "".join(item["data"] for item in hidden),
         }
 
@@ -507,8 +553,11 @@ def halves(text):
     return [piece for piece in (text[:middle], text[middle:]) if piece]
 
 
+# By family; what vendors of Chat Completions have added to it are families of their own here.
 SCRIPTS = {
-    "openai-chat": ReasoningDetails,
+    "openai-chat": Chat,
+    "openai-chat with reasoning_details": ReasoningDetails,
+    "openai-chat with extra_content": ExtraContent,
     "openai-responses": Responses,
     "anthropic-messages": Anthropic,
     "gemini": Gemini,

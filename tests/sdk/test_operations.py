@@ -11,9 +11,9 @@ import google.genai
 import httpx
 import openai
 
-from callers import CALLERS
+from callers import CallersTest
 from gateway import FAMILIES
-from support import CITY_SCHEMA, KEY, RED_DOT, GatewayTest
+from support import CITY_SCHEMA, KEY, RED_DOT
 from wire import MEDIA_TYPES, sse
 
 PICTURE = base64.b64decode(RED_DOT)
@@ -28,18 +28,8 @@ def answers(value, media_type=MEDIA_TYPES["json"]):
     return lambda asked: (media_type, body)
 
 
-class Operations(GatewayTest):
+class Operations(CallersTest):
     """What the classes here have in common."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
-
-    @classmethod
-    def tearDownClass(cls):
-        for caller in cls.callers.values():
-            caller.close()
 
     def script(self, place, value, media_type=MEDIA_TYPES["json"]):
         """Answers requests for a model, or at a place (`"POST /full/v1/files"`)."""

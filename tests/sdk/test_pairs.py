@@ -5,11 +5,10 @@ SDK of the caller's dialect makes of it is what was recorded."""
 import unittest
 
 import recordings
-from callers import CALLERS
+from callers import CALLERS, CallersTest
 from gateway import FAMILIES
 from reading import differences
 from replay import recorded_name
-from support import GatewayTest
 
 HERE = recordings.folder() is not None
 if not HERE:
@@ -17,18 +16,8 @@ if not HERE:
 
 
 @unittest.skipUnless(HERE, "no recorded exchanges beside the repository")
-class PairsTest(GatewayTest):
+class PairsTest(CallersTest):
     """One test for each pair; `_pairs` adds them."""
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
-
-    @classmethod
-    def tearDownClass(cls):
-        for caller in cls.callers.values():
-            caller.close()
 
     def check(self, dialect, family):
         """Every chosen recording of a family, read by the SDK of a dialect."""
@@ -38,7 +27,8 @@ class PairsTest(GatewayTest):
         for case in cases:
             with self.subTest(case=case.name, stream=case.stream):
                 model = f"{FAMILIES[family]}/{recorded_name(case.name)}"
-                if case.expected["error"] and dialect != family:
+                # Cohere tells an error in the place of a finish, which its SDK does not raise.
+                if case.expected["error"] and not dialect == family == "cohere-v2":
                     self.check_error(caller, model, case)
                     continue
                 read = caller.ask(model, case.stream)
@@ -48,6 +38,22 @@ class PairsTest(GatewayTest):
         """An error in the place of an answer is one in every dialect."""
         with self.assertRaises(caller.error):
             caller.ask(model, case.stream)
+
+    def test_every_recorded_error_raises_in_every_sdk(self):
+        for family, vendor in FAMILIES.items():
+            for case in recordings.errors_of(family):
+                for caller in self.callers.values():
+                    with self.subTest(sdk=caller.dialect, case=case.name):
+                        with self.assertRaises(caller.error) as raised:
+                            caller.ask(f"{vendor}/{recorded_name(case.name)}", case.stream)
+                        self.check_words(raised.exception, case)
+
+    def check_words(self, error, case):
+        """What the vendor says is wrong; not what it says of the key, since that is ours and none of the caller's."""
+        stated = case.expected["error"]
+        message = stated.get("message") if isinstance(stated, dict) else stated
+        if isinstance(message, str) and case.status not in (401, 403):
+            self.assertIn(message.strip()[:60], str(error))
 
 
 def _pairs():

@@ -287,6 +287,8 @@ fn words(value: &Expr) -> String {
     match value {
         Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) => format!("`\"{}\"`", text.value()),
         Expr::Lit(syn::ExprLit { lit: syn::Lit::Bool(it), .. }) => it.value.to_string(),
+        Expr::Path(path) if path.path.is_ident("None") => "none".to_owned(),
+        Expr::Call(call) if call.args.is_empty() => "none".to_owned(), // `Vec::new()`
         Expr::MethodCall(call) if call.args.is_empty() => words(&call.receiver),
         Expr::Call(call) if call.args.len() == 1 => call.args.first().map(words).unwrap_or_default(),
         _ => "see the source".to_owned(),

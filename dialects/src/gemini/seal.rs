@@ -61,14 +61,17 @@ pub(super) fn pack(signature: &str, place: &Place) -> String {
 /// Signature and place of a canonical seal; none if it is another vendor's. Understands the `extra_content` in which the
 /// vendor's own openai-chat endpoint sends signatures, too.
 pub(super) fn unpack(seal: &str) -> Option<(String, Place)> {
-    if !seal.starts_with('{') {
-        return None;
-    }
-    let seal: Value = serde_json::from_str(seal).ok()?;
-    if let Some(signature) = seal["extra_content"]["google"]["thought_signature"].as_str() {
+    unpack_own(seal).or_else(|| {
+        let seal = object(seal)?;
+        let signature = seal["extra_content"]["google"]["thought_signature"].as_str()?;
         let place = seal["tool"].as_str().map_or(Place::Text, |id| Place::CallOf(id.to_owned()));
-        return Some((signature.to_owned(), place));
-    }
+        Some((signature.to_owned(), place))
+    })
+}
+
+/// Signature and place of a seal that [`pack`] has made; none of any other.
+pub(super) fn unpack_own(seal: &str) -> Option<(String, Place)> {
+    let seal = object(seal)?;
     let signature = seal["gemini"].as_str()?.to_owned();
     let n = seal["n"].as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or_default();
     let place = match seal["on"].as_str().unwrap_or_default() {
@@ -79,6 +82,10 @@ pub(super) fn unpack(seal: &str) -> Option<(String, Place)> {
         _ => Place::Text,
     };
     Some((signature, place))
+}
+
+fn object(seal: &str) -> Option<Value> {
+    if seal.starts_with('{') { serde_json::from_str(seal).ok() } else { None }
 }
 
 /// What of another vendor is wrapped.
@@ -130,6 +137,7 @@ mod tests {
         }
         let compatible = r#"{"extra_content":{"google":{"thought_signature":"x"}},"tool":"call_1"}"#;
         assert_eq!(unpack(compatible), Some(("x".to_owned(), Place::CallOf("call_1".into()))));
+        assert_eq!(unpack_own(compatible), None);
         for foreign in ["EqQBCkYIBRgC", "{\"type\":\"reasoning.text\"}", "{broken", ""] {
             assert_eq!(unpack(foreign), None, "{foreign}");
         }

@@ -144,7 +144,8 @@ impl Speech {
 
     fn seal(&mut self, seal: &str) {
         self.tell_calls(false);
-        match seal::unpack(seal) {
+        // What came as `extra_content` is wrapped as other vendors' seals are: unpacked, it could not become that again.
+        match seal::unpack_own(seal) {
             None => self.thought_sign(&seal::wrap(&Foreign::Seal(seal.to_owned()))),
             Some((signature, Place::Thought)) => self.thought_sign(&signature),
             Some((signature, Place::Empty(_))) => {
