@@ -35,7 +35,7 @@ class JobTest(GatewayTest):
 
     def works(self, order, task, *states):
         """The vendor takes an order, and then tells these states, the last one again and again."""
-        states = list(states)
+        states = [{**state, "output": {"task_id": task, **state["output"]}} for state in states]
         self.upstream.scripts[order] = lambda _: answer({"output": {"task_id": task, "task_status": "PENDING"}, "request_id": "r"})
         told = lambda _: answer(states.pop(0) if len(states) > 1 else states[0])
         self.upstream.scripts[f"GET {BASE}/tasks/{task}"] = told
@@ -48,7 +48,7 @@ class JobTest(GatewayTest):
     @staticmethod
     def state(status, usage=None, **output):
         """A state of an order."""
-        return {"request_id": "r", "output": {"task_id": "t", "task_status": status, **output}, "usage": usage or {}}
+        return {"request_id": "r", "output": {"task_status": status, **output}, "usage": usage or {}}
 
     def painted(self):
         """An order of two pictures, of which one could not be made."""
