@@ -269,6 +269,9 @@ fn upstream_json(upstream: &UpstreamRequest) -> Value {
         Framing::JsonArray => "json-array",
     };
     set("framing", framing.into());
+    if !upstream.endpoint.is_empty() {
+        set("endpoint", upstream.endpoint.as_str().into());
+    }
     if upstream.after_ms > 0 {
         set("after_ms", upstream.after_ms.into());
     }
