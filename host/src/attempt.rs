@@ -236,7 +236,8 @@ impl<'a> Asking<'a> {
     async fn relayed(&self, answer: Response<UpstreamAnswer>, last: bool) -> Result<Answer, Miss> {
         let (head, mut body) = answer.into_parts();
         let asked = self.inbound.asked;
-        let framing = stream_framing(&head.headers, asked.array);
+        // Some answers that are no streams are asked for as arrays, too.
+        let framing = stream_framing(&head.headers, asked.array && self.inbound.streaming);
         let is_text = is_json(&head.headers);
         let headers = forwardable(head.headers);
         let (status, dropped) = (head.status, Vec::new());
