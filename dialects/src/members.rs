@@ -9,7 +9,7 @@ use crate::ir::{Fault, FaultClass, Members};
 #[derive(Debug)]
 pub(crate) struct Fields {
     members: Map<String, Value>,
-    /// Where the object stands: "" for the body, else "messages[2]".
+    /// Where the object stands: "" for the body, else `messages[2]`.
     path: String,
 }
 

@@ -236,7 +236,6 @@ impl<'a> Asking<'a> {
     async fn relayed(&self, answer: Response<UpstreamAnswer>, last: bool) -> Result<Answer, Miss> {
         let (head, mut body) = answer.into_parts();
         let asked = self.inbound.asked;
-        // Some answers that are no streams are asked for as arrays, too.
         let framing = stream_framing(&head.headers, asked.array && self.inbound.streaming);
         let is_text = is_json(&head.headers);
         let headers = forwardable(head.headers);
@@ -322,7 +321,8 @@ impl<'a> Asking<'a> {
             };
             misses = 0;
             let headers: Vec<_> = answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            let round = translator.finish(answer.status, &headers, &answer.body, &mut ready)?;
+            let round = translator.finish(answer.status, &headers, &answer.body, &mut ready);
+            let round = round.inspect_err(|failure| begun.judged(failure))?;
             let Some(next) = round.next else {
                 begun.done();
                 return self.closed(translator, ready, Vec::new());

@@ -151,7 +151,9 @@ impl Gateway {
             // On the heap, as other rare ways: the future of every request is as large as its largest part.
             return Box::pin(self.jobs.answer(ask, underway, asked, &principal)).await.map(Outcome::Local);
         }
-        if asked.operation == Operation::Realtime {
+        if asked.operation == Operation::Realtime
+            || (asked.operation == Operation::Passthrough && realtime::is_wanted(&head))
+        {
             let caller = realtime::caller(&head)?;
             let nothing = Bytes::new();
             let inbound = Inbound::conversation(asked, &nothing);

@@ -141,7 +141,9 @@ impl<'b> Inbound<'b> {
     pub fn conversation(asked: &'b Asked, body: &'b Bytes) -> Self {
         let query = asked.place.as_ref().map_or("", |place| place.query.as_str());
         let mut pairs = form_urlencoded::parse(query.as_bytes());
-        let model = pairs.find(|(name, _)| name == "model").map(|(_, model)| model.into_owned()).unwrap_or_default();
+        let named = pairs.find(|(name, _)| name == "model").map(|(_, model)| model.into_owned());
+        let named = named.or_else(|| asked.model.clone());
+        let model = named.filter(|_| asked.operation.names_model()).unwrap_or_default();
         Self { asked, model, streaming: true, content: Content::Raw, body, media_type: None }
     }
 
@@ -154,13 +156,13 @@ impl<'b> Inbound<'b> {
         let bad = |message: String| Failure::new(Kind::BadBody, message);
         let media_type = head.headers.get(header::CONTENT_TYPE);
         let kind = text(&head.headers, "content-type").unwrap_or_default();
-        let content = if kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/")) {
-            Content::Form(Form::index(kind, body).map_err(|fault| bad(fault.message))?)
-        } else if asked.operation.names_model() {
-            Content::Json(Members::index(body).map_err(|fault| bad(fault.message))?)
-        } else {
+        let content = if !asked.operation.names_model() {
             // A batch of lines, a file, nothing: none of them is looked into.
             Members::index(body).map_or(Content::Raw, Content::Json)
+        } else if kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/")) {
+            Content::Form(Form::index(kind, body).map_err(|fault| bad(fault.message))?)
+        } else {
+            Content::Json(Members::index(body).map_err(|fault| bad(fault.message))?)
         };
         let named = asked.model.clone().or_else(|| content.text("model"));
         let model = named.filter(|_| asked.operation.names_model()).unwrap_or_default();

@@ -131,7 +131,7 @@ impl Entry {
     /// What the call costs, as far as its usage is known; none if the vendor does not say, and the model has no price.
     #[must_use]
     pub fn cost(&self) -> Option<Cost> {
-        let is_served = self.usage.is_some() || (self.status.is_success() && self.failure.is_none());
+        let is_served = self.usage.is_some() || (self.bytes > 0 && self.status.is_success() && self.failure.is_none());
         let found = || cost::of(&self.prices, &self.vendor, &self.model, self.usage.as_ref(), &self.made);
         is_served.then(found).flatten()
     }

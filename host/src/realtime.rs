@@ -19,13 +19,18 @@ use crate::tunnel::Meter;
 /// A caller's connection that can be turned into a WebSocket.
 pub struct Caller(OnUpgrade);
 
+/// Whether a request asks to be turned into a WebSocket.
+#[must_use]
+pub fn is_wanted(head: &Parts) -> bool {
+    head::upgrade_of(&head.headers).is_some_and(|protocol| protocol.eq_ignore_ascii_case("websocket"))
+}
+
 /// Takes the connection of a request that asks to be turned into a WebSocket.
 ///
 /// # Errors
 /// `bad-head` if it does not ask so.
 pub fn caller(head: &Parts) -> Result<Caller, Failure> {
-    let asked = head::upgrade_of(&head.headers).filter(|protocol| protocol.eq_ignore_ascii_case("websocket"));
-    let upgrade = asked.and_then(|_| head.extensions.get::<OnUpgrade>().cloned());
+    let upgrade = is_wanted(head).then(|| head.extensions.get::<OnUpgrade>().cloned()).flatten();
     upgrade.map(Caller).ok_or_else(|| {
         let message = "this is served over a WebSocket: send `connection: upgrade` and `upgrade: websocket`";
         Failure::new(Kind::BadHead, message)

@@ -60,6 +60,7 @@ VENDORS = {
     "bedrock": ("", "bedrock", ""),
     # One that has every operation of OpenAI's.
     "full": ("/v1", "openai-compatible", f'models = ["listed-four"]\nconfig = {{ {EVERYTHING} }}'),
+    "dashscope": ("/api/v1", "dashscope", ""),
     # A vendor of Chat Completions that seals thoughts, as OpenRouter does.
     "router": ("/v1", "openai-compatible", 'config.reasoning = { ask = "reasoning", back = "reasoning_details" }'),
 }

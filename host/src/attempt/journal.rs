@@ -93,6 +93,13 @@ impl<'j> Begun<'j> {
         self.cancel = None;
     }
 
+    /// The adapter has failed over an answer. Where that is what the vendor said, the work has ended there.
+    pub(super) fn judged(&mut self, failure: &Failure) {
+        if failure.kind == Kind::Refused {
+            self.done();
+        }
+    }
+
     /// Whether it is worth asking again how the work is doing when there was no answer, and after which pause. Asking changes
     /// nothing at the vendor, and the work goes on there; giving it up for one lost answer would be a waste of it. A caller
     /// waits for a few such tries, a job until its deadline.

@@ -113,6 +113,7 @@ impl Gateway {
             Standing::Unreadable => return Err(unreadable()),
         };
         let inbound = Inbound::parse(asked, head, &work.body)?;
+        entry.made = inbound.made();
         let facts = underway.facts();
         let facts = principal.facts(&facts);
         let call = underway.call(&principal, Some(&inbound), &facts);

@@ -134,7 +134,7 @@ impl Store {
         let mut rounds = Vec::new();
         for entry in table.range((id, 0)..=(id, u32::MAX))? {
             let (_, packed) = entry?;
-            let (status, headers, body) = unpack(packed.value())?;
+            let Answer { status, headers, body } = unpack(packed.value())?;
             rounds.push(Recorded { status, headers, body });
         }
         Ok(rounds)
@@ -146,9 +146,7 @@ impl Store {
     /// The database cannot be read.
     pub(super) fn answer(&self, id: &str) -> Result<Option<Answer>, StoreError> {
         let table = self.database.begin_read()?.open_table(ANSWERS)?;
-        let Some(packed) = table.get(id)? else { return Ok(None) };
-        let (status, headers, body) = unpack(packed.value())?;
-        Ok(Some(Answer { status, headers, body }))
+        table.get(id)?.map(|packed| unpack(packed.value())).transpose()
     }
 
     // -- writing
@@ -252,7 +250,7 @@ fn pack(status: u16, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     packed
 }
 
-fn unpack(packed: &[u8]) -> Result<(u16, Vec<(String, String)>, Bytes), StoreError> {
+fn unpack(packed: &[u8]) -> Result<Answer, StoreError> {
     fn read<T: DeserializeOwned>(value: Option<&Value>) -> Option<T> {
         serde_json::from_value(value?.clone()).ok()
     }
@@ -260,7 +258,9 @@ fn unpack(packed: &[u8]) -> Result<(u16, Vec<(String, String)>, Bytes), StoreErr
     let line: Option<Value> = end.and_then(|end| serde_json::from_slice(&packed[..end]).ok());
     let parts = line.and_then(|line| Some((read(line.get(0))?, read(line.get(1))?)));
     match (parts, end) {
-        (Some((status, headers)), Some(end)) => Ok((status, headers, Bytes::copy_from_slice(&packed[end + 1..]))),
+        (Some((status, headers)), Some(end)) => {
+            Ok(Answer { status, headers, body: Bytes::copy_from_slice(&packed[end + 1..]) })
+        }
         _ => Err(StoreError("an answer cannot be read".to_owned())),
     }
 }

@@ -55,7 +55,7 @@ async fn a_film_is_made_looked_at_fetched_and_deleted() {
     assert_eq!(rig.ask(of("bob", "GET", "/v1/videos", &[], "")).await.json()["data"], json!([]));
     let gone = rig.ask(alice("DELETE", &format!("/v1/videos/{id}"), &[], "")).await.json();
     assert_eq!(gone, json!({"id": id, "object": "video.deleted", "deleted": true}));
-    assert_eq!(shown(&rig, id).await["error"]["message"].is_string(), true);
+    assert!(shown(&rig, id).await["error"]["message"].is_string());
     assert_eq!(rig.ask(alice("GET", "/v1/videos", &[], "")).await.json()["data"], json!([]));
 }
 

@@ -87,6 +87,22 @@ async fn a_stream_is_counted_when_it_has_ended() {
 }
 
 #[tokio::test]
+async fn speech_costs_by_its_characters_once_there_is_sound() {
+    let spoken = || fake::whole("200 OK", "audio/mpeg", &[1, 2, 3]);
+    for (script, cost) in [(spoken(), Some("0.005")), (fake::json("400 Bad Request", "{}"), None)] {
+        let fake = Fake::start(move |_| script.clone()).await;
+        let policy = policy(&fake.url()).replace("rerank = ", "speech = \"/speech\", rerank = ");
+        let rig = Rig::start(&format!("[prices.\"v/tts\"]\ncharacter = 0.001\n{policy}")).await;
+        let said = rig.post("/v1/audio/speech", &json!({"model": "v/tts", "input": "grüße", "voice": "v"})).await;
+        assert_eq!(said.status.is_success(), cost.is_some(), "{}", said.text());
+        let metrics = rig.gateway.metrics.exposition().unwrap();
+        let found =
+            metrics.lines().find_map(|line| line.strip_prefix("penstock_cost_usd_total{model=\"tts\",vendor=\"v\"} "));
+        assert_eq!(found, cost, "{metrics}");
+    }
+}
+
+#[tokio::test]
 async fn the_access_log_and_a_changed_price_are_in_force_at_once() {
     let begin = "[admin]\naddress = \"127.0.0.1:0\"\n[[listeners]]\naddress = \"127.0.0.1:0\"\n\
                  [vendors.echo]\nadapter = \"echo\"\nmodels = [\"echo\"]\n[[routes]]\nname = \"ai\"\npath = \"/v1\"\n";

@@ -128,7 +128,8 @@ fn shown(meta: &Value) -> Vec<String> {
 /// Path and query of a URL.
 fn place(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.find('/').map_or_else(String::new, |at| rest[at..].to_owned())
+    // Recorders have put names in angle brackets for what they would not show.
+    rest.find('/').map_or_else(String::new, |at| rest[at..].replace('<', "%3C").replace('>', "%3E"))
 }
 
 /// The media type of an answer; recorders have left some out.

@@ -3,7 +3,7 @@
 //! the canonical form holds.
 
 use penstock_dialects::codec::Codec;
-use penstock_dialects::ir::Request;
+use penstock_dialects::ir::{Content, Request};
 use serde_json::{Map, Value};
 
 use super::Failure;
@@ -40,7 +40,11 @@ pub(super) fn check(case: &Case, codec: &'static dyn Codec) -> Vec<Failure> {
 fn difference(request: &Request, again: &Request) -> Option<String> {
     let values = [request, again].map(|it| {
         let parallel_tools = it.parallel_tools.filter(|allowed| !allowed);
-        serde_json::to_value(Request { parallel_tools, model: String::new(), ..it.clone() }).unwrap_or_default()
+        let mut system = it.system.clone();
+        // An instruction that says nothing is none.
+        system.retain(|block| !matches!(&block.content, Content::Text { text, .. } if text.is_empty()));
+        let it = Request { parallel_tools, system, model: String::new(), ..it.clone() };
+        serde_json::to_value(it).unwrap_or_default()
     });
     let [Value::Object(request), Value::Object(again)] = values else { return None };
     let name = request.keys().chain(again.keys()).find(|name| request.get(*name) != again.get(*name))?;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Vectors.
+//! Vectors of Gemini: embeddings, one and many, both ways, and the recordings of them.
 
 use serde_json::{Value, json};
 

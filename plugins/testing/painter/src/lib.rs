@@ -92,8 +92,7 @@ impl Exchange for Painting {
                 let message = told["message"].as_str().unwrap_or("it did not work out");
                 let mut fault = Fault::new(FaultClass::ContentFilter, message);
                 fault.code = told["code"].as_str().map(str::to_owned);
-                events.push(Event::Fault(fault));
-                Ok(None)
+                Err(fault)
             }
             _ => Ok(Some(self.authorised(Upstream::get(format!("/tasks/{}", self.id))).after_ms(self.poll_ms))),
         }
