@@ -416,15 +416,15 @@ impl Options {
     #[must_use]
     pub fn missing(&self) -> Vec<&'static str> {
         let is_missing = |place: &str| self.path(place).is_none();
-        let operations = PATHS.iter().map(|(operation, _)| *operation);
+        let converses = ["chat", "responses", "completions"].iter().any(|place| !is_missing(place));
         // Tokens are estimated where the vendor does not count them.
-        let operations = operations.filter(|name| !matches!(*name, "responses" | "completions" | "count_tokens"));
-        let counting = is_missing("chat").then_some("count_tokens");
+        let conversation = ["chat", "count_tokens"].into_iter().filter(|_| !converses);
+        let others = PATHS.iter().map(|(operation, _)| *operation);
+        let others = others.filter(|name| !matches!(*name, "chat" | "responses" | "completions" | "count_tokens"));
         let dialects =
             [("openai-responses", "responses"), ("stored", "responses"), ("openai-completions", "completions")];
-        let missing = operations.filter(|name| is_missing(name));
-        missing
-            .chain(counting)
+        conversation
+            .chain(others.filter(|name| is_missing(name)))
             .chain(dialects.into_iter().filter(|(_, place)| is_missing(place)).map(|(name, _)| name))
             .collect()
     }

@@ -328,7 +328,9 @@ class Cohere:
         if usage is None or usage.tokens is None:
             return {}
         tokens = usage.tokens
-        read = {"input": tokens.input_tokens, "output": tokens.output_tokens, "cached": usage.cached_tokens}
+        # Pictures are counted beside the other input here.
+        total = tokens.input_tokens + (getattr(tokens, "image_tokens", None) or 0)
+        read = {"input": total, "output": tokens.output_tokens, "cached": usage.cached_tokens}
         if (reasoning := getattr(tokens, "reasoning_tokens", None)) is not None:
             read["reasoning"] = reasoning
         return read

@@ -137,10 +137,24 @@ class Anthropic(Script):
 
 
 class Bedrock(Script):
-    """`reasoningContent` with `reasoningText` and its `signature`, or with `redactedContent`."""
+    """`reasoningContent` with `reasoningText` and its `signature`, or with `redactedContent`. Claude may be asked in its own
+    words, too, by `invoke`; streams of these hold its events in frames."""
 
     vendor, model, hides = "bedrock", "anthropic.claude-sonnet-4-5-20250929-v1:0", True
     stream_type = MEDIA_TYPES["aws-eventstream"]
+
+    def __call__(self, asked):
+        if "/invoke" not in asked.path:
+            return super().__call__(asked)
+        media_type, body = Anthropic("")(asked)
+        if not asked.streaming:
+            return media_type, body
+        events = [line.removeprefix(b"data: ") for line in body.splitlines() if line.startswith(b"data: ")]
+        return self.stream_type, event_stream([("chunk", {"bytes": base64.b64encode(it).decode()}) for it in events])
+
+    def said(self, request):
+        """The turns in the history of a request."""
+        return Anthropic("").said(request) if "anthropic_version" in request else super().said(request)
 
     def content(self, turn, words):
         """The blocks of an answer."""

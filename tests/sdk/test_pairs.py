@@ -27,15 +27,17 @@ class PairsTest(CallersTest):
         for case in cases:
             with self.subTest(case=case.name, stream=case.stream):
                 model = f"{FAMILIES[family]}/{recorded_name(case.name)}"
-                # Cohere tells an error in the place of a finish, which its SDK does not raise.
-                if case.expected["error"] and not dialect == family == "cohere-v2":
+                if case.expected["error"]:
                     self.check_error(caller, model, case)
                     continue
                 read = caller.ask(model, case.stream)
                 self.assertEqual(differences(dialect, read, case.expected, dialect == family), [])
 
     def check_error(self, caller, model, case):
-        """An error in the place of an answer is one in every dialect."""
+        """An error in the place of an answer is one in every dialect. That of Cohere tells it in the place of a finish."""
+        if caller.dialect == "cohere-v2" and case.stream:
+            self.assertEqual(caller.ask(model, case.stream).finish, "ERROR")
+            return
         with self.assertRaises(caller.error):
             caller.ask(model, case.stream)
 
@@ -46,7 +48,8 @@ class PairsTest(CallersTest):
                     with self.subTest(sdk=caller.dialect, case=case.name):
                         with self.assertRaises(caller.error) as raised:
                             caller.ask(f"{vendor}/{recorded_name(case.name)}", case.stream)
-                        self.check_words(raised.exception, case)
+                        if caller.dialect != family:
+                            self.check_words(raised.exception, case)
 
     def check_words(self, error, case):
         """What the vendor says is wrong; not what it says of the key, since that is ours and none of the caller's."""
