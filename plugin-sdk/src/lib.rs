@@ -52,6 +52,7 @@ pub mod pattern;
 pub mod policy;
 pub mod relayed;
 pub mod secrets;
+pub mod signing;
 pub mod state;
 
 #[cfg(target_arch = "wasm32")]
