@@ -45,7 +45,15 @@ fn a_head_is_recognised_and_nobody_elses_is_taken() {
     assert_eq!(ask("POST", "/embed", "", &both), cohere(Operation::Embeddings));
     assert_eq!(ask("POST", "/rerank", "", &["cohere-v2"]), cohere(Operation::Rerank));
     assert_eq!(ask("GET", "/models/x", "x-client-name", &["cohere-v2"]), cohere(Operation::Models));
-    assert_eq!(ask("GET", "/models", "anthropic-version", &["cohere-v2"]), None);
+    assert_eq!(
+        ask("GET", "/models", "anthropic-version", &["cohere-v2"]),
+        cohere(Operation::Models),
+        "alone on its route"
+    );
+    assert_eq!(
+        ask("GET", "/models", "anthropic-version", &["cohere-v2", "openai-chat"]).map(|(name, _)| name),
+        Some("openai-chat")
+    );
     assert_eq!(ask("GET", "/chat", "", &["cohere-v2"]), None);
     assert_eq!(ask("POST", "/chat/completions", "", &["cohere-v2"]), None);
     assert_eq!(ask("POST", "/rerank", "", &both), Some(("openai-chat", Operation::Rerank)));

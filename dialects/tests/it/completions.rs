@@ -103,7 +103,7 @@ fn a_stream_reads_the_same_wherever_it_is_cut() {
 #[test]
 fn every_recorded_error_has_the_class_that_its_bytes_show() {
     let table = [
-        ("not supported in the v1/completions endpoint", FaultClass::ModelNotFound),
+        ("not supported in the v1/completions endpoint", FaultClass::Unsupported),
         ("integer_below_min_value", FaultClass::InvalidRequest),
         ("not allowed to sample from this model", FaultClass::Permission),
     ];

@@ -310,7 +310,7 @@ fn recorded_refusals_have_the_right_class() {
         ("not allowed to generate embeddings", C::Permission),
         ("does not exist or you do not have access", C::ModelNotFound),
         ("Too many inputs in request", C::InvalidRequest),
-        ("is not supported. Supported models", C::InvalidRequest),
+        ("is not supported. Supported models", C::ModelNotFound),
         ("model 'nonexistent' not found", C::ModelNotFound),
         ("does not support reranking", C::Unsupported),
         ("Invalid image data", C::InvalidRequest),
