@@ -14,6 +14,9 @@ use crate::keys::Source;
 use crate::random;
 use crate::state::{self, Memory, Options, Redis, State};
 
+/// The least that [`config::State::unsent_bytes_max`] can be.
+const UNSENT_BYTES_MIN: u64 = 32 << 20;
+
 /// Memory of the size that the policy allows.
 pub(super) fn memory(config: &config::Config) -> Arc<Memory> {
     Arc::new(Memory::with_lasting(config.limits.counters_max, config.state.budgets_max))
@@ -71,7 +74,8 @@ pub(super) fn redis(policy: &Policy) -> Result<Option<Redis>, Problem> {
             Away::Open => state::Away::Open,
         },
         lease: Duration::from_millis(config.lease_ms.max(1000)),
-        unsent_bytes_max: config.unsent_bytes_max,
+        // Less than a segment of the journal or two would be full of what has long been told.
+        unsent_bytes_max: config.unsent_bytes_max.max(UNSENT_BYTES_MIN),
     }))
 }
 

@@ -37,8 +37,18 @@ pub fn runtime() -> &'static Arc<Runtime> {
 }
 
 /// The components that operators get.
-const TAME: [&str; 8] =
-    ["anthropic", "api-key", "cors", "echo", "openai-compatible", "priority", "token-bucket", "weighted"];
+const TAME: [&str; 10] = [
+    "anthropic",
+    "api-key",
+    "budget",
+    "concurrency",
+    "cors",
+    "echo",
+    "openai-compatible",
+    "priority",
+    "token-bucket",
+    "weighted",
+];
 
 /// The components that operators get, and `hostile`.
 pub fn hostile_library() -> &'static Library<Component> {
