@@ -19,17 +19,17 @@ use penstock_dialects::splice::is_json as is_json_text;
 use crate::canonical::Canonical;
 use crate::failure::{Failure, Kind};
 use crate::inbound::{Content, Inbound, wanted};
-use crate::ledger::Entry;
 use crate::outbound::{self, Payload};
 use crate::plugin::types::{Body as Written, Call, Framing, Pair, Plan, UpstreamRequest};
 use crate::plugin::{Adapter, Exchange};
 use crate::relay::pump::{Pump, Relayer, Translator};
 use crate::routes::Target;
-use crate::stages::{Estimate, Gate, Principal, Whose};
+use crate::stages::Principal;
 use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod journal;
+mod limits;
 mod realtime;
 mod wire;
 
@@ -155,43 +155,6 @@ impl<'a> Asking<'a> {
             }
         }
         self.translate(target, &call, last).await
-    }
-
-    /// Reserves what an attempt may come to with the limits of the vendor. False if they do not admit it: then another target
-    /// may be tried, and `last` says why if none is left. A vendor that has failed before goes first.
-    ///
-    /// # Errors
-    /// A limits plugin broke, or the limits cannot be looked at.
-    pub async fn admitted(
-        &self,
-        gate: &Gate,
-        target: &Target,
-        entry: &mut Entry,
-        last: &mut Option<Failure>,
-    ) -> Result<bool, Failure> {
-        if target.vendor.limits.is_empty() {
-            return Ok(true);
-        }
-        let facts = self.facts(target);
-        let facts = self.principal.facts(&facts);
-        let call = self.call(target, entry.attempts, &facts);
-        let snapshot = &self.underway.snapshot;
-        let names = || std::iter::once((&*target.vendor.name, &*target.model));
-        let estimate = || Estimate::of(self.inbound, &snapshot.prices, names(), snapshot.limits.output_tokens);
-        // On the heap, as other rare ways.
-        let admitted = gate.admit(&target.vendor.limits, Whose::Vendors, self.principal, &call, &estimate);
-        match Box::pin(admitted).await {
-            Ok(permit) => {
-                entry.hold_of_vendor(permit);
-                Ok(true)
-            }
-            Err(refused) if refused.failure.kind == Kind::Limited => {
-                tracing::info!(request = %self.underway.id, target = %target.id, failure = %refused.failure, "a target is passed over");
-                last.get_or_insert(refused.failure);
-                Ok(false)
-            }
-            Err(refused) => Err(refused.failure),
-        }
     }
 
     /// The caller's dialect.

@@ -198,8 +198,13 @@ async fn first_answer(
             break;
         }
         let is_last = attempt + 1 == tries || index + 1 == targets.len();
-        if !asking.admitted(gate, target, entry, &mut last).await? {
-            continue;
+        match asking.permit(gate, target, attempt).await {
+            Ok(permit) => entry.hold_of_vendor(permit),
+            Err(failure) if failure.kind == Kind::Limited => {
+                last.get_or_insert(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
         }
         entry.attempts = attempt + 1;
         entry.vendor = Arc::clone(&target.vendor.name);

@@ -57,8 +57,13 @@ pub async fn open(
         if attempt >= tries {
             break;
         }
-        if !asking.admitted(gate, target, entry, &mut last).await? {
-            continue;
+        match asking.permit(gate, target, attempt).await {
+            Ok(permit) => entry.hold_of_vendor(permit),
+            Err(failure) if failure.kind == Kind::Limited => {
+                last.get_or_insert(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
         }
         entry.attempts = attempt + 1;
         entry.vendor = Arc::clone(&target.vendor.name);

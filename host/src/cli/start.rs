@@ -157,7 +157,8 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
     let checked = load::load(places.policies.as_deref()).map_err(Ok).and_then(|policy| {
         let metrics = Arc::new(Metrics::new().map_err(|error| Err(anyhow!(error)))?);
         state::redis(&policy).map_err(|problem| Ok(vec![problem]))?;
-        let live = live(&policy, None, &state::memory(&policy.config), &metrics, Certificates::default()).map_err(Err)?;
+        let live =
+            live(&policy, None, &state::memory(&policy.config), &metrics, Certificates::default()).map_err(Err)?;
         control::check(live, &places, metrics).map_err(Ok).map(|(status, snapshot)| (policy, status, snapshot))
     });
     let mut out = io::stdout().lock();

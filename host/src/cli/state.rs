@@ -30,7 +30,9 @@ pub(super) async fn open(policy: &Policy, memory: Arc<Memory>, state_dir: &Path)
     let redis = redis(policy).map_err(|problem| anyhow!("{problem}"))?;
     let session = format!("{:016x}{:016x}", random::u64(), random::u64());
     let folder = Some(state_dir.join("counters"));
-    State::open(Options { memory, folder, redis, session }).await.map_err(|error| anyhow!("the state of limits: {error}"))
+    State::open(Options { memory, folder, redis, session })
+        .await
+        .map_err(|error| anyhow!("the state of limits: {error}"))
 }
 
 /// The shared store that the policy names.
@@ -52,8 +54,11 @@ pub(super) fn redis(policy: &Policy) -> Result<Option<Redis>, Problem> {
     }
     let password = config.password.as_ref().map(|password| {
         let read = Source::parse(password.get_ref()).and_then(|source| source.read());
-        let read = read.and_then(|secret| String::from_utf8(secret.expose().to_vec()).map_err(|error| error.to_string()));
-        read.map_err(|error| problem(password.span(), error, "write env:NAME or file:PATH, and set the variable or make the file"))
+        let read =
+            read.and_then(|secret| String::from_utf8(secret.expose().to_vec()).map_err(|error| error.to_string()));
+        read.map_err(|error| {
+            problem(password.span(), error, "write env:NAME or file:PATH, and set the variable or make the file")
+        })
     });
     let ca = config.ca.as_ref().map(|path| {
         let read = std::fs::read(path.get_ref());

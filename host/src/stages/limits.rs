@@ -21,7 +21,8 @@ const FULL_MS: u64 = 60_000;
 
 /// Where limits and budgets are kept as data beside the policy.
 pub trait Rulebook: Send + Sync {
-    /// The rules that a call is under. It is asked for each call and each attempt, and must not wait.
+    /// The rules that a call is under. It is asked for each call on a route with limits, and for each attempt at a vendor with
+    /// limits: then the call has the fact `vendor`, and its model is the vendor's. It must not wait.
     fn of_call(&self, principal: &Principal, call: &Call<'_>) -> Arc<[Rule]>;
 }
 
@@ -274,7 +275,8 @@ fn tightest(held: &Held, terms: &[Term]) -> Option<Standing> {
             reset_s: item.remaining.reset_ms.div_ceil(1000),
         });
         standings.min_by(|a, b| {
-            let (left, right) = (u128::from(a.remaining) * u128::from(b.limit), u128::from(b.remaining) * u128::from(a.limit));
+            let (left, right) =
+                (u128::from(a.remaining) * u128::from(b.limit), u128::from(b.remaining) * u128::from(a.limit));
             left.cmp(&right)
         })
     };

@@ -24,7 +24,7 @@ const SEGMENT_BYTES: u64 = 8 << 20;
 const WRITER: Duration = Duration::from_millis(1);
 
 /// What becomes of the lines when the journal is compacted: as many that say the same, in fewer.
-pub(super) type Fold = dyn Fn(Vec<String>) -> Vec<String> + Send + Sync;
+pub(super) type Fold = dyn Fn(&[String]) -> Vec<String> + Send + Sync;
 
 pub(super) struct Journal {
     folder: PathBuf,
@@ -95,7 +95,8 @@ impl Journal {
     /// Makes a base of everything up to a number, and answers with its lines.
     fn rebase(&self, up_to: u64) -> io::Result<Vec<String>> {
         let all = files(&self.folder)?;
-        let base = all.iter().filter(|(number, is_base, _)| *is_base && *number <= up_to).map(|(number, ..)| *number).max();
+        let base =
+            all.iter().filter(|(number, is_base, _)| *is_base && *number <= up_to).map(|(number, ..)| *number).max();
         let is_read = |number: u64, is_base: bool| {
             number <= up_to && base.is_none_or(|base| if is_base { number == base } else { number > base })
         };
@@ -112,7 +113,7 @@ impl Journal {
         if old.is_empty() {
             return Ok(lines);
         }
-        let lines = (self.fold)(lines);
+        let lines = (self.fold)(&lines);
         let (scratch, place) = (self.folder.join("base.new"), self.folder.join(format!("base-{up_to:020}")));
         let mut text = String::new();
         for line in &lines {
@@ -174,7 +175,7 @@ fn read(path: &Path, lines: &mut Vec<String>) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn sum(lines: Vec<String>) -> Vec<String> {
+    fn sum(lines: &[String]) -> Vec<String> {
         vec![lines.iter().map(|line| line.parse::<u64>().unwrap()).sum::<u64>().to_string()]
     }
 

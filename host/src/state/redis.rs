@@ -182,7 +182,12 @@ impl Shared {
         script.arg(&*permit).arg(millis(self.lease));
         for charge in charges {
             let (limit, burst) = (charge.limit.min(EXACT_MAX), charge.burst.min(EXACT_MAX));
-            script.arg(how(charge.algorithm)).arg(limit).arg(charge.window_ms).arg(burst).arg(charge.cost.min(EXACT_MAX));
+            script
+                .arg(how(charge.algorithm))
+                .arg(limit)
+                .arg(charge.window_ms)
+                .arg(burst)
+                .arg(charge.cost.min(EXACT_MAX));
         }
         let answer = self.link.ask(&script, self.link.timeout).await;
         let answer: Vec<i64> = match answer {
@@ -391,7 +396,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// What a compaction of the journal leaves: what was not acknowledged, and how far the store has come.
-pub(super) fn fold(lines: Vec<String>) -> Vec<String> {
+pub(super) fn fold(lines: &[String]) -> Vec<String> {
     let read: Vec<_> = lines.iter().map(|line| serde_json::from_str::<Line>(line).ok()).collect();
     let mut acknowledged = std::collections::HashMap::new();
     for line in read.iter().flatten() {

@@ -252,15 +252,15 @@ impl Held {
             }
             Place::Local => {
                 state.settle_here(&self.items, actual);
-                self.owe("".into(), actual);
+                self.owe(&"".into(), actual);
             }
-            Place::Nowhere => self.owe("".into(), actual),
-            Place::Shared(permit) => self.owe(Arc::clone(permit), actual),
+            Place::Nowhere => self.owe(&"".into(), actual),
+            Place::Shared(permit) => self.owe(permit, actual),
         }
     }
 
     /// Sees that the shared store is told; without a permit it has reserved nothing.
-    fn owe(&self, permit: Arc<str>, actual: &dyn Fn(usize) -> u64) {
+    fn owe(&self, permit: &Arc<str>, actual: &dyn Fn(usize) -> u64) {
         let Some(shared) = &self.state.shared else { return };
         let is_held = !permit.is_empty();
         let mut lasting = false;
@@ -270,7 +270,7 @@ impl Held {
             let (key, amount) = (Arc::clone(&charge.key), actual(index));
             match charge.algorithm {
                 Algorithm::Concurrency if is_held => {
-                    steps.push(Step::Ended { key, member: redis::member(&permit, index) });
+                    steps.push(Step::Ended { key, member: redis::member(permit, index) });
                 }
                 Algorithm::TokenBucket => {
                     let delta = delta(amount, if is_held { charge.cost } else { 0 });
@@ -281,7 +281,7 @@ impl Held {
                 Algorithm::Concurrency => {}
                 _ if amount > 0 || (is_held && charge.cost > 0) => {
                     lasting |= charge.is_lasting();
-                    let (permit, window, kept_ms) = (Arc::clone(&permit), window.number, item.kept_ms());
+                    let (permit, window, kept_ms) = (Arc::clone(permit), window.number, item.kept_ms());
                     steps.push(Step::Used { key, permit, window, kept_ms, amount: amount.min(redis::EXACT_MAX) });
                 }
                 _ => {}
@@ -320,7 +320,7 @@ fn recovered(folder: &std::path::Path, memory: &Memory) -> Result<Arc<Journal>, 
     let now_ms = memory.unix_ms(Instant::now());
     let begun = Instant::now();
     let at = move || now_ms.saturating_add(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
-    let opened = Journal::open(folder, Box::new(move |lines| sums(&lines, at())));
+    let opened = Journal::open(folder, Box::new(move |lines| sums(lines, at())));
     let (journal, lines) = opened.map_err(|error| format!("{}: {error}", folder.display()))?;
     for used in lines.iter().filter_map(|line| serde_json::from_str::<Used>(line).ok()) {
         for (key, number, ends_ms, amount) in used.0 {

@@ -217,7 +217,7 @@ async fn a_gateway_that_is_killed_has_counted_every_answer_that_was_read_and_non
 async fn with_a_shared_store_a_killed_gateway_has_counted_every_answer_that_was_read() {
     let Some(mut server) = RedisServer::start("with_a_shared_store_a_killed_gateway") else { return };
     let fake = Fake::start(|_| answer()).await;
-    let more = format!("[state]\nredis = \"{}\"\naway = \"open\"\n", server.url());
+    let more = format!("[state]\nredis = \"{}\"\naway = \"open\"\ntimeout_ms = 1000\n", server.url());
     let mut program = start(&fake, "budget", "requests = 1_000_000, window = \"total\"", &more);
     let mut before = 0;
     for store_is_there in [true, false] {
@@ -240,7 +240,7 @@ async fn with_a_shared_store_a_killed_gateway_has_counted_every_answer_that_was_
 async fn two_gateways_on_one_store_hold_one_limit_and_refuse_as_declared_when_it_is_away() {
     let Some(server) = RedisServer::start("two_gateways_on_one_store") else { return };
     let fake = Fake::start(|_| answer()).await;
-    let more = format!("[state]\nredis = \"{}\"\naway = \"closed\"\n", server.url());
+    let more = format!("[state]\nredis = \"{}\"\naway = \"closed\"\ntimeout_ms = 1000\n", server.url());
     let programs = [0, 1].map(|_| start(&fake, "budget", "requests = 100, window = \"day\"", &more));
     let callers: Vec<_> = (0..64)
         .map(|caller| {
@@ -261,7 +261,12 @@ async fn two_gateways_on_one_store_hold_one_limit_and_refuse_as_declared_when_it
     assert_eq!(served, 100);
     server.freeze();
     let refused = programs[0].chat("m").await;
-    assert_eq!((refused.status.as_u16(), refused.header("penstock-failure")), (503, "state-away"), "{}", refused.text());
+    assert_eq!(
+        (refused.status.as_u16(), refused.header("penstock-failure")),
+        (503, "state-away"),
+        "{}",
+        refused.text()
+    );
     server.thaw();
     programs[0].logged("the shared state is away");
     programs[0].logged("the shared state is there");

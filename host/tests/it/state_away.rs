@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use penstock::state::charge::Algorithm;
-use penstock::state::{Away, Denied, State};
+use penstock::state::{Away, Denied, Redis, State};
 
 use tokio::runtime::Runtime;
 
@@ -14,6 +14,11 @@ use crate::state::{CALLERS, back, charge, counted, node, shared};
 use crate::support::redis::RedisServer;
 
 const FLUSH: Duration = Duration::from_secs(10);
+
+/// A store that has as much time as the policy gives it by default.
+fn in_time(server: &RedisServer, away: Away) -> Redis {
+    Redis { timeout: Duration::from_millis(50), ..shared(server, away) }
+}
 
 /// Callers that go on until they are told to stop; how much they have used.
 async fn busy(state: &Arc<State>, during: impl Future<Output = ()>) -> u64 {
@@ -74,7 +79,7 @@ async fn a_store_that_is_stopped_costs_the_first_calls_their_patience_and_later_
     // On a busy machine a timer is late.
     let late = Duration::from_millis(50);
     for away in [Away::Closed, Away::Open, Away::Local] {
-        let state = node(Some(shared(&server, away)), None).await;
+        let state = node(Some(in_time(&server, away)), None).await;
         let name = format!("{away:?}");
         let one = || vec![charge(&name, Algorithm::Total, 10, 1)];
         state.admit(one()).await.unwrap().settle(&|_| 1);
@@ -108,7 +113,7 @@ async fn a_store_that_is_stopped_costs_the_first_calls_their_patience_and_later_
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_stopped_under_load_comes_back_with_everything() {
     let Some(server) = RedisServer::start("a_store_that_is_stopped_under_load") else { return };
-    let state = node(Some(shared(&server, Away::Local)), None).await;
+    let state = node(Some(in_time(&server, Away::Local)), None).await;
     let used = busy(&state, async {
         for _ in 0..3 {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -127,10 +132,10 @@ async fn a_store_that_is_stopped_under_load_comes_back_with_everything() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn calls_at_a_time_of_a_node_that_is_gone_are_given_back_and_those_of_one_that_lives_are_not() {
     let Some(server) = RedisServer::start("calls_at_a_time_of_a_node") else { return };
-    let lease = |ms| penstock::state::Redis { lease: Duration::from_millis(ms), ..shared(&server, Away::Closed) };
-    let alive = node(Some(lease(600)), None).await;
+    let lease = |ms| Redis { lease: Duration::from_millis(ms), ..shared(&server, Away::Closed) };
+    let alive = node(Some(lease(1200)), None).await;
     let elsewhere = Runtime::new().unwrap();
-    let gone = elsewhere.spawn(node(Some(lease(600)), None)).await.unwrap();
+    let gone = elsewhere.spawn(node(Some(lease(1200)), None)).await.unwrap();
     let two = || vec![charge("places", Algorithm::Concurrency, 2, 1)];
     let _kept = alive.admit(two()).await.unwrap();
     let lost = gone.admit(two()).await.unwrap();
@@ -138,7 +143,7 @@ async fn calls_at_a_time_of_a_node_that_is_gone_are_given_back_and_those_of_one_
     // As a process that is killed: nothing of it renews or releases.
     elsewhere.shutdown_background();
     std::mem::forget(lost);
-    tokio::time::sleep(Duration::from_millis(1300)).await;
+    tokio::time::sleep(Duration::from_millis(2600)).await;
     let second = alive.admit(two()).await.expect("the place of the node that is gone");
     assert!(alive.admit(two()).await.is_err(), "the place of the one that lives is still held");
     second.release();

@@ -61,9 +61,9 @@ fn a_window_starts_anew_and_is_settled_where_it_was_charged() {
     let counters = counters();
     let two = charge(Algorithm::FixedWindow, 5, 1000, 2);
     assert_eq!(counters.take(&[two.clone(), two.clone()], 300 * MS), Ok(()));
-    assert_eq!(counters.take(&[two.clone()], 300 * MS), exceeded(0, 700));
+    assert_eq!(counters.take(std::slice::from_ref(&two), 300 * MS), exceeded(0, 700));
     assert_eq!(counters.remaining(&two, 300 * MS), Remaining { count: 1, reset_ms: 700 });
-    assert_eq!(counters.take(&[two.clone()], 1000 * MS), Ok(()));
+    assert_eq!(counters.take(std::slice::from_ref(&two), 1000 * MS), Ok(()));
     counters.correct(&two, two.window(300), -2, 1000 * MS);
     assert_eq!(counters.remaining(&two, 1000 * MS).count, 3, "a late settlement does not touch the new window");
 }

@@ -143,7 +143,11 @@ impl Rule {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be above zero and far below 2^53")]
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to be above zero and far below 2^53"
+)]
 fn nano(usd: f64) -> u64 {
     ((usd * NANO).round() as u64).max(1)
 }
