@@ -66,6 +66,8 @@ pub struct Vendor {
     pub models: Vec<String>,
     /// Features of its adapter that it does not have.
     pub without: Vec<String>,
+    /// What each attempt is charged to.
+    pub limits: Vec<Arc<Limits>>,
 }
 
 /// One place where a model is served.

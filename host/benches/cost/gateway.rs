@@ -18,7 +18,8 @@ use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
-use penstock::state::Memory;
+use penstock::stages::{Gate, NoRules};
+use penstock::state::{Memory, State};
 use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
@@ -83,7 +84,8 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
     let connections = metrics.connections();
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let jobs = Jobs::open(None, Arc::clone(&metrics)).map_err(|error| anyhow!(error))?;
-    let gateway = Arc::new(Gateway { snapshot, client, state, metrics, jobs });
+    let gate = Gate { state: State::in_memory(state), rules: Arc::new(NoRules) };
+    let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs });
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;

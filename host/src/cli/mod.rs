@@ -5,6 +5,7 @@ pub mod health;
 pub mod logs;
 pub mod plugin;
 pub mod start;
+mod state;
 
 use std::path::{Path, PathBuf};
 

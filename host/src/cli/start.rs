@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::Flags;
+use super::{Flags, state};
 use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::config::load::{self, Policy};
@@ -25,9 +25,13 @@ use crate::jobs::Jobs;
 use crate::listener::{self, Bound, Certificates, Drained};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
+use crate::stages::{Gate, NoRules};
 use crate::state::Memory;
 use crate::upstream::Client;
 use crate::watch;
+
+/// How long the end of the process waits for the shared state to be told what was used; the journal has the rest.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Everything that runs.
 pub struct Started {
@@ -60,8 +64,8 @@ impl Started {
         let admin_listener = admin_listener.with_context(|| format!("admin.address {}", config.admin.address))?;
 
         let metrics = Arc::new(Metrics::new()?);
-        let state = Arc::new(Memory::new(config.limits.counters_max));
-        let live = live(&policy, Some(&flags.state_dir().join("compiled")), &state, &metrics, bound.certificates())?;
+        let memory = state::memory(config);
+        let live = live(&policy, Some(&flags.state_dir().join("compiled")), &memory, &metrics, bound.certificates())?;
         let (control, snapshot) = {
             let (places, metrics) = (places.clone(), Arc::clone(&metrics));
             tokio::task::spawn_blocking(move || Control::start(live, &places, metrics))
@@ -82,7 +86,9 @@ impl Started {
             tokio::task::spawn_blocking(move || Jobs::open(Some(&state_dir), metrics)).await?
         };
         let jobs = jobs.map_err(|error| anyhow!(error))?;
-        let gateway = Gateway { snapshot, client, state, metrics, jobs };
+        let state = state::open(&policy, memory, &flags.state_dir()).await?;
+        let gate = Gate { state, rules: Arc::new(NoRules) };
+        let gateway = Gateway { snapshot, client, gate, metrics, jobs };
         tracing::info!("the admin API's token is in {}", token_file.display());
         Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals })
     }
@@ -119,7 +125,7 @@ impl Started {
 
         let connections = gateway.metrics.connections();
         let gateway = Arc::new(gateway);
-        let jobs = gateway.jobs.clone();
+        let (jobs, state) = (gateway.jobs.clone(), Arc::clone(&gateway.gate.state));
         let working = Arc::clone(&gateway);
         let work = async move {
             let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
@@ -137,6 +143,7 @@ impl Started {
         let (limits, timeouts) = (&policy.config.limits, &policy.config.timeouts);
         let drained = listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await;
         jobs.drained(Duration::from_millis(timeouts.drain_ms)).await;
+        state.flush(FLUSH).await;
         Ok(drained)
     }
 }
@@ -149,8 +156,9 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
     let places = flags.places();
     let checked = load::load(places.policies.as_deref()).map_err(Ok).and_then(|policy| {
         let metrics = Arc::new(Metrics::new().map_err(|error| Err(anyhow!(error)))?);
-        let state = Arc::new(Memory::new(policy.config.limits.counters_max));
-        let live = live(&policy, None, &state, &metrics, Certificates::default()).map_err(Err)?;
+        state::redis(&policy).map_err(|problem| Ok(vec![problem]))?;
+        let live =
+            live(&policy, None, &state::memory(&policy.config), &metrics, Certificates::default()).map_err(Err)?;
         control::check(live, &places, metrics).map_err(Ok).map(|(status, snapshot)| (policy, status, snapshot))
     });
     let mut out = io::stdout().lock();
