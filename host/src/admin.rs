@@ -6,7 +6,6 @@
 //! what can be asked and answered.
 
 mod calls;
-pub mod token;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,9 +24,9 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::control::Control;
+use crate::directory::token::Token;
 use crate::library::Refused;
 use crate::metrics::Metrics;
-use token::Token;
 
 /// A caller sends the head of a request within this time.
 const HEAD_WAIT: Duration = Duration::from_secs(10);

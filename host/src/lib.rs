@@ -35,6 +35,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod credential;
+pub mod directory;
 pub mod keys;
 pub mod library;
 pub mod metrics;

@@ -14,12 +14,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use super::Flags;
-use crate::admin::token::Token;
 use crate::admin::{self, Admin};
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
 use crate::control::live::Live;
 use crate::control::{self, Change, Control, Places};
+use crate::directory::token::Token;
 use crate::gateway::Gateway;
 use crate::jobs::Jobs;
 use crate::listener::{self, Bound, Certificates, Drained};
