@@ -12,6 +12,7 @@ use crate::plugin::types::Reply;
 use crate::proxy::Proxied;
 use crate::relay::{Body, Piped, Stream};
 use crate::snapshot::Snapshot;
+use crate::stages::Principal;
 use crate::underway::Underway;
 
 /// How a request came out.
@@ -122,19 +123,20 @@ pub fn refusal(failure: &Failure, asked: Option<&Asked>, id: &str, entry: Option
     response(status, headers, Body::whole(body, entry))
 }
 
-/// The list of models, or the one that the path names, in the caller's dialect.
+/// The list of models that the caller may use, or the one that the path names, in the caller's dialect.
 ///
 /// # Errors
 /// `unknown-model`
-pub fn models(snapshot: &Snapshot, asked: &Asked) -> Result<Reply, Failure> {
+pub fn models(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Result<Reply, Failure> {
     let body = match &asked.model {
         None => {
-            let names = snapshot.models.names().into_iter();
+            let names = snapshot.models.names().into_iter().filter(|(name, _)| principal.may_use(name).is_ok());
             let entries: Vec<_> = names.map(|(id, owner)| ModelEntry { id, owner }).collect();
             asked.dialect.encode_models(&entries)
         }
         Some(model) => {
-            let found = snapshot.models.resolve(model).and_then(|(targets, _)| targets.into_iter().next());
+            let found = snapshot.models.resolve(model).filter(|_| principal.may_use(model).is_ok());
+            let found = found.and_then(|(targets, _)| targets.into_iter().next());
             let target = found.ok_or_else(|| Failure::unknown_model(model))?;
             let owner = target.vendor.name.to_string();
             asked.dialect.encode_model(&ModelEntry { id: model.clone(), owner })
@@ -146,7 +148,7 @@ pub fn models(snapshot: &Snapshot, asked: &Asked) -> Result<Reply, Failure> {
 /// What each vendor in force can do: the dialects in which it is relayed, its operations, models and features, as its adapter
 /// says and its policy restricts.
 #[must_use]
-pub fn capabilities(snapshot: &Snapshot) -> Reply {
+pub fn capabilities(snapshot: &Snapshot, principal: &Principal) -> Reply {
     let mut vendors: Vec<_> = snapshot.models.vendors.values().collect();
     vendors.sort_by(|one, other| one.name.cmp(&other.name));
     let vendors = vendors.into_iter().map(|vendor| {
@@ -155,8 +157,8 @@ pub fn capabilities(snapshot: &Snapshot) -> Reply {
             "name": &*vendor.name,
             "adapter": vendor.adapter.component(),
             "dialects": vendor.adapter.dialects(),
-            "operations": vendor.adapter.operations(),
-            "models": vendor.models,
+            "operations": vendor.adapter.operations().iter().filter(|name| principal.may_ask_for(name).is_ok()).collect::<Vec<_>>(),
+            "models": vendor.models.iter().filter(|name| principal.may_use(name).is_ok()).collect::<Vec<_>>(),
             "features": features.collect::<Vec<_>>(),
         })
     });

@@ -16,6 +16,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod listener;
 pub mod outbound;
+pub mod probes;
 pub mod proxy;
 pub mod random;
 pub mod realtime;

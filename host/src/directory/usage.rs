@@ -145,6 +145,16 @@ impl Usage {
         sums.get_or_insert_with(self.place(day, who), || Arc::new(Sum::of(row))).add(used);
     }
 
+    /// What a virtual key has used today.
+    #[must_use]
+    pub fn today(&self, key: &str, now_unix_s: u64) -> Row {
+        let (mut sum, today) = (Row::default(), now_unix_s / DAY_S);
+        let sums = self.sums.pin();
+        let of_key = sums.values().filter(|sum| sum.row.day == today && sum.row.key == key);
+        of_key.for_each(|row| sum.add(&row.row()));
+        sum
+    }
+
     /// The rows that have grown since the last time. Those of days that are over are not held any longer.
     pub(super) fn grown(&self, now_unix_s: u64) -> Vec<Row> {
         let today = now_unix_s / DAY_S;
