@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::failure;
-use crate::directory::settings::without_values;
+use crate::directory::settings::{whole_numbers, without_values};
 use crate::library::Refused;
 
 /// Largest body of a call that is not an upload, in bytes.
@@ -23,6 +23,9 @@ const BODY_WAIT: Duration = Duration::from_secs(60);
 const LIMIT: usize = 100;
 /// Items of a list at most.
 const LIMIT_MAX: usize = 1000;
+
+/// Longest value of a parameter, in characters.
+const TEXT_MAX: usize = 256;
 
 /// A refusal as an answer.
 pub(super) struct Failed(StatusCode, Refused);
@@ -82,6 +85,9 @@ impl Query {
                 let help =
                     if known.is_empty() { "it has none".to_owned() } else { format!("it has: {}", known.join(", ")) };
                 return Err(bad_request("this call has no such query parameter", &help));
+            }
+            if pairs[index].1.chars().count() > TEXT_MAX {
+                return Err(bad_request(&format!("{name}: expected at most {TEXT_MAX} characters"), "send less"));
             }
             if pairs[..index].iter().any(|(other, _)| other == name) {
                 return Err(bad_request(&format!("{name} is there twice"), "send it once"));
@@ -158,7 +164,9 @@ pub(super) fn parse<'b, T: Deserialize<'b>>(bytes: &'b [u8], help: &str) -> Resu
 
 /// As [`parse`], of members that are read already.
 pub(super) fn members<T: for<'d> Deserialize<'d>>(members: Map<String, Value>, help: &str) -> Result<T, Failed> {
-    serde_json::from_value(Value::Object(members)).map_err(|error| wrong(&error, help))
+    let mut members = Value::Object(members);
+    whole_numbers(&mut members);
+    serde_json::from_value(members).map_err(|error| wrong(&error, help))
 }
 
 fn wrong(error: &serde_json::Error, help: &str) -> Failed {

@@ -137,6 +137,9 @@ struct Files {
 
 pub(super) async fn validate(State(admin): State<Shared>, headers: HeaderMap, request: Request) -> Outcome {
     let bytes = read(request, BODY_BYTES_MAX).await?;
+    if bytes.is_empty() {
+        return Err(bad_request("there is no body", "send the policy files"));
+    }
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let files = if kind.starts_with("application/json") {
         let files: Files = parse(&bytes, r#"send {"files": {"name.toml": "…"}}, or TOML as text/plain"#)?;

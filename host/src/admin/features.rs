@@ -315,7 +315,9 @@ fn candidate(
     snapshot: &Snapshot,
 ) -> Value {
     let health = target.vendor.endpoint.as_ref().map(|endpoint| &endpoint.health);
-    let pool = view.pool(&target.vendor.name).and_then(|pool| pool.first());
+    let keys = view.pool(&target.vendor.name).map(|keys| keys.iter()).into_iter().flatten();
+    let is_cooling = |id: &str| target.vendor.pool.as_ref().is_some_and(|pool| pool.is_cooling(id, Instant::now()));
+    let pool = keys.min_by_key(|key| (is_cooling(&key.id), key.tier));
     let key = match pool {
         Some(key) => json!({ "source": "directory", "id": &*key.id, "key_name": key.name, "tier": key.tier.name() }),
         None if target.vendor.adapter.secrets().secret("key").is_some() => {
@@ -358,6 +360,11 @@ fn estimate(target: &Target, operation: &str, asked: &Asked, snapshot: &Snapshot
         "speech" => made.characters = asked.prompt.chars().count() as u64,
         "chat" => usage.output = asked.max_tokens.unwrap_or(OUTPUT_TOKENS),
         _ => {}
+    }
+    let price = snapshot.prices.find(&target.vendor.name, &target.model)?;
+    let is_by_tokens = price.images.is_empty() && !price.rates.of.iter().any(|(rate, _)| *rate == Rate::Image);
+    if is_by_tokens && matches!(operation, "images" | "image_edits") {
+        return None; // how many tokens a picture has, only the vendor knows
     }
     let cost = cost::of(&snapshot.prices, &target.vendor.name, &target.model, Some(&usage), &made);
     cost.map(|cost| cost.usd.to_f64())

@@ -48,11 +48,9 @@ fn operation(row: &Row) -> Value {
         operation["description"] = json!(format!("Needs the role {}.", role.name()));
     }
     if row.doc.versioned {
-        parameters.push(json!({
-            "name": "If-Match", "in": "header", "required": false,
-            "description": "The version that must be there, or `*` for any.",
-            "schema": { "type": "string", "const": "*" },
-        }));
+        let versioned = "The ETag of an answer in If-Match makes the change upon that version, or not at all (412).";
+        operation["description"] =
+            json!(format!("{} {versioned}", operation["description"].as_str().unwrap_or_default()));
     }
     if !parameters.is_empty() {
         operation["parameters"] = json!(parameters);
@@ -96,8 +94,8 @@ fn request_body(sent: Sent) -> Option<Value> {
         Sent::Json(schema) => (true, json_of(schema)),
         Sent::Perhaps(schema) => (false, json_of(schema)),
         Sent::Component => {
-            let schema = json!({ "type": "string", "contentMediaType": "application/wasm" });
-            (true, json!({ "application/wasm": { "schema": schema } }))
+            let schema = json!({ "type": "string", "format": "binary" });
+            (true, json!({ "application/octet-stream": { "schema": schema } }))
         }
         Sent::Policy => {
             let mut content = json_of("PolicyFiles");
@@ -132,7 +130,7 @@ fn answer(answered: Answered) -> Value {
             json!({ "description": "The document.", "headers": { "ETag": tag }, "content": json_of(schema) })
         }
         Answered::Events => {
-            json!({ "description": "The feed.", "content": { "text/event-stream": { "schema": { "type": "string" } } } })
+            json!({ "description": "The feed.", "content": { "text/event-stream": {} } })
         }
         Answered::Metrics => {
             json!({ "description": "Text exposition format 0.0.4.", "content": { "text/plain": { "schema": { "type": "string" } } } })

@@ -312,7 +312,7 @@ pub fn plugins(Govern { command, remote }: &Govern<Plugins>) -> anyhow::Result<E
         }
         Plugins::Upload { file, keep } => {
             let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
-            remote.upload(&format!("/api/v1/plugins?activate={}", !keep), "application/wasm", &bytes)?
+            remote.upload(&format!("/api/v1/plugins?activate={}", !keep), "application/octet-stream", &bytes)?
         }
         Plugins::Activate { name, digest } => {
             remote.ask("POST", &format!("{}/activate", one(name)), Some(&json!({ "digest": digest })))?

@@ -9,6 +9,7 @@
 pub mod audit;
 pub mod document;
 pub mod feed;
+pub mod pool;
 pub mod rules;
 pub mod seal;
 mod secret;

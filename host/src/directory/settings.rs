@@ -16,6 +16,8 @@ const TEXT_MAX: usize = 256;
 const ITEMS_MAX: usize = 256;
 /// Largest number that every reader of JSON gives back unchanged.
 pub const NUMBER_MAX: u64 = (1 << 53) - 1;
+/// The same as a floating-point number: from here on not every whole number has one.
+const NUMBER_LIMIT: f64 = 9_007_199_254_740_992.0;
 /// Latest time, in seconds since 1970: the end of the year 9999.
 const UNIX_S_MAX: u64 = 253_402_300_799;
 /// Longest window: a year and a day, in seconds.
@@ -354,7 +356,8 @@ impl Settings {
     /// # Errors
     /// `bad-request`: which member is wrong. The value that was given is not repeated, since it may be a key that was put in the
     /// wrong place.
-    pub fn parse(kind: Kind, value: Value) -> Result<Self, Refused> {
+    pub fn parse(kind: Kind, mut value: Value) -> Result<Self, Refused> {
+        whole_numbers(&mut value);
         fn read<T: for<'d> Deserialize<'d>>(value: Value) -> Result<T, Refused> {
             serde_json::from_value(value).map_err(|error| bad(&without_values(&error.to_string())))
         }
@@ -476,6 +479,22 @@ fn check_virtual_key(key: &VirtualKey) -> Result<(), Refused> {
 /// A refusal of what was sent.
 pub(super) fn bad(message: &str) -> Refused {
     Refused::new("bad-request", message, "GET /api/v1/openapi.json says what is expected")
+}
+
+/// Writes whole numbers without decimals: to JSON, 60.0 and 60 are the same.
+pub fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or(f64::NAN);
+            #[allow(clippy::cast_possible_truncation, reason = "it is whole, and small enough to be exact")]
+            if float.fract() == 0.0 && float.abs() < NUMBER_LIMIT {
+                *value = Value::from(float as i64);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(members) => members.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }
 
 /// The words of a reader of JSON, without the values that it repeats.

@@ -17,6 +17,7 @@ use super::{Build, Configured, JobRules, Snapshot, Webhook};
 use crate::config::load::built_in_prices;
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
+use crate::directory::pool::Pool;
 use crate::keys::{Grants, Secret, Source};
 use crate::plugin::{Adapter, Kind, Plugin, Refusal, Routing, Settings};
 use crate::routes::{Alias, Models, Route, Routes, Serves, Service, Target, Vendor};
@@ -233,7 +234,9 @@ impl<'a> Builder<'a> {
             self.unknown(feature, "feature", "the adapter", adapter.features().iter().map(String::as_str));
         }
         let without = vendor.without.iter().map(|feature| feature.get_ref().clone()).collect();
-        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone(), without })
+        let before = self.build.previous.and_then(|previous| previous.models.vendors.get(name)?.pool.as_ref());
+        let pool = self.build.directory.view().pool(name).map(|keys| Pool::of(keys, before));
+        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone(), without, pool })
     }
 
     /// What an optional vendor lacks.
