@@ -2,7 +2,7 @@
 //! What the caller gets: the outcome of the stages as an HTTP response.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use penstock_dialects::codec::ModelEntry;
+use penstock_dialects::codec::{ModelEntry, Operation};
 
 use crate::attempt::{Answer, BodyOf};
 use crate::failure::{Failure, Kind};
@@ -123,11 +123,22 @@ pub fn refusal(failure: &Failure, asked: Option<&Asked>, id: &str, entry: Option
     response(status, headers, Body::whole(body, entry))
 }
 
+/// What there is for the caller: models, or what vendors can do.
+///
+/// # Errors
+/// `unknown-model`
+pub fn about(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Result<Reply, Failure> {
+    match asked.operation {
+        Operation::Capabilities => Ok(capabilities(snapshot, principal)),
+        _ => models(snapshot, asked, principal),
+    }
+}
+
 /// The list of models that the caller may use, or the one that the path names, in the caller's dialect.
 ///
 /// # Errors
 /// `unknown-model`
-pub fn models(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Result<Reply, Failure> {
+fn models(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Result<Reply, Failure> {
     let body = match &asked.model {
         None => {
             let names = snapshot.models.names().into_iter().filter(|(name, _)| principal.may_use(name).is_ok());
@@ -147,8 +158,7 @@ pub fn models(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Resu
 
 /// What each vendor in force can do: the dialects in which it is relayed, its operations, models and features, as its adapter
 /// says and its policy restricts.
-#[must_use]
-pub fn capabilities(snapshot: &Snapshot, principal: &Principal) -> Reply {
+fn capabilities(snapshot: &Snapshot, principal: &Principal) -> Reply {
     let mut vendors: Vec<_> = snapshot.models.vendors.values().collect();
     vendors.sort_by(|one, other| one.name.cmp(&other.name));
     let vendors = vendors.into_iter().map(|vendor| {

@@ -164,11 +164,8 @@ impl Gateway {
             return Ok(Outcome::Local(me::answer(&principal, &self.directory)));
         }
         let asked = underway.asked.as_ref().ok_or_else(|| unknown_operation(&head))?;
-        if asked.operation == Operation::Models {
-            return answer::models(&underway.snapshot, asked, &principal).map(Outcome::Local);
-        }
-        if asked.operation == Operation::Capabilities {
-            return Ok(Outcome::Local(answer::capabilities(&underway.snapshot, &principal)));
+        if let Operation::Models | Operation::Capabilities = asked.operation {
+            return answer::about(&underway.snapshot, asked, &principal).map(Outcome::Local);
         }
         if let Some(ask) = jobs::recognise(asked) {
             // On the heap, as other rare ways: the future of every request is as large as its largest part.

@@ -99,7 +99,7 @@ fn request_body(sent: Sent) -> Option<Value> {
         }
         Sent::Policy => {
             let mut content = json_of("PolicyFiles");
-            content["text/plain"] = json!({ "schema": { "type": "string" } });
+            content["text/plain"] = json!({ "schema": { "type": "string", "minLength": 1 } });
             (true, content)
         }
     };

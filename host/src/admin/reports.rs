@@ -14,6 +14,7 @@ use super::body::{Failed, Name, Query, bad_request, name_of};
 use super::documents::page;
 use crate::directory::audit;
 use crate::directory::now_unix_s;
+use crate::directory::settings::NUMBER_MAX;
 use crate::directory::usage::{Row, day_of};
 use crate::jobs::record::Record;
 use crate::library::Refused;
@@ -98,8 +99,12 @@ fn date(days_since_1970: u64) -> String {
 pub(super) async fn audit(State(admin): State<Shared>, uri: Uri) -> Result<impl IntoResponse, Failed> {
     let query = Query::of(&uri, &["limit", "before", "actor", "action", "kind", "id"])?;
     let limit = query.limit()?;
+    let before = query.number("before")?;
+    if before.is_some_and(|before| before > NUMBER_MAX) {
+        return Err(bad_request(&format!("before: expected at most {NUMBER_MAX}"), "send `next` of the page before"));
+    }
     let asked = audit::Query {
-        before: query.number("before")?,
+        before,
         limit,
         actor: query.text("actor"),
         action: query.text("action"),

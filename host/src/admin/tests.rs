@@ -191,7 +191,7 @@ async fn a_virtual_key_is_made_changed_rotated_and_deleted_with_a_line_of_the_au
     let api = Api::start(false).await;
     assert_eq!(api.json("POST /api/v1/teams", r#"{"id":"red"}"#).await.0, 201);
     let (status, key) =
-        api.json("POST /api/v1/virtual-keys", r#"{"name":"ann","team":"red","models":["gpt-*"]}"#).await;
+        api.json("POST /api/v1/virtual-keys", r#"{"name":"ann","team":"red","models":["big-*"]}"#).await;
     assert_eq!(status, 201, "{key}");
     let (id, secret) = (key["id"].as_str().unwrap(), key["key"].as_str().unwrap());
     let one = format!("/api/v1/virtual-keys/{id}");

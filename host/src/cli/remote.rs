@@ -26,7 +26,7 @@ pub struct Remote {
     /// The admin API.
     #[arg(long, value_name = "URL", env = "PENSTOCK_ADMIN", default_value = "http://127.0.0.1:9080", global = true)]
     pub admin: String,
-    /// File with the admin token. Without it: the variable PENSTOCK_ADMIN_TOKEN, or admin-token in the state directory.
+    /// File with the admin token. Without it: the variable `PENSTOCK_ADMIN_TOKEN`, or admin-token in the state directory.
     #[arg(long, value_name = "FILE", global = true)]
     pub token_file: Option<PathBuf>,
     /// State directory of a gateway on this machine, for its admin token.

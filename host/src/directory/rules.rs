@@ -20,7 +20,7 @@ pub struct Rule {
     pub scope: String,
     /// `requests`, `tokens`, `input-tokens`, `output-tokens`, or `cost` in nano-dollars.
     pub counted: &'static str,
-    /// `token-bucket`, `fixed-window`, `sliding-window`, or `concurrency`.
+    /// `token-bucket`, `fixed-window`, `sliding-window`, `total` (for ever), or `concurrency`.
     pub algorithm: &'static str,
     /// How much, in what is counted.
     pub limit: u64,
@@ -160,7 +160,7 @@ fn of_budget(id: &str, settings: &Settings) -> Option<Rule> {
         },
         scope: String::new(),
         counted: "cost",
-        algorithm: "fixed-window",
+        algorithm: if budget.window_s.is_some() { "fixed-window" } else { "total" },
         limit: budget.nano_usd(),
         burst: budget.nano_usd(),
         window_ms: budget.window_s.map_or(0, |window| window * 1000),

@@ -29,14 +29,14 @@ async fn refused(directory: &Directory, change: Change) -> &'static str {
 async fn a_key_is_found_by_its_secret_until_it_is_disabled_expired_or_deleted() {
     let directory = Directory::in_memory().unwrap();
     make(&directory, Kind::Team, "red", json!({"metadata": {"cost-centre": "7", "a": "team"}})).await;
-    let settings = json!({"name": "alice", "team": "red", "metadata": {"a": "key"}, "models": ["gpt-*"]});
+    let settings = json!({"name": "alice", "team": "red", "metadata": {"a": "key"}, "models": ["big-*"]});
     let secret = make(&directory, Kind::VirtualKey, "k", settings).await.minted.unwrap();
     let find = || directory.find(secret.expose());
     let key = find().unwrap();
     assert_eq!((key.refusal(now_unix_s()), &*key.subject, key.team.as_deref()), (None, "k", Some("red")));
     let attributes: Vec<_> = key.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(attributes, [("a", "key"), ("cost-centre", "7")]);
-    assert!(key.may_use("gpt-5") && !key.may_use("claude") && !key.may_use("") && key.may_ask_for("chat"));
+    assert!(key.may_use("big-5") && !key.may_use("small") && !key.may_use("") && key.may_ask_for("chat"));
     for wrong in [&b""[..], b"pvk_", &secret.expose()[1..], &[secret.expose(), b"x"].concat()] {
         assert!(directory.find(wrong).is_none());
         assert!(directory.actor(secret.expose()).is_none(), "a virtual key is no admin token");
@@ -46,12 +46,12 @@ async fn a_key_is_found_by_its_secret_until_it_is_disabled_expired_or_deleted() 
         (Kind::VirtualKey, "k", json!({"enabled": null, "expires_unix_s": 1}), Some("expired")),
         (Kind::VirtualKey, "k", json!({"expires_unix_s": null}), None),
         (Kind::Team, "red", json!({"enabled": false}), Some("team-disabled")),
-        (Kind::Team, "red", json!({"enabled": true, "models": ["gpt-4"]}), None),
+        (Kind::Team, "red", json!({"enabled": true, "models": ["big-4"]}), None),
     ] {
         patch(&directory, kind, id, change).await.unwrap();
         assert_eq!(find().unwrap().refusal(now_unix_s()), why);
     }
-    assert!(find().unwrap().may_use("gpt-4") && !find().unwrap().may_use("gpt-5"), "a team's list holds as well");
+    assert!(find().unwrap().may_use("big-4") && !find().unwrap().may_use("big-5"), "a team's list holds as well");
     let delete = |kind, id: &str| Change::Delete { kind, id: id.to_owned(), expected: None };
     assert_eq!(refused(&directory, delete(Kind::Team, "red")).await, "dangling");
     directory.change(admin(), delete(Kind::VirtualKey, "k")).await.unwrap();
@@ -102,7 +102,7 @@ async fn rules_of_a_call_are_those_of_its_key_and_team_or_the_default_plan() {
     let directory = Directory::in_memory().unwrap();
     let plan = json!({"name": "plan", "counted": "requests", "limit": 60, "burst": 10, "default": true});
     make(&directory, Kind::Limit, "plan", plan).await;
-    let tokens = json!({"counted": "tokens", "limit": 1000, "window_s": 3600, "algorithm": "fixed-window", "models": ["gpt-*"], "per": ["model"]});
+    let tokens = json!({"counted": "tokens", "limit": 1000, "window_s": 3600, "algorithm": "fixed-window", "models": ["big-*"], "per": ["model"]});
     make(&directory, Kind::Limit, "tokens", tokens).await;
     make(&directory, Kind::Limit, "at-once", json!({"counted": "concurrency", "limit": 2})).await;
     make(&directory, Kind::Budget, "purse", json!({"usd": 1.5})).await;
@@ -118,11 +118,11 @@ async fn rules_of_a_call_are_those_of_its_key_and_team_or_the_default_plan() {
     };
     assert_eq!(of("plain", "x"), ["key:plain/plan token-bucket requests 60/60000"]);
     assert_eq!(
-        of("own", "gpt-5"),
+        of("own", "big-5"),
         [
             "key:own/at-once concurrency requests 2/0",
-            "team:red/tokens/gpt-5 fixed-window tokens 1000/3600000",
-            "team:red/purse fixed-window cost 1500000000/0",
+            "team:red/tokens/big-5 fixed-window tokens 1000/3600000",
+            "team:red/purse total cost 1500000000/0",
         ]
     );
     assert_eq!(of("own", "x").len(), 2, "a limit for some models does not hold for others");

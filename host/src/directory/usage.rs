@@ -2,7 +2,7 @@
 //! What was used, by day, key, team, subject, vendor and model: for reports, not for limits. A request adds to atomic
 //! counters; once a second they are written to the store, so that a kill loses at most the last second of a report.
 
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -176,9 +176,7 @@ impl Usage {
     }
 
     fn place(&self, day: u64, who: Who<'_>) -> u64 {
-        let mut hasher = self.seed.build_hasher();
-        (day, who).hash(&mut hasher);
-        hasher.finish()
+        self.seed.hash_one((day, who))
     }
 }
 

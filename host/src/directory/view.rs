@@ -194,8 +194,8 @@ impl View {
 
     fn owner(&self, kind: Kind, presented: &[u8], now_unix_s: u64) -> Option<&str> {
         let presented = sum(presented);
-        let candidates = self.by_secret.get(&half(&presented))?.iter();
-        let found = candidates.filter(|entry| entry.kind == kind && is_same(&entry.sum, &presented)).next_back()?;
+        let mut candidates = self.by_secret.get(&half(&presented))?.iter();
+        let found = candidates.rfind(|entry| entry.kind == kind && is_same(&entry.sum, &presented))?;
         let is_valid = found.valid_until_unix_s.is_none_or(|until| now_unix_s < until);
         is_valid.then_some(&found.id)
     }

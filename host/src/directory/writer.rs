@@ -187,7 +187,7 @@ impl Writer {
 
     fn decide(&self, view: &View, change: Change) -> Result<Decided, Refused> {
         match change {
-            Change::Create { kind, id, settings, secret } => self.create(view, kind, id, settings, secret),
+            Change::Create { kind, id, settings, secret } => self.create(view, kind, id, settings, secret.as_ref()),
             Change::Put { kind, id, settings, expected } => {
                 check_id(&id)?;
                 let before = view.get(kind, &id).cloned();
@@ -230,7 +230,7 @@ impl Writer {
         kind: Kind,
         id: Option<String>,
         settings: Value,
-        secret: Option<Secret>,
+        secret: Option<&Secret>,
     ) -> Result<Decided, Refused> {
         check_room(view, kind)?;
         let id = match id {
@@ -245,7 +245,7 @@ impl Writer {
         let settings = Settings::parse(kind, settings)?;
         let mut hidden = Hidden::default();
         let mut minted = None;
-        if let Some(secret) = &secret {
+        if let Some(secret) = secret {
             hidden.sealed = Some(self.sealer.seal(&id, secret)?);
         } else if matches!(kind, Kind::VirtualKey | Kind::AdminToken) {
             let (secret, hashed) = mint(kind, now_unix_s())?;

@@ -140,30 +140,7 @@ async fn planted_keys_are_in_no_file_no_log_no_answer_no_metric_no_error_and_no_
     }
     let (first, token) = (planted[2].clone(), planted[4].clone());
 
-    // keys where they do not belong
-    let secret = planted[1].clone();
-    for (method, path, body) in [
-        ("POST", "/api/v1/virtual-keys".to_owned(), json!({"name": 7, "models": secret})),
-        (
-            "POST",
-            "/api/v1/keys".to_owned(),
-            json!({"vendor": "acme", "key_name": "x", "tier": secret, "api_key": secret}),
-        ),
-        (
-            "POST",
-            "/api/v1/keys".to_owned(),
-            json!({"vendor": "acme", "key_name": "x", "weight": secret, "api_key": secret}),
-        ),
-        ("GET", format!("/api/v1/keys/{secret}"), Value::Null),
-        ("GET", format!("/api/v1/virtual-keys/{first}"), Value::Null),
-        ("DELETE", format!("/api/v1/virtual-keys/{first}"), Value::Null),
-        ("GET", format!("/api/v1/usage?by={secret}"), Value::Null),
-        ("GET", format!("/api/v1/none/{secret}"), Value::Null),
-    ] {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let (status, answer) = gateway.ask(method, &path, &body).await;
-        assert!((400..500).contains(&status), "{method} {path}: {status} {answer}");
-    }
+    misplaced(&mut gateway, &planted[1].clone(), &first).await;
 
     let chat = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}]});
     assert_eq!(gateway.call("/v1/chat/completions", &first, &chat).await, 401, "the vendor refuses its key");
@@ -196,10 +173,41 @@ async fn planted_keys_are_in_no_file_no_log_no_answer_no_metric_no_error_and_no_
     gateway.child.kill().unwrap();
     gateway.child.wait().unwrap();
 
+    search(&gateway, planted);
+}
+
+/// Puts keys where they do not belong.
+async fn misplaced(gateway: &mut Talkative, secret: &str, first: &str) {
+    for (method, path, body) in [
+        ("POST", "/api/v1/virtual-keys".to_owned(), json!({"name": 7, "models": secret})),
+        (
+            "POST",
+            "/api/v1/keys".to_owned(),
+            json!({"vendor": "acme", "key_name": "x", "tier": secret, "api_key": secret}),
+        ),
+        (
+            "POST",
+            "/api/v1/keys".to_owned(),
+            json!({"vendor": "acme", "key_name": "x", "weight": secret, "api_key": secret}),
+        ),
+        ("GET", format!("/api/v1/keys/{secret}"), Value::Null),
+        ("GET", format!("/api/v1/virtual-keys/{first}"), Value::Null),
+        ("DELETE", format!("/api/v1/virtual-keys/{first}"), Value::Null),
+        ("GET", format!("/api/v1/usage?by={secret}"), Value::Null),
+        ("GET", format!("/api/v1/none/{secret}"), Value::Null),
+    ] {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let (status, answer) = gateway.ask(method, &path, &body).await;
+        assert!((400..500).contains(&status), "{method} {path}: {status} {answer}");
+    }
+}
+
+/// Searches every file and every answer.
+fn search(gateway: &Talkative, mut planted: Vec<String>) {
     let state = gateway.root.path().join("state");
     planted.push(fs::read_to_string(state.join("admin-token")).unwrap().trim().to_owned());
     let master = fs::read_to_string(state.join("master-key")).unwrap().trim().to_owned();
-    planted.push(master.clone());
+    planted.push(master);
     let own = |name: &str| path_ends(name, &["admin-token", "master-key"]);
     let mut searched = 0;
     for path in files(gateway.root.path()).into_iter().filter(|path| !own(&path.to_string_lossy())) {
