@@ -12,7 +12,7 @@ use crate::plugin::types::Reply;
 use crate::proxy::Proxied;
 use crate::relay::{Body, Piped, Stream};
 use crate::snapshot::Snapshot;
-use crate::stages::Principal;
+use crate::stages::{Principal, Standing};
 use crate::underway::Underway;
 
 /// How a request came out.
@@ -28,7 +28,8 @@ pub enum Outcome {
 /// The response of an outcome. The ledger's entry goes with its body.
 #[must_use]
 pub fn respond(outcome: Outcome, underway: &Underway, mut entry: Entry) -> Response<Body> {
-    match outcome {
+    let standing = entry.standing;
+    let mut response = match outcome {
         Outcome::Local(reply) => {
             entry.status = reply.status;
             let headers = reply.headers.into_iter().collect();
@@ -46,7 +47,19 @@ pub fn respond(outcome: Outcome, underway: &Underway, mut entry: Entry) -> Respo
             tunnel.spawn(entry);
             response(StatusCode::SWITCHING_PROTOCOLS, headers, Body::whole("", None))
         }
+    };
+    if let Some(standing) = standing {
+        tell_limit(response.headers_mut(), standing);
     }
+    response
+}
+
+/// What is left of the caller's limit, in the words that most gateways and libraries know
+/// (draft-ietf-httpapi-ratelimit-headers-03; later drafts say it in structured fields).
+fn tell_limit(headers: &mut HeaderMap, standing: Standing) {
+    headers.insert(HeaderName::from_static("ratelimit-limit"), HeaderValue::from(standing.limit));
+    headers.insert(HeaderName::from_static("ratelimit-remaining"), HeaderValue::from(standing.remaining));
+    headers.insert(HeaderName::from_static("ratelimit-reset"), HeaderValue::from(standing.reset_s));
 }
 
 fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<Body> {
@@ -115,6 +128,9 @@ pub fn refusal(failure: &Failure, asked: Option<&Asked>, id: &str, entry: Option
             serde_json::json!({ "error": error, "request_id": id }).to_string().into_bytes()
         }
     };
+    if let Some(standing) = entry.as_ref().and_then(|entry| entry.standing) {
+        tell_limit(&mut headers, standing);
+    }
     let entry = entry.map(|mut entry| {
         entry.status = status;
         entry.failure = Some(failure.kind.code());

@@ -30,6 +30,7 @@ use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod journal;
+mod limits;
 mod realtime;
 mod wire;
 

@@ -34,8 +34,7 @@ use crate::realtime;
 use crate::relay::Body;
 use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
-use crate::stages::{self, Principal, ResponseEdits};
-use crate::state::Memory;
+use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Whose};
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
 
@@ -48,8 +47,8 @@ pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Connections to upstreams.
     pub client: Client,
-    /// Counters of the limits.
-    pub state: Arc<Memory>,
+    /// Admits calls within their limits.
+    pub gate: Gate,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Requests that go on when their callers have gone.
@@ -155,13 +154,15 @@ impl Gateway {
 
         if let Serves::Service { service, .. } = &route.serves {
             let call = underway.call(&principal, None, &facts);
-            entry.hold(stages::admit(route, &call, 0, &self.state)?);
+            let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &Estimate::default).await;
+            entry.admitted(permit)?;
             let request = Request::from_parts(head, body);
             let proxied = proxy::ask(&self.client, underway, service, &call, request, entry).await?;
             return Ok(Outcome::Proxied(proxied));
         }
         if me::is_wanted(&head, route) {
-            return Ok(Outcome::Local(me::answer(&principal, &self.directory)));
+            let call = underway.call(&principal, None, &facts);
+            return me::answer(&self.gate, route, &principal, &call, &self.directory).map(Outcome::Local);
         }
         let asked = underway.asked.as_ref().ok_or_else(|| unknown_operation(&head))?;
         if let Operation::Models | Operation::Capabilities = asked.operation {
@@ -180,17 +181,20 @@ impl Gateway {
             principal.may_ask_for(asked.operation.name())?;
             principal.may_use(&inbound.model)?;
             let call = underway.call(&principal, Some(&inbound), &facts);
-            entry.hold(stages::admit(route, &call, 0, &self.state)?);
+            let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &Estimate::default).await;
+            entry.admitted(permit)?;
             let targets = the_targets(underway, &inbound, &call, &head)?;
             let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
-            return realtime::open(&asking, &targets, caller, entry).await.map(Outcome::Proxied);
+            return realtime::open(&self.gate, &asking, &targets, caller, entry).await.map(Outcome::Proxied);
         }
         principal.may_ask_for(asked.operation.name())?;
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
         principal.may_use(&inbound.model)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
-        entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
+        let estimate = || estimate(underway, &inbound);
+        let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &estimate).await;
+        entry.admitted(permit)?;
         entry.made = inbound.made();
 
         let targets = the_targets(underway, &inbound, &call, &head)?;
@@ -199,18 +203,34 @@ impl Gateway {
             return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
         }
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
-        let answer = first_answer(&asking, &targets, entry).await?;
+        let answer = first_answer(&self.gate, &asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
     }
 }
 
 /// Tries the targets in their order until one answers. Nothing has gone to the caller by then.
-async fn first_answer(asking: &Asking<'_>, targets: &[Target], entry: &mut Entry) -> Result<Answer, Failure> {
-    let tries = asking.underway.snapshot.limits.attempts_max.max(1) as usize;
-    let targets = &targets[..targets.len().min(tries)];
-    let mut last = Failure::new(Kind::NoTarget, "no target is left to try; try again later");
-    for (attempt, target) in (0_u32..).zip(targets) {
-        let is_last = attempt as usize + 1 == targets.len();
+async fn first_answer(
+    gate: &Gate,
+    asking: &Asking<'_>,
+    targets: &[Target],
+    entry: &mut Entry,
+) -> Result<Answer, Failure> {
+    let tries = asking.underway.snapshot.limits.attempts_max.max(1);
+    let mut last = None;
+    for (index, target) in targets.iter().enumerate() {
+        let attempt = entry.attempts;
+        if attempt >= tries {
+            break;
+        }
+        let is_last = attempt + 1 == tries || index + 1 == targets.len();
+        match asking.permit(gate, target, attempt).await {
+            Ok(permit) => entry.hold_of_vendor(permit),
+            Err(failure) if failure.kind == Kind::Limited => {
+                last.get_or_insert(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        }
         entry.attempts = attempt + 1;
         entry.vendor = Arc::clone(&target.vendor.name);
         entry.model = Arc::clone(&target.model);
@@ -232,15 +252,18 @@ async fn first_answer(asking: &Asking<'_>, targets: &[Target], entry: &mut Entry
                 return Ok(*original);
             }
             _ if !miss.failure.is_worth_another_target() => return Err(miss.failure),
-            _ => last = miss.failure,
+            _ => last = Some(miss.failure),
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| Failure::new(Kind::NoTarget, "no target is left to try; try again later")))
 }
 
-/// Input tokens of a body, for limits, until the true usage is known: one for four bytes.
-fn estimate(body: &[u8]) -> u64 {
-    body.len() as u64 / 4
+/// What a request may come to at the dearest of the targets that it may go to.
+fn estimate(underway: &Underway, inbound: &Inbound<'_>) -> Estimate {
+    let Snapshot { models, prices, limits, .. } = &*underway.snapshot;
+    let targets = models.resolve(&inbound.model).map(|(targets, _)| targets).unwrap_or_default();
+    let names = targets.iter().map(|target| (&*target.vendor.name, &*target.model));
+    Estimate::of(inbound, prices, names, limits.output_tokens)
 }
 
 fn unknown_operation(head: &Parts) -> Failure {

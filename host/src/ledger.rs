@@ -14,7 +14,7 @@ use crate::directory::usage::{Used, Who};
 use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
-use crate::stages::{Permit, Principal};
+use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,8 +67,13 @@ pub struct Entry {
     pub bytes: u64,
     /// What was asked for, where prices differ by it.
     pub made: Made,
+    /// What is left of the caller's limits, for the headers of the answer.
+    pub standing: Option<Standing>,
     permit: Option<Permit>,
+    /// What is reserved with the vendor that is being asked.
+    vendor_permit: Option<Permit>,
     usage: Option<Usage>,
+    partial: bool,
     prices: Arc<Table>,
     begun: Instant,
     first_byte: Option<Instant>,
@@ -103,8 +108,11 @@ impl Entry {
             ending: Ending::Abandoned,
             bytes: 0,
             made: Made::default(),
+            standing: None,
             permit: None,
+            vendor_permit: None,
             usage: None,
+            partial: false,
             prices,
             begun: Instant::now(),
             first_byte: None,
@@ -122,7 +130,34 @@ impl Entry {
 
     /// Takes the budget that was reserved for this request, to settle it in the end.
     pub fn hold(&mut self, permit: Option<Permit>) {
+        self.standing = permit.as_ref().and_then(Permit::standing);
         self.permit = permit;
+    }
+
+    /// Whether a budget is reserved for this request.
+    #[must_use]
+    pub fn holds_permit(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// Takes the budget that was reserved with a vendor for the attempt that follows.
+    pub fn hold_of_vendor(&mut self, permit: Option<Permit>) {
+        self.vendor_permit = permit;
+    }
+
+    /// Takes what was decided about this request.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn admitted(&mut self, decided: Result<Option<Permit>, Refused>) -> Result<(), Failure> {
+        match decided {
+            Ok(permit) => self.hold(permit),
+            Err(refused) => {
+                self.standing = refused.standing;
+                return Err(refused.failure);
+            }
+        }
+        Ok(())
     }
 
     /// Hands the budget on: a job that has come of this request is charged instead.
@@ -137,6 +172,9 @@ impl Entry {
 
     /// Notes a target that gave no answer.
     pub fn missed(&mut self, failure: &Failure) {
+        if let Some(permit) = self.vendor_permit.take() {
+            permit.settle(&Spent { served: Served::Tried, usage: None, partial: false, cost: None });
+        }
         self.metrics.attempted(&self.vendor, failure.kind.code());
         tracing::warn!(request = %self.id, route = %self.route, vendor = %self.vendor, model = %self.model, %failure, "attempt failed");
     }
@@ -144,6 +182,29 @@ impl Entry {
     /// Notes the usage; a later note replaces an earlier one.
     pub fn used(&mut self, usage: Usage) {
         self.usage = Some(usage);
+    }
+
+    /// Notes that more may have been used than the vendor has told.
+    pub fn used_more(&mut self) {
+        self.partial = true;
+    }
+
+    /// Puts the truth in the place of what was reserved. Done before the end of the answer is told, so that a caller who has
+    /// read it whole has paid for it, whatever becomes of the gateway.
+    pub fn settle(&mut self) {
+        let permits = [self.permit.take(), self.vendor_permit.take()];
+        if permits.iter().all(Option::is_none) {
+            return;
+        }
+        let served = match self.attempts {
+            0 => Served::Never,
+            _ if self.status.is_success() || self.status == StatusCode::SWITCHING_PROTOCOLS => Served::Answered,
+            _ => Served::Tried,
+        };
+        let cost = self.cost().map(|cost| cost.usd.nano());
+        for permit in permits.into_iter().flatten() {
+            permit.settle(&Spent { served, usage: self.usage.as_ref(), partial: self.partial, cost });
+        }
     }
 
     /// What the call costs, as far as its usage is known; none if the vendor does not say, and the model has no price.
@@ -205,9 +266,7 @@ fn nano_of(usd: f64) -> u64 {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            permit.settle(self.usage.as_ref(), self.status);
-        }
+        self.settle();
         if let Some(code) = self.failure {
             self.metrics.failed(&self.route, code);
         }

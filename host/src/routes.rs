@@ -69,6 +69,8 @@ pub struct Vendor {
     pub without: Vec<String>,
     /// Its keys, if the directory has some.
     pub pool: Option<Pool>,
+    /// What each attempt is charged to.
+    pub limits: Vec<Arc<Limits>>,
 }
 
 /// One place where a model is served.

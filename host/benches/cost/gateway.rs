@@ -19,7 +19,8 @@ use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
-use penstock::state::Memory;
+use penstock::stages::Gate;
+use penstock::state::{Memory, State};
 use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
@@ -85,7 +86,8 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
     let connections = metrics.connections();
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let jobs = Jobs::open(None, Arc::clone(&metrics)).map_err(|error| anyhow!(error))?;
-    let gateway = Arc::new(Gateway { snapshot, client, state, metrics, jobs, directory, probes: Arc::default() });
+    let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
+    let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;

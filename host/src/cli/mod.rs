@@ -7,6 +7,7 @@ pub mod logs;
 pub mod plugin;
 pub mod remote;
 pub mod start;
+mod state;
 pub mod table;
 
 use std::path::{Path, PathBuf};

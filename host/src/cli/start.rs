@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::Flags;
+use super::{Flags, state};
 use crate::admin::{self, Admin, Beats};
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
@@ -27,9 +27,13 @@ use crate::listener::{self, Bound, Certificates, Drained};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
 use crate::probes::Probes;
+use crate::stages::Gate;
 use crate::state::Memory;
 use crate::upstream::Client;
 use crate::watch;
+
+/// How long the end of the process waits for the shared state to be told what was used; the journal has the rest.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Everything that runs.
 pub struct Started {
@@ -65,15 +69,9 @@ impl Started {
         let admin_listener = admin_listener.with_context(|| format!("admin.address {}", config.admin.address))?;
 
         let metrics = Arc::new(Metrics::new()?);
-        let state = Arc::new(Memory::new(config.limits.counters_max));
-        let live = live(
-            &policy,
-            Some(&flags.state_dir().join("compiled")),
-            &state,
-            &directory,
-            &metrics,
-            bound.certificates(),
-        )?;
+        let memory = state::memory(config);
+        let compiled = flags.state_dir().join("compiled");
+        let live = live(&policy, Some(&compiled), &memory, &directory, &metrics, bound.certificates())?;
         let (control, snapshot) = {
             let (places, metrics) = (places.clone(), Arc::clone(&metrics));
             tokio::task::spawn_blocking(move || Control::start(live, &places, metrics))
@@ -98,7 +96,9 @@ impl Started {
             component_bytes_max: config.sandbox.component_bytes_max,
             beats: Beats::default(),
         });
-        let gateway = Gateway { snapshot, client, state, metrics, jobs, directory, probes };
+        let state = state::open(&policy, memory, &flags.state_dir()).await?;
+        let gate = Gate { state, rules: Arc::new(directory.clone()) };
+        let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes };
         Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals })
     }
 
@@ -137,7 +137,7 @@ impl Started {
 
         let connections = gateway.metrics.connections();
         let gateway = Arc::new(gateway);
-        let jobs = gateway.jobs.clone();
+        let (jobs, state) = (gateway.jobs.clone(), Arc::clone(&gateway.gate.state));
         let working = Arc::clone(&gateway);
         let work = async move {
             let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
@@ -156,6 +156,7 @@ impl Started {
         let drained = listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await;
         jobs.drained(Duration::from_millis(timeouts.drain_ms)).await;
         directory.flush().await;
+        state.flush(FLUSH).await;
         Ok(drained)
     }
 }
@@ -168,9 +169,10 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
     let places = flags.places();
     let checked = load::load(places.policies.as_deref()).map_err(Ok).and_then(|policy| {
         let metrics = Arc::new(Metrics::new().map_err(|error| Err(anyhow!(error)))?);
-        let state = Arc::new(Memory::new(policy.config.limits.counters_max));
+        state::redis(&policy).map_err(|problem| Ok(vec![problem]))?;
+        let memory = state::memory(&policy.config);
         let directory = Directory::in_memory().map_err(|error| Err(anyhow!(error)))?;
-        let live = live(&policy, None, &state, &directory, &metrics, Certificates::default()).map_err(Err)?;
+        let live = live(&policy, None, &memory, &directory, &metrics, Certificates::default()).map_err(Err)?;
         control::check(live, &places, metrics).map_err(Ok).map(|(status, snapshot)| (policy, status, snapshot))
     });
     let mut out = io::stdout().lock();

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 
 use crate::directory::rules::Rule;
 use crate::directory::{Directory, VirtualKey, now_unix_s};
-use crate::plugin::types::Reply;
+use crate::failure::Failure;
+use crate::plugin::types::{Call, Counted, Reply};
 use crate::routes::Route;
-use crate::stages::Principal;
+use crate::stages::{Gate, Left, Principal};
 
 /// Whether a request asks for it: `/me` below the path of its route, `/v1/me` where that is the root.
 pub(super) fn is_wanted(head: &Parts, route: &Route) -> bool {
@@ -19,18 +20,41 @@ pub(super) fn is_wanted(head: &Parts, route: &Route) -> bool {
 }
 
 /// The answer.
-pub(super) fn answer(principal: &Principal, directory: &Directory) -> Reply {
+///
+/// # Errors
+/// `plugin-broken`
+pub(super) fn answer(
+    gate: &Gate,
+    route: &Route,
+    principal: &Principal,
+    call: &Call<'_>,
+    directory: &Directory,
+) -> Result<Reply, Failure> {
+    let left = gate.left(&route.limits, principal, call)?;
     let mut me = json!({
         "object": "me",
         "subject": principal.subject,
         "team": principal.tenant,
         "key": null,
+        "left": left.iter().map(left_of).collect::<Vec<_>>(),
     });
     if let Some(key) = &principal.key {
         me["key"] = of_key(key, directory);
     }
     let json = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Reply { status: StatusCode::OK, headers: vec![json], body: me.to_string().into_bytes() }
+    Ok(Reply { status: StatusCode::OK, headers: vec![json], body: me.to_string().into_bytes() })
+}
+
+/// What is left of a limit; money in dollars.
+fn left_of(left: &Left) -> Value {
+    let amount = |number: u64| if left.counted == Counted::Cost { json!(dollars(number)) } else { json!(number) };
+    json!({
+        "limit": left.label,
+        "counted": if left.counted == Counted::Cost { "usd" } else { left.counted.name() },
+        "of": amount(left.limit),
+        "left": amount(left.remaining),
+        "reset_s": left.reset_s,
+    })
 }
 
 fn of_key(key: &VirtualKey, directory: &Directory) -> Value {

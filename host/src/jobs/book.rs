@@ -5,8 +5,6 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
-use penstock_dialects::ir::Usage;
 use penstock_dialects::job::Status;
 use tokio::sync::Notify;
 
@@ -15,7 +13,7 @@ use super::record::{Answer, Record, Sent};
 use super::store::{Store, StoreError};
 use crate::attempt::Recorded;
 use crate::metrics::Metrics;
-use crate::stages::Permit;
+use crate::stages::{Permit, Served, Spent};
 
 /// Jobs that may be kept.
 #[derive(Debug, Clone, Copy)]
@@ -459,9 +457,9 @@ pub(super) struct Taken {
     pub(super) call_off: Arc<Notify>,
 }
 
-/// Nothing was done, so it costs nothing.
+/// Nothing was done, so it costs nothing but the request itself.
 fn settle_at_nothing(permit: Permit) {
-    permit.settle(Some(&Usage::default()), StatusCode::OK);
+    permit.settle(&Spent { served: Served::Tried, usage: None, partial: false, cost: None });
 }
 
 /// Notes that a job is over, and that this is to be reported.

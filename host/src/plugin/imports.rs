@@ -18,10 +18,14 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
 use zeroize::Zeroizing;
 
-use super::bindings::penstock::plugin::{filter_types, log, metrics, requests, secrets, state, types, virtual_keys};
+use super::bindings::penstock::plugin::{
+    filter_types, log, metrics, requests, rules, secrets, state, types, virtual_keys,
+};
 use super::chatter::{self, Chatter, Flood};
+use super::convert;
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
+use super::types::Rule;
 use super::watch::Watch;
 use crate::directory::{Directory, now_unix_s};
 use crate::keys::{Grants, Secret};
@@ -46,6 +50,8 @@ pub(super) struct Imports {
     pub(super) chatter: Chatter,
     pub(super) ceiling: Ceiling,
     pub(super) watch: Watch,
+    /// What the call that a limits plugin is asked about is under.
+    pub(super) rules: Arc<[Rule]>,
     handles: ResourceTable,
 }
 
@@ -54,7 +60,7 @@ impl Imports {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(HANDLES_MAX);
         let ceiling = Ceiling { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false };
-        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), handles }
+        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), rules: Arc::default(), handles }
     }
 
     /// Takes bytes of a standard stream.
@@ -225,6 +231,12 @@ fn hmac(key: &[u8], data: &[u8]) -> wasmtime::Result<Vec<u8>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(|_| wasmtime::Error::msg("a key of this length"))?;
     mac.update(data);
     Ok(mac.finalize().into_bytes().to_vec())
+}
+
+impl rules::Host for Imports {
+    fn of_call(&mut self) -> wasmtime::Result<Vec<rules::Rule>> {
+        Ok(self.rules.iter().map(convert::rule).collect())
+    }
 }
 
 impl state::Host for Imports {

@@ -60,7 +60,8 @@ impl Kind {
         match self {
             Self::Adapter => &["types", "requests", "filter-types", "log", "metrics", "secrets"],
             Self::Auth => &["types", "requests", "filter-types", "log", "metrics", "secrets", "state", "virtual-keys"],
-            Self::Limits | Self::Routing | Self::Filter => &["types", "requests", "filter-types", "log", "metrics"],
+            Self::Limits => &["types", "requests", "filter-types", "log", "metrics", "rules"],
+            Self::Routing | Self::Filter => &["types", "requests", "filter-types", "log", "metrics"],
         }
     }
 }

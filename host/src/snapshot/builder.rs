@@ -19,7 +19,7 @@ use crate::config::place::Problem;
 use crate::config::{self, Isolation};
 use crate::directory::pool::Pool;
 use crate::keys::{Grants, Secret, Source};
-use crate::plugin::{Adapter, Kind, Plugin, Refusal, Routing, Settings};
+use crate::plugin::{Adapter, Kind, Limits, Plugin, Refusal, Routing, Settings};
 use crate::routes::{Alias, Models, Route, Routes, Serves, Service, Target, Vendor};
 use crate::upstream::Endpoint;
 
@@ -234,9 +234,11 @@ impl<'a> Builder<'a> {
             self.unknown(feature, "feature", "the adapter", adapter.features().iter().map(String::as_str));
         }
         let without = vendor.without.iter().map(|feature| feature.get_ref().clone()).collect();
+        let limits = self.limits(&vendor.limits)?;
         let before = self.build.previous.and_then(|previous| previous.models.vendors.get(name)?.pool.as_ref());
         let pool = self.build.directory.view().pool(name).map(|keys| Pool::of(keys, before));
-        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone(), without, pool })
+        let models = vendor.models.clone();
+        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models, without, pool, limits })
     }
 
     /// What an optional vendor lacks.
@@ -359,13 +361,7 @@ impl<'a> Builder<'a> {
                 other => self.wrong_kind(name, kind_of(&other), "a filter"),
             }
         }
-        let mut limits = Vec::new();
-        for name in &route.limits {
-            match self.plugin(name)? {
-                Plugin::Limits(limit) => limits.push(limit),
-                other => self.wrong_kind(name, kind_of(&other), "a limits plugin"),
-            }
-        }
+        let limits = self.limits(&route.limits)?;
         let mut auth = None;
         if let Some(name) = &route.auth {
             match self.plugin(name)? {
@@ -401,6 +397,17 @@ impl<'a> Builder<'a> {
             }
         }
         Arc::new(table)
+    }
+
+    fn limits(&mut self, names: &[Spanned<String>]) -> Option<Vec<Arc<Limits>>> {
+        let mut limits = Vec::new();
+        for name in names {
+            match self.plugin(name)? {
+                Plugin::Limits(limit) => limits.push(limit),
+                other => self.wrong_kind(name, kind_of(&other), "a limits plugin"),
+            }
+        }
+        Some(limits)
     }
 
     fn routing(&mut self, name: &Spanned<String>) -> Option<Arc<Routing>> {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Virtual keys and keys of vendors on the way of a request.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Request;
 use penstock::directory::audit::Actor;
@@ -8,6 +10,7 @@ use penstock::directory::document::Kind;
 use penstock::directory::settings::Role;
 use penstock::directory::{Change, Directory};
 use penstock::keys::Secret;
+use penstock::state::Memory;
 use serde_json::{Value, json};
 
 use crate::support::fake::{self, Fake};
@@ -140,6 +143,68 @@ async fn health_checks_are_answered_where_no_route_serves_them() {
     assert_eq!(rig.ask(get("", "/healthz")).await.status.as_u16(), 401, "a route that claims the path comes first");
 }
 
+const LIMITED: &str = r#"
+[plugins.callers]
+plugin = "api-key"
+[plugins.bucket]
+plugin = "token-bucket"
+[plugins.budget]
+plugin = "budget"
+[plugins.at-once]
+plugin = "concurrency"
+[vendors.echo]
+adapter = "echo"
+models = ["echo"]
+[prices."echo/echo"]
+request = 1.0
+[[routes]]
+name = "ai"
+path = "/v1"
+auth = "callers"
+limits = ["bucket", "budget", "at-once"]
+"#;
+
+#[tokio::test]
+async fn limits_and_budgets_of_a_key_hold_for_it_alone_and_those_of_a_team_for_all_of_its_keys() {
+    let rig = Rig::start(LIMITED).await;
+    let directory = &rig.gateway.directory;
+    make(directory, Kind::Limit, "plan", json!({"counted": "requests", "limit": 2, "window_s": 3600, "default": true}))
+        .await;
+    make(directory, Kind::Limit, "wide", json!({"counted": "requests", "limit": 100, "algorithm": "fixed-window"}))
+        .await;
+    make(directory, Kind::Budget, "purse", json!({"usd": 3.5})).await;
+    make(directory, Kind::Team, "red", json!({"budgets": ["purse"]})).await;
+    let ask = async |key: &str| {
+        let reply = rig.ask(chat(key, "echo")).await;
+        (reply.status.as_u16(), reply.text())
+    };
+    let (one, other) = (
+        make(directory, Kind::VirtualKey, "one", json!({"name": "one"})).await,
+        make(directory, Kind::VirtualKey, "other", json!({"name": "other"})).await,
+    );
+    for key in [&one, &other] {
+        assert_eq!((ask(key).await.0, ask(key).await.0), (200, 200));
+        assert_eq!(ask(key).await.0, 429, "the default plan");
+    }
+    let red = json!({"name": "red", "team": "red", "limits": ["wide"]});
+    let (first, second) = (
+        make(directory, Kind::VirtualKey, "first", red.clone()).await,
+        make(directory, Kind::VirtualKey, "second", red).await,
+    );
+    for key in [&first, &second, &first] {
+        let (status, text) = ask(key).await;
+        assert_eq!(status, 200, "{text}");
+    }
+    let me = rig.ask(get(&second, "/v1/me")).await.json();
+    let left = me["left"].as_array().unwrap();
+    let of = |counted: &str| left.iter().find(|left| left["counted"] == counted).unwrap_or_else(|| panic!("{me:#}"));
+    assert_eq!((&of("usd")["left"], &of("usd")["of"]), (&json!(0.5), &json!(3.5)), "three dollars are spent");
+    assert_eq!(of("requests")["left"], 99, "its own, not that of the other key");
+    ask(&second).await;
+    let (status, text) = ask(&second).await;
+    assert!(status == 429 && text.contains("budget"), "{status} {text}");
+}
+
 const POOLED: &str = r#"
 [vendors.acme]
 adapter = "openai-compatible"
@@ -172,10 +237,10 @@ async fn a_vendor_comes_alive_by_a_key_and_the_next_key_is_tried_when_one_is_ref
         let secret = Some(Secret::new(key.as_bytes().to_vec()));
         change(directory, Change::Create { kind: Kind::VendorKey, id: Some(id.to_owned()), settings, secret }).await;
     }
-    let (state, metrics) = (&rig.gateway.state, &rig.gateway.metrics);
+    let (state, metrics) = (Arc::new(Memory::new(100)), &rig.gateway.metrics);
     let before = rig.gateway.snapshot.load_full();
     let policy = POOLED.replace("URL", &vendor.url());
-    let next = build(&policy, library(), state, directory, metrics, Some(&before)).unwrap();
+    let next = build(&policy, library(), &state, directory, metrics, Some(&before)).unwrap();
     rig.gateway.snapshot.store(next.into());
     let reply = ask().await;
     assert_eq!(reply.status.as_u16(), 200, "{}", reply.text());

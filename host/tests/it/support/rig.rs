@@ -18,7 +18,8 @@ use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
-use penstock::state::Memory;
+use penstock::stages::Gate;
+use penstock::state::{Memory, State};
 use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
@@ -37,8 +38,18 @@ pub fn runtime() -> &'static Arc<Runtime> {
 }
 
 /// The components that operators get.
-const TAME: [&str; 8] =
-    ["anthropic", "api-key", "cors", "echo", "openai-compatible", "priority", "token-bucket", "weighted"];
+const TAME: [&str; 10] = [
+    "anthropic",
+    "api-key",
+    "budget",
+    "concurrency",
+    "cors",
+    "echo",
+    "openai-compatible",
+    "priority",
+    "token-bucket",
+    "weighted",
+];
 
 /// The components that operators get, and `hostile`.
 pub fn hostile_library() -> &'static Library<Component> {
@@ -100,7 +111,8 @@ impl Rig {
         let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let jobs = Jobs::open(None, Arc::clone(&metrics)).unwrap();
-        let gateway = Arc::new(Gateway { snapshot, client, state, metrics, jobs, directory, probes: Arc::default() });
+        let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
+        let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
         let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls: None }]).unwrap();
         let address = bound.addresses()[0];
         let working = Arc::clone(&gateway);
