@@ -26,7 +26,7 @@ use crate::jobs::{self, Jobs};
 use crate::ledger::Entry;
 use crate::listener::Peer;
 use crate::metrics::Metrics;
-use crate::plugin::types::Call;
+use crate::plugin::types::{Call, Pair, Reply};
 use crate::probes::Probes;
 use crate::proxy;
 use crate::random;
@@ -160,14 +160,10 @@ impl Gateway {
             let proxied = proxy::ask(&self.client, underway, service, &call, request, entry).await?;
             return Ok(Outcome::Proxied(proxied));
         }
-        if me::is_wanted(&head, route) {
-            let call = underway.call(&principal, None, &facts);
-            return me::answer(&self.gate, route, &principal, &call, &self.directory).map(Outcome::Local);
+        if let Some(reply) = self.told(underway, &head, &principal, &facts)? {
+            return Ok(Outcome::Local(reply));
         }
         let asked = underway.asked.as_ref().ok_or_else(|| unknown_operation(&head))?;
-        if let Operation::Models | Operation::Capabilities = asked.operation {
-            return answer::about(&underway.snapshot, asked, &principal).map(Outcome::Local);
-        }
         if let Some(ask) = jobs::recognise(asked) {
             // On the heap, as other rare ways: the future of every request is as large as its largest part.
             return Box::pin(self.jobs.answer(ask, underway, asked, &principal)).await.map(Outcome::Local);
@@ -205,6 +201,28 @@ impl Gateway {
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&self.gate, &asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
+    }
+}
+
+impl Gateway {
+    /// What a caller asks about itself, models and vendors; none if it asks for anything else.
+    fn told(
+        &self,
+        underway: &Underway,
+        head: &Parts,
+        principal: &Principal,
+        facts: &[Pair<'_>],
+    ) -> Result<Option<Reply>, Failure> {
+        if me::is_wanted(head, &underway.route) {
+            let call = underway.call(principal, None, facts);
+            return me::answer(&self.gate, &underway.route, principal, &call, &self.directory).map(Some);
+        }
+        match &underway.asked {
+            Some(asked) if matches!(asked.operation, Operation::Models | Operation::Capabilities) => {
+                answer::about(&underway.snapshot, asked, principal).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 }
 
