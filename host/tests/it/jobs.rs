@@ -352,7 +352,7 @@ async fn a_job_is_charged_to_its_caller_when_it_is_over() {
     let held = Arc::clone(&release);
     let answer = r#"{"id":"c","choices":[{"index":0,"message":{"role":"assistant","content":"a"},"finish_reason":"stop"}],"usage":{"prompt_tokens":5000,"completion_tokens":4000,"total_tokens":9000}}"#;
     let fake = Fake::start(move |_| [vec![Do::Await(Arc::clone(&held))], fake::json("200 OK", answer)].concat()).await;
-    let limits = "[plugins.fair]\nplugin = \"token-bucket\"\nconfig.rules = [{ per = [\"subject\"], tokens_per_minute = 1000 }]\n";
+    let limits = "[plugins.fair]\nplugin = \"token-bucket\"\nconfig.rules = [{ per = [\"subject\"], tokens_per_minute = 5000 }]\n";
     let policy = policy(&fake.url(), limits) + "limits = [\"fair\"]\n";
     let rig = Rig::with(&policy, painter_library()).await;
     let chat = |model: &str, headers: &[(&str, &str)]| {

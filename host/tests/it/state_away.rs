@@ -174,3 +174,22 @@ async fn what_a_node_could_not_tell_before_it_was_killed_is_told_at_its_next_sta
         assert_eq!(counted(&state, "told", Algorithm::Total).await, 12);
     }
 }
+
+#[tokio::test]
+async fn a_store_behind_tls_and_a_password_is_reached_with_both_and_with_nothing_less() {
+    let test = "a_store_behind_tls_and_a_password";
+    let Some((server, ca)) = RedisServer::start_guarded(test, "open sesame") else { return };
+    let url = server.url().replace("redis://", "rediss://");
+    let guarded = |password: &str, ca: Option<&Vec<u8>>| {
+        let password = Some(password.to_owned());
+        Redis { url: url.clone(), password, ca: ca.cloned(), ..shared(&server, Away::Closed) }
+    };
+    let state = node(Some(guarded("open sesame", Some(&ca))), None).await;
+    back(&state).await;
+    state.admit(vec![charge("guarded", Algorithm::Total, 10, 1)]).await.unwrap().settle(&|_| 1);
+    state.flush(FLUSH).await;
+    assert_eq!(counted(&state, "guarded", Algorithm::Total).await, 1);
+    for wrong in [guarded("sesame", Some(&ca)), guarded("open sesame", None)] {
+        assert!(node(Some(wrong), None).await.is_away());
+    }
+}

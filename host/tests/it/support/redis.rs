@@ -21,17 +21,45 @@ impl RedisServer {
     /// Starts a server; none, and a line that says so, if the machine has none.
     pub fn start(test: &str) -> Option<Self> {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
-            eprintln!("SKIPPED {test}: there is no redis-server here; install it (Debian: redis-server)");
+            say(&format!("SKIPPED {test}: there is no redis-server here; install it (Debian: redis-server)"));
             return None;
         }
         let free = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
         let folder = tempfile::tempdir().unwrap();
-        let child = spawn(folder.path(), address);
+        let child = spawn(folder.path(), address, &[]);
         let server = Self { folder, child, address };
         server.ready();
         Some(server)
+    }
+
+    /// The same with TLS and a password; also the PEM with the root of trust.
+    pub fn start_guarded(test: &str, password: &str) -> Option<(Self, Vec<u8>)> {
+        let mut server = Self::start(test)?;
+        server.kill();
+        let issued = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+        let file = |name: &str, text: String| {
+            let path = server.folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (certificate, key) = (issued.cert.pem(), issued.signing_key.serialize_pem());
+        let (cert_file, key_file) = (file("tls.crt", certificate.clone()), file("tls.key", key));
+        let port = server.address.port().to_string();
+        let tls = ["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no", "--requirepass", password];
+        let files = ["--tls-cert-file", &cert_file, "--tls-key-file", &key_file, "--tls-ca-cert-file", &cert_file];
+        server.child = spawn(server.folder.path(), server.address, &[&tls[..], &files[..]].concat());
+        let begun = Instant::now();
+        while TcpStream::connect(server.address).is_err() {
+            if server.child.try_wait().unwrap().is_some() {
+                say(&format!("SKIPPED {test}: the redis-server here is built without TLS"));
+                return None;
+            }
+            assert!(begun.elapsed() < PATIENCE, "redis-server does not begin");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Some((server, certificate.into_bytes()))
     }
 
     /// Its address for a policy.
@@ -47,7 +75,7 @@ impl RedisServer {
 
     /// Starts it again with what it has on the disk.
     pub fn again(&mut self) {
-        self.child = spawn(self.folder.path(), self.address);
+        self.child = spawn(self.folder.path(), self.address, &[]);
         self.ready();
     }
 
@@ -85,10 +113,17 @@ impl Drop for RedisServer {
     }
 }
 
-fn spawn(folder: &std::path::Path, address: SocketAddr) -> Child {
+/// Past the test runner, which shows what a test prints only if it fails.
+fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn spawn(folder: &std::path::Path, address: SocketAddr, further: &[&str]) -> Child {
     Command::new("redis-server")
         .args(["--port", &address.port().to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes"])
         .args(["--dir", &folder.display().to_string()])
+        .args(further)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
