@@ -13,6 +13,7 @@ use http_body_util::BodyExt;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use crate::config::place::hex;
 use crate::directory::pool::{COOL_DOWN_LIMITED, COOL_DOWN_REFUSED, Member, Pool, Turn};
 use crate::failure::{Failure, Kind};
 use crate::keys::Secret;
@@ -309,14 +310,6 @@ fn refused(vendor: &Vendor, why: &str) -> Failure {
 
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        use std::fmt::Write;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn encode(out: &mut String, bytes: &[u8]) {

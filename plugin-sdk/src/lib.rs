@@ -54,6 +54,7 @@ pub mod relayed;
 pub mod rules;
 pub mod scope;
 pub mod secrets;
+pub mod signing;
 pub mod state;
 pub mod virtual_keys;
 

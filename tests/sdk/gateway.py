@@ -79,20 +79,32 @@ ROUTES = {"/v1": (), "/v1beta": ("gemini",), "/v2": ("cohere-v2",), "/model": ("
 class Gateway:
     """A running gateway: `url` in clear text, `tls_url` with a certificate that `authority` vouches for."""
 
-    def __init__(self, upstream, key):
+    def __init__(self, upstream, key, more=""):
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-sdk-")
         folder = Path(self._folder.name)
         self.policies = folder / "policies"
         self.policies.mkdir()
-        self._log = open(folder / "log", "w+b")
         self.url = self.tls_url = self.admin_url = None
         self.authority = certificate.write(self.policies)
-        (self.policies / "gateway.toml").write_text(policy(upstream, key, self.policies))
+        (self.policies / "gateway.toml").write_text(policy(upstream, key, self.policies) + more)
+        self._log = open(folder / "log", "w+b")
+        self._start()
+
+    def _start(self):
+        folder = Path(self._folder.name)
         command = [os.environ["PENSTOCK_BIN"], "run", "--policies", self.policies, "--state", folder / "state"]
         command += ["--plugins", os.environ["PENSTOCK_PLUGINS"]]
         environment = {**os.environ, "REPLAY_KEY": "replay-secret", "RUST_LOG": "info"}
         self._process = subprocess.Popen(command, env=environment, stdout=self._log, stderr=self._log)
         self._wait()
+
+    def kill_and_start(self):
+        """Ends the gateway as a crash would, and starts it again, at other ports."""
+        self._process.kill()
+        self._process.wait()
+        self._log.seek(0)
+        self._log.truncate()
+        self._start()
 
     @property
     def process(self):

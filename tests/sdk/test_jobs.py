@@ -9,6 +9,7 @@ import time
 import openai
 from openai import OpenAI
 
+from gateway import Gateway
 from support import KEY, RED_DOT, GatewayTest
 
 BASE = "/dashscope/api/v1"
@@ -24,18 +25,28 @@ def answer(body):
     return "application/json", json.dumps(body).encode()
 
 
-class JobTest(GatewayTest):
-    """Every promise to a caller who has long work done."""
+def of_task(task, state):
+    """A state as one of this task."""
+    return {**state, "output": {"task_id": task, **state["output"]}}
+
+
+class LongWorkTest(GatewayTest):
+    """A vendor with long work, and a caller."""
 
     def setUp(self):
-        self.client = OpenAI(base_url=f"{self.gateway.url}/v1", api_key=KEY, max_retries=0, timeout=60)
-        self.addCleanup(self.client.close)
         self.addCleanup(self.upstream.scripts.clear)
         self.upstream.requests.clear()
+        self.client = self.client_of(self.gateway)
+
+    def client_of(self, gateway):
+        """A caller of a gateway."""
+        client = OpenAI(base_url=f"{gateway.url}/v1", api_key=KEY, max_retries=0, timeout=60)
+        self.addCleanup(client.close)
+        return client
 
     def works(self, order, task, *states):
         """The vendor takes an order, and then tells these states, the last one again and again."""
-        states = [{**state, "output": {"task_id": task, **state["output"]}} for state in states]
+        states = [of_task(task, state) for state in states]
         self.upstream.scripts[order] = lambda _: answer({"output": {"task_id": task, "task_status": "PENDING"}, "request_id": "r"})
         told = lambda _: answer(states.pop(0) if len(states) > 1 else states[0])
         self.upstream.scripts[f"GET {BASE}/tasks/{task}"] = told
@@ -56,6 +67,26 @@ class JobTest(GatewayTest):
         counts = {"TOTAL": 2, "SUCCEEDED": 1, "FAILED": 1}
         return self.state("SUCCEEDED", {"image_count": 1}, results=results, task_metrics=counts)
 
+    def cancelled(self, task):
+        """The vendor is told to stop, once."""
+        cancel, deadline = f"POST {BASE}/tasks/{task}/cancel", time.monotonic() + 20
+        while not self.asked(cancel) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.assertEqual(len(self.asked(cancel)), 1)
+
+    @staticmethod
+    def ended(client, job):
+        """A job when it is over."""
+        deadline = time.monotonic() + 60
+        while job["status"] in ("queued", "running") and time.monotonic() < deadline:
+            time.sleep(0.1)
+            job = client.get(f"/jobs/{job['id']}", cast_to=object)
+        return job
+
+
+class JobTest(LongWorkTest):
+    """Every promise to a caller who has long work done."""
+
     def test_pictures_are_waited_for(self):
         self.works(PICTURES, "t-1", self.state("PENDING"), self.state("RUNNING"), self.painted())
         made = self.client.images.generate(model=PAINTER, prompt="a lighthouse", n=2, size="1024x1024")
@@ -74,10 +105,7 @@ class JobTest(GatewayTest):
         self.works(PICTURES, "t-3", self.state("RUNNING"))
         with self.assertRaises(openai.APITimeoutError):
             self.client.with_options(timeout=3).images.generate(model=PAINTER, prompt="x")
-        cancel, deadline = f"POST {BASE}/tasks/t-3/cancel", time.monotonic() + 20
-        while not self.asked(cancel) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        self.assertEqual(len(self.asked(cancel)), 1)
+        self.cancelled("t-3")
 
     def test_pictures_can_be_fetched_later(self):
         self.works(PICTURES, "t-4", self.state("RUNNING"), self.painted())
@@ -86,10 +114,7 @@ class JobTest(GatewayTest):
         first, again = (raw.generate(model=PAINTER, prompt="x", extra_headers=prefer) for _ in range(2))
         job = json.loads(first.content)
         self.assertEqual((first.status_code, job["id"]), (202, json.loads(again.content)["id"]))
-        deadline = time.monotonic() + 60
-        while job["status"] in ("queued", "running") and time.monotonic() < deadline:
-            time.sleep(0.1)
-            job = self.client.get(f"/jobs/{job['id']}", cast_to=object)
+        job = self.ended(self.client, job)
         self.assertEqual((job["status"], job["result"]["data"][0]["url"]), ("succeeded", PICTURE))
         self.assertEqual(len(self.asked(PICTURES)), 1)
 
@@ -119,3 +144,38 @@ class JobTest(GatewayTest):
         self.assertEqual((film.status, film.error.message), ("failed", "too red"))
         [sent] = self.asked(order)
         self.assertIn(RED_DOT, sent.body.decode())
+
+
+class OwnGatewayTest(LongWorkTest):
+    """What needs a gateway that can be killed, or that gives up early."""
+
+    def start(self, more=""):
+        """A gateway of this test alone."""
+        gateway = Gateway(self.upstream.url, KEY, more)
+        self.addCleanup(gateway.close)
+        return gateway
+
+    def test_pictures_survive_a_kill_of_the_gateway(self):
+        gateway, states = self.start(), [self.state("RUNNING")]
+        self.works(PICTURES, "t-7", states[0])
+        self.upstream.scripts[f"GET {BASE}/tasks/t-7"] = lambda _: answer(of_task("t-7", states[-1]))
+        prefer = {"prefer": "respond-async"}
+        raw = self.client_of(gateway).images.with_raw_response.generate(model=PAINTER, prompt="x", extra_headers=prefer)
+        job, polled = json.loads(raw.content), f"GET {BASE}/tasks/t-7"
+        deadline = time.monotonic() + 20
+        while not self.asked(polled) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        gateway.kill_and_start()
+        states.append(self.painted())
+        job = self.ended(self.client_of(gateway), job)
+        self.assertEqual(job["status"], "succeeded", job)
+        self.assertEqual(job["result"]["data"][0]["url"], PICTURE)
+        self.assertEqual(len(self.asked(PICTURES)), 1, "the vendor is asked for the pictures once")
+
+    def test_work_that_takes_too_long_is_given_up_and_ended(self):
+        gateway = self.start("[timeouts]\ntotal_ms = 2500\n")
+        self.works(PICTURES, "t-8", self.state("RUNNING"))
+        with self.assertRaises(openai.APIStatusError) as raised:
+            self.client_of(gateway).images.generate(model=PAINTER, prompt="x")
+        self.assertEqual(raised.exception.status_code, 504)
+        self.cancelled("t-8")

@@ -91,7 +91,8 @@ fn documentation(workspace: &Workspace) -> anyhow::Result<Outcome> {
 const IN_TIME: &str = "command::plugins_come";
 
 fn tests(workspace: &Workspace) -> anyhow::Result<Outcome> {
-    let mut test = workspace.cargo(&["test", "--quiet", "--release", "--workspace", "--", "--skip", IN_TIME]);
+    let mut test =
+        workspace.cargo(&["test", "--quiet", "--release", "--workspace", "--no-fail-fast", "--", "--skip", IN_TIME]);
     passed(command(test.env("PENSTOCK_PLUGINS", workspace.plugins_dir())))
 }
 

@@ -72,6 +72,14 @@ impl Workspace {
     pub(crate) fn cargo(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(cargo());
         command.args(arguments).current_dir(&self.root).env("CARGO_TARGET_DIR", &self.target);
+        // `cargo run` tells this task about its own package. Build scripts that look at such a variable (that of `ring` does)
+        // would run again, and all that depends on them, each time that cargo is called with and without it.
+        let ours = |name: &&str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().as_ref().is_some_and(ours) {
+                command.env_remove(name);
+            }
+        }
         command
     }
 }

@@ -207,7 +207,7 @@ mod tests {
             ("GET", "/models", goog, Some(Operation::Models)),
             ("GET", "/v1beta/models/gemini-2.5-pro", goog, Some(Operation::Models)),
             ("GET", "/models?key=k", bearer, Some(Operation::Models)),
-            ("GET", "/models", &[], Some(Operation::Models)),
+            ("GET", "/models", &[], None),
             ("GET", "/models", bearer, None),
             ("GET", "/models", &[("anthropic-version", "2023-06-01")], None),
             ("GET", "/files", bearer, None),

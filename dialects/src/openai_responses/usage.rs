@@ -56,8 +56,9 @@ mod tests {
         let answer = json!({"usage": stated, "tool_usage": {"web_search": {"num_requests": 3}, "image_gen": {}}});
         let usage = read(&answer).unwrap();
         let buckets = (usage.input, usage.cache_read, usage.cache_write, usage.output, usage.reasoning);
-        assert_eq!(buckets, (10, 60, 30, 30, 20));
-        assert_eq!(usage.more, [("tool-x_search".to_owned(), 2), ("tool-web_search".to_owned(), 3)]);
+        assert_eq!(buckets, (5, 60, 30, 30, 20));
+        let more = [("input-image", 5), ("tool-x_search", 2), ("tool-web_search", 3)];
+        assert_eq!(usage.more, more.map(|(name, count)| (name.to_owned(), count)));
         assert_eq!(usage.stated, stated.to_string());
         assert_eq!(read(&json!({"usage": null})), None);
     }

@@ -2,8 +2,8 @@
 //! Decodes recorded exchanges of real vendors and compares them with what an independent decoder has read (expected.json):
 //! whole, and cut at every byte. With `--relay` they go through the gateway, too, and must come out byte for byte.
 //!
-//! Nothing is hidden: what fails is listed with its reason, so is what differs on purpose, and what no codec covers yet is
-//! counted.
+//! Nothing is hidden: what fails is listed with its reason, so is what differs on purpose, and what no independent decoder has
+//! read is counted.
 
 mod abilities;
 mod case;
@@ -165,7 +165,9 @@ fn print(tallies: &BTreeMap<&str, Tally>, uncovered: &BTreeMap<String, usize>, o
         println!("\nrelayed without a codec: {others}");
     }
     if !uncovered.is_empty() {
-        println!("\nnot covered yet:");
+        println!(
+            "\nwithout an independent decoding to compare with (expected.json); their codecs have tests of their own:"
+        );
         for (kind, count) in uncovered {
             println!("{count:7}  {kind}");
         }

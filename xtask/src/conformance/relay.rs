@@ -91,11 +91,12 @@ fn relay(gateway: &Gateway, upstream: &Upstream, case: &Case, number: usize) -> 
             compare_request(&asked()?.body, &request, &model).map_err(fail)
         }
         Way::Path(vendor, before, behind) => {
-            let sent = request(case, None).to_string().into_bytes();
+            let request = request(case, None);
+            let sent = with_model_in_parts(&request, &format!("{vendor}/{model}"));
             let path = format!("{before}{vendor}%2F{model}{behind}");
             let answer = ask("POST", &path, "application/json", &sent)?;
             compare_answer(&answer, case).map_err(fail)?;
-            same_bytes("the vendor got", &sent, &asked()?.body).map_err(fail)
+            same_bytes("the vendor got", &with_model_in_parts(&request, &model), &asked()?.body).map_err(fail)
         }
         Way::Own => {
             let (sent, media_type) = case.sent.clone().unwrap_or_default();
@@ -139,6 +140,16 @@ fn request(case: &Case, model: Option<&str>) -> Value {
         }
     }
     body
+}
+
+/// The bytes of a request whose path names the model. A batch of Gemini's names it again in each of its parts, and is
+/// refused if the two are not the same.
+fn with_model_in_parts(request: &Value, model: &str) -> Vec<u8> {
+    let mut request = request.clone();
+    for part in request["requests"].as_array_mut().into_iter().flatten().filter(|part| part["model"].is_string()) {
+        part["model"] = json!(format!("models/{model}"));
+    }
+    request.to_string().into_bytes()
 }
 
 fn compare_answer(answer: &wire::Message, case: &Case) -> Result<(), String> {

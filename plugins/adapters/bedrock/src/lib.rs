@@ -16,6 +16,7 @@ use penstock_sdk::prelude::{
     Adapter, Blob, Body, Call, Config, Fault, FaultClass, Framing, Issue, Pairs, Plan, Request, Secret, Signer,
     Unsigned, Upstream, Wants,
 };
+use penstock_sdk::signing::percent_encoded;
 use serde_json::{Value, json};
 
 pub use exchange::BedrockExchange;
@@ -195,7 +196,7 @@ fn invoke(call: &Call) -> Upstream {
 
 /// Names of models hold colons, and those of resources slashes.
 fn path(model: &str, verb: &str) -> String {
-    format!("/model/{}/{verb}", sigv4::encoded(model, ""))
+    format!("/model/{}/{verb}", percent_encoded(model, ""))
 }
 
 fn with_own_headers(upstream: Upstream, headers: &Pairs) -> Upstream {

@@ -3,6 +3,7 @@
 //! stays in the host: what is derived of it here are handles.
 
 use penstock_sdk::prelude::{Secret, Unsigned};
+use penstock_sdk::signing::{hex, utc_date};
 use sha2::{Digest, Sha256};
 
 /// Headers that are signed, in alphabetical order. Tencent asks for the first two; the action says what is asked for.
@@ -10,7 +11,7 @@ const SIGNED: [&str; 3] = ["content-type", "host", "x-tc-action"];
 
 /// The headers `authorization` and `x-tc-timestamp` of a request.
 pub(crate) fn sign(request: &Unsigned, key: &Secret, secret_id: &str, service: &str) -> Vec<(String, String)> {
-    let date = date(request.time);
+    let date = utc_date(request.time);
     let scope = format!("{date}/{service}/tc3_request");
     let digest = hex(&Sha256::digest(canonical(request)));
     let text = format!("TC3-HMAC-SHA256\n{}\n{scope}\n{digest}", request.time);
@@ -31,23 +32,6 @@ fn canonical(request: &Unsigned) -> String {
         headers.push_str(&format!("{name}:{}\n", value.trim().to_lowercase()));
     }
     format!("{method}\n{path}\n{query}\n{headers}\n{}\n{body_sha256}", SIGNED.join(";"))
-}
-
-/// The day of a time in seconds since 1970, in UTC: "2026-01-15". After Howard Hinnant's `civil_from_days`.
-fn date(time: u64) -> String {
-    let days = time / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -97,20 +81,6 @@ mod tests {
                 ("x-tc-timestamp".to_owned(), vector["timestamp"].to_string()),
             ];
             assert_eq!(signed, expected, "{}", vector["name"]);
-        }
-    }
-
-    #[test]
-    fn days_are_counted_in_utc() {
-        let cases = [
-            (0, "1970-01-01"),
-            (951_782_400, "2000-02-29"),
-            (1_768_521_599, "2026-01-15"),
-            (1_768_521_600, "2026-01-16"),
-            (4_107_542_400, "2100-03-01"),
-        ];
-        for (time, expected) in cases {
-            assert_eq!(date(time), expected);
         }
     }
 }
