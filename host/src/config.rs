@@ -61,11 +61,14 @@ pub struct Admin {
     pub metrics_open: bool,
     /// Connections at a time.
     pub connections_max: usize,
+    /// The key that seals vendor keys in the state directory, `"env:NAME"` or `"file:PATH"`, of at least 32 bytes; without it, one
+    /// is made in the state directory. Changes take effect after a restart.
+    pub master_key: Option<Spanned<String>>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 9080).into(), metrics_open: false, connections_max: 64 }
+        Self { address: (Ipv4Addr::LOCALHOST, 9080).into(), metrics_open: false, connections_max: 64, master_key: None }
     }
 }
 

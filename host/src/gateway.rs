@@ -4,6 +4,7 @@
 //! goes to the caller.
 
 mod accept;
+mod me;
 mod perform;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
 use crate::attempt::{Answer, Asking};
+use crate::directory::Directory;
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
 use crate::inbound::{Asked, Inbound, read_body, text};
@@ -24,7 +26,8 @@ use crate::jobs::{self, Jobs};
 use crate::ledger::Entry;
 use crate::listener::Peer;
 use crate::metrics::Metrics;
-use crate::plugin::types::Call;
+use crate::plugin::types::{Call, Pair, Reply};
+use crate::probes::Probes;
 use crate::proxy;
 use crate::random;
 use crate::realtime;
@@ -50,6 +53,10 @@ pub struct Gateway {
     pub metrics: Arc<Metrics>,
     /// Requests that go on when their callers have gone.
     pub jobs: Jobs,
+    /// Keys, teams, and what was used.
+    pub directory: Directory,
+    /// What machines are told.
+    pub probes: Arc<Probes>,
 }
 
 impl Gateway {
@@ -62,6 +69,9 @@ impl Gateway {
         let mut response = match self.find(&head, &id, peer) {
             Ok(underway) => self.exchange(&underway, Request::from_parts(head, body)).await,
             Err(failure) => {
+                if let Some(probed) = self.probe(&failure, &head) {
+                    return probed;
+                }
                 let mut response = answer::refusal(&failure, None, &id, None);
                 if failure.kind == Kind::BadHead && version < Version::HTTP_2 {
                     // Where the head is in doubt, so is where the next request begins.
@@ -76,6 +86,16 @@ impl Gateway {
             response.headers_mut().insert(PENSTOCK_REQUEST_ID, id);
         }
         response
+    }
+
+    /// What no route serves may be a health check.
+    fn probe(&self, failure: &Failure, head: &Parts) -> Option<Response<Body>> {
+        if failure.kind != Kind::NoRoute {
+            return None;
+        }
+        let asked = (&head.method, head.uri.path(), &head.headers);
+        let answer = self.probes.answer(asked, &self.metrics, &self.directory)?;
+        Some(answer.map(|text| Body::whole(text, None)))
     }
 
     fn find(&self, head: &Parts, id: &Arc<str>, peer: Peer) -> Result<Underway, Failure> {
@@ -101,7 +121,7 @@ impl Gateway {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
         let prices = Arc::clone(&underway.snapshot.prices);
-        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics), self.directory.clone());
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -128,8 +148,8 @@ impl Gateway {
         if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
             return Ok(Outcome::Local(reply));
         }
-        let principal = stages::authenticate(route, &call, &head.headers)?;
-        entry.subject.clone_from(&principal.subject);
+        let principal = stages::authenticate(route, &call, &head.headers, &self.directory)?;
+        entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 
         if let Serves::Service { service, .. } = &route.serves {
@@ -140,13 +160,10 @@ impl Gateway {
             let proxied = proxy::ask(&self.client, underway, service, &call, request, entry).await?;
             return Ok(Outcome::Proxied(proxied));
         }
+        if let Some(reply) = self.told(underway, &head, &principal, &facts)? {
+            return Ok(Outcome::Local(reply));
+        }
         let asked = underway.asked.as_ref().ok_or_else(|| unknown_operation(&head))?;
-        if asked.operation == Operation::Models {
-            return answer::models(&underway.snapshot, asked).map(Outcome::Local);
-        }
-        if asked.operation == Operation::Capabilities {
-            return Ok(Outcome::Local(answer::capabilities(&underway.snapshot)));
-        }
         if let Some(ask) = jobs::recognise(asked) {
             // On the heap, as other rare ways: the future of every request is as large as its largest part.
             return Box::pin(self.jobs.answer(ask, underway, asked, &principal)).await.map(Outcome::Local);
@@ -157,6 +174,8 @@ impl Gateway {
             let caller = realtime::caller(&head)?;
             let nothing = Bytes::new();
             let inbound = Inbound::conversation(asked, &nothing);
+            principal.may_ask_for(asked.operation.name())?;
+            principal.may_use(&inbound.model)?;
             let call = underway.call(&principal, Some(&inbound), &facts);
             let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &Estimate::default).await;
             entry.admitted(permit)?;
@@ -164,8 +183,10 @@ impl Gateway {
             let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
             return realtime::open(&self.gate, &asking, &targets, caller, entry).await.map(Outcome::Proxied);
         }
+        principal.may_ask_for(asked.operation.name())?;
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
+        principal.may_use(&inbound.model)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
         let estimate = || estimate(underway, &inbound);
         let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &estimate).await;
@@ -180,6 +201,28 @@ impl Gateway {
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
         let answer = first_answer(&self.gate, &asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
+    }
+}
+
+impl Gateway {
+    /// What a caller asks about itself, models and vendors; none if it asks for anything else.
+    fn told(
+        &self,
+        underway: &Underway,
+        head: &Parts,
+        principal: &Principal,
+        facts: &[Pair<'_>],
+    ) -> Result<Option<Reply>, Failure> {
+        if me::is_wanted(head, &underway.route) {
+            let call = underway.call(principal, None, facts);
+            return me::answer(&self.gate, &underway.route, principal, &call, &self.directory).map(Some);
+        }
+        match &underway.asked {
+            Some(asked) if matches!(asked.operation, Operation::Models | Operation::Capabilities) => {
+                answer::about(&underway.snapshot, asked, principal).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 }
 

@@ -3,16 +3,18 @@
 //! dropping it settles the limits, counts, and writes the access log line.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Cost, Made};
 use penstock_prices::table::Table;
 
+use crate::directory::usage::{Used, Who};
+use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
-use crate::stages::{Permit, Refused, Served, Spent, Standing};
+use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub struct Entry {
     pub operation: &'static str,
     /// Who asked; empty on an open route.
     pub subject: String,
+    /// The group of who asked.
+    tenant: Option<String>,
+    /// The virtual key that was used.
+    key: Option<Arc<VirtualKey>>,
     /// Vendor (or service) that answers.
     pub vendor: Arc<str>,
     /// The vendor's name of the model.
@@ -72,6 +78,7 @@ pub struct Entry {
     begun: Instant,
     first_byte: Option<Instant>,
     metrics: Arc<Metrics>,
+    directory: Directory,
 }
 
 impl Entry {
@@ -83,6 +90,7 @@ impl Entry {
         operation: &'static str,
         prices: Arc<Table>,
         metrics: Arc<Metrics>,
+        directory: Directory,
     ) -> Self {
         metrics.begun(&route);
         Self {
@@ -90,6 +98,8 @@ impl Entry {
             route,
             operation,
             subject: String::new(),
+            tenant: None,
+            key: None,
             vendor: Arc::default(),
             model: Arc::default(),
             attempts: 0,
@@ -107,7 +117,15 @@ impl Entry {
             begun: Instant::now(),
             first_byte: None,
             metrics,
+            directory,
         }
+    }
+
+    /// Notes who asks.
+    pub fn asked_by(&mut self, principal: &Principal) {
+        self.subject.clone_from(&principal.subject);
+        self.tenant.clone_from(&principal.tenant);
+        self.key.clone_from(&principal.key);
     }
 
     /// Takes the budget that was reserved for this request, to settle it in the end.
@@ -209,6 +227,43 @@ impl Entry {
     }
 }
 
+impl Entry {
+    fn key_id(&self) -> &str {
+        self.key.as_ref().map_or("", |key| &key.id)
+    }
+
+    /// Adds the request to the sums of its key and team, and tells whoever listens.
+    fn report(&self, took: Duration, cost: Option<&Cost>) {
+        let usage = self.usage.as_ref();
+        let (input_tokens, output_tokens) = (usage.map_or(0, Usage::input_total), usage.map_or(0, Usage::output_total));
+        let team = self.tenant.as_deref().unwrap_or_default();
+        let who = Who { key: self.key_id(), team, subject: &self.subject, vendor: &self.vendor, model: &self.model };
+        let failed = self.failure.is_some() || !self.status.is_success();
+        let nano_usd = cost.map_or(0, |cost| nano_of(cost.usd.to_f64()));
+        self.directory.usage().count(who, Used { failed, input_tokens, output_tokens, nano_usd }, now_unix_s());
+        self.directory.feed().request(|| {
+            serde_json::json!({
+                "request": &*self.id, "route": &*self.route, "operation": self.operation, "subject": &self.subject,
+                "key": self.key_id(), "team": team, "vendor": &*self.vendor, "model": &*self.model,
+                "status": self.status.as_u16(), "failure": self.failure, "ending": self.ending.name(),
+                "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "bytes": self.bytes,
+                "input_tokens": input_tokens, "output_tokens": output_tokens,
+                "cost_usd": cost.map(|cost| cost.usd.to_f64()),
+            })
+        });
+    }
+}
+
+/// Dollars as nano-dollars.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an amount is not below zero; `as` saturates"
+)]
+fn nano_of(usd: f64) -> u64 {
+    (usd * 1e9).round() as u64
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         self.settle();
@@ -228,6 +283,7 @@ impl Drop for Entry {
             usage: self.usage.as_ref(),
             cost: cost.map(|cost| cost.usd),
         });
+        self.report(took, cost.as_ref());
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "access",
@@ -235,6 +291,7 @@ impl Drop for Entry {
             route = %self.route,
             operation = self.operation,
             subject = self.subject,
+            key = self.key_id(),
             vendor = %self.vendor,
             model = %self.model,
             status = self.status.as_u16(),

@@ -4,6 +4,7 @@
 
 mod estimate;
 mod limits;
+mod rules;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +12,7 @@ use std::time::Instant;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 
+use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::{Failure, Kind};
 use crate::inbound::wanted;
 use crate::plugin::types::{Call, Candidate, Edit, Pair, Reply};
@@ -19,7 +21,7 @@ use crate::routes::{Route, Target};
 use crate::upstream::Health;
 
 pub use estimate::Estimate;
-pub use limits::{Gate, NoRules, Permit, Refused, Rulebook, Served, Spent, Standing, Whose};
+pub use limits::{Gate, Left, Permit, Refused, Rulebook, Served, Spent, Standing, Whose};
 
 /// Who asks. On a route without auth everybody is the same empty subject.
 #[derive(Debug, Clone, Default)]
@@ -30,9 +32,73 @@ pub struct Principal {
     pub tenant: Option<String>,
     /// Attributes, as facts for later plugins (`auth.<name>`).
     pub attributes: Vec<(String, String)>,
+    /// The virtual key that was used.
+    pub key: Option<Arc<VirtualKey>>,
 }
 
+/// Name of the attribute that binds a principal to a virtual key, as a fact.
+const KEY: &str = "auth.virtual-key";
+
 impl Principal {
+    /// Somebody with these attributes, bound to the virtual key that they name.
+    ///
+    /// # Errors
+    /// `unauthenticated` if that key is not there any more, or is not accepted.
+    pub fn bound(
+        subject: String,
+        tenant: Option<String>,
+        attributes: Vec<(String, String)>,
+        directory: &Directory,
+    ) -> Result<Self, Failure> {
+        let id = attributes.iter().find(|(name, _)| name == KEY);
+        let key = id.map(|(_, id)| directory.key(id).filter(|key| key.refusal(now_unix_s()).is_none()));
+        match key {
+            Some(None) => {
+                Err(Failure::new(Kind::Unauthenticated, "this API key is not accepted any more: ask the operator"))
+            }
+            key => Ok(Self { subject, tenant, attributes, key: key.flatten() }),
+        }
+    }
+
+    /// Somebody who was let in before: what has been accepted since is done, whatever has become of the key.
+    #[must_use]
+    pub fn before(
+        subject: String,
+        tenant: Option<String>,
+        attributes: Vec<(String, String)>,
+        directory: &Directory,
+    ) -> Self {
+        let id = attributes.iter().find(|(name, _)| name == KEY);
+        let key = id.and_then(|(_, id)| directory.key(id));
+        Self { subject, tenant, attributes, key }
+    }
+
+    /// Looks whether the virtual key that was used allows an operation.
+    ///
+    /// # Errors
+    /// `forbidden`
+    pub fn may_ask_for(&self, operation: &str) -> Result<(), Failure> {
+        if self.key.as_ref().is_none_or(|key| key.may_ask_for(operation)) {
+            return Ok(());
+        }
+        let message = format!("this API key may not ask for {operation}: GET /v1/me says what it may");
+        Err(Failure::new(Kind::Forbidden, message))
+    }
+
+    /// Looks whether the virtual key that was used allows a model, by the name that the caller uses.
+    ///
+    /// # Errors
+    /// `forbidden`
+    pub fn may_use(&self, model: &str) -> Result<(), Failure> {
+        if self.key.as_ref().is_none_or(|key| key.may_use(model)) {
+            return Ok(());
+        }
+        let what =
+            if model.is_empty() { "anything without naming a model".to_owned() } else { format!("the model {model}") };
+        let message = format!("this API key may not use {what}: GET /v1/me says what it may");
+        Err(Failure::new(Kind::Forbidden, message))
+    }
+
     /// The facts of a request, with what auth knows of the caller.
     #[must_use]
     pub fn facts<'f>(&'f self, known: &[Pair<'f>]) -> Vec<Pair<'f>> {
@@ -98,12 +164,17 @@ impl ResponseEdits {
 ///
 /// # Errors
 /// `unauthenticated`, `forbidden`, or `plugin-broken`.
-pub fn authenticate(route: &Route, call: &Call<'_>, headers: &HeaderMap) -> Result<Principal, Failure> {
+pub fn authenticate(
+    route: &Route,
+    call: &Call<'_>,
+    headers: &HeaderMap,
+    directory: &Directory,
+) -> Result<Principal, Failure> {
     let Some(auth) = &route.auth else { return Ok(Principal::default()) };
     let pairs = wanted(&auth.wants().headers, headers);
     let grant = auth.authenticate(call, &pairs).map_err(|error| Failure::of_policy(error, Kind::Unauthenticated))?;
     let attributes = grant.attributes.into_iter().map(|(name, value)| (format!("auth.{name}"), value)).collect();
-    Ok(Principal { subject: grant.subject, tenant: grant.tenant, attributes })
+    Principal::bound(grant.subject, grant.tenant, attributes, directory)
 }
 
 /// Puts the targets of a call in the order in which to try them. Without a routing plugin the order of the policy holds,

@@ -51,6 +51,11 @@ pub fn run_cases<P: Plugin>(folder: impl AsRef<Path>) {
     assert!(report.is_empty(), "golden cases do not pass:\n{report}");
 }
 
+/// Puts virtual keys, by what a caller presents, before what runs in this thread.
+pub fn virtual_keys(keys: impl IntoIterator<Item = (String, crate::virtual_keys::VirtualKey)>) {
+    crate::virtual_keys::imp::put(keys.into_iter().collect());
+}
+
 /// Grants secrets to what runs in this thread, for tests without a case: of signatures, for one.
 pub fn grant<'s>(granted: impl IntoIterator<Item = (&'s str, &'s str)>) {
     secrets::imp::grant(granted.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect());

@@ -32,7 +32,7 @@ impl Perform for Gateway {
         let operation = asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (record.asked.request_id.as_str().into(), record.owner.route.as_str().into());
         let prices = Arc::clone(&self.snapshot.load().prices);
-        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics), self.directory.clone());
         entry.subject.clone_from(&record.owner.subject);
         entry.hold(work.permit.take());
         let mut target = String::new();
@@ -104,7 +104,8 @@ impl Gateway {
     ) -> Result<Outcome, Failure> {
         let owner = &work.record.owner;
         let (subject, tenant, attributes) = (owner.subject.clone(), owner.tenant.clone(), owner.attributes.clone());
-        let principal = Principal { subject, tenant, attributes };
+        let principal = Principal::before(subject, tenant, attributes, &self.directory);
+        entry.asked_by(&principal);
         let Some(asked) = &underway.asked else { return Err(unreadable()) };
         let begun = match &work.standing {
             Standing::Fresh => None,

@@ -110,6 +110,12 @@ impl Book {
         (found, more)
     }
 
+    /// So many jobs of anybody, the newest first.
+    pub(super) fn newest(&self, limit: usize, is_meant: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
+        let index = self.read();
+        index.iter().rev().filter(|record| !record.hidden && is_meant(record)).take(limit).cloned().collect()
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.metrics
     }

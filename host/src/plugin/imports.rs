@@ -18,13 +18,16 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
 use zeroize::Zeroizing;
 
-use super::bindings::penstock::plugin::{filter_types, log, metrics, requests, rules, secrets, state, types};
+use super::bindings::penstock::plugin::{
+    filter_types, log, metrics, requests, rules, secrets, state, types, virtual_keys,
+};
 use super::chatter::{self, Chatter, Flood};
 use super::convert;
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
 use super::types::Rule;
 use super::watch::Watch;
+use crate::directory::{Directory, now_unix_s};
 use crate::keys::{Grants, Secret};
 use crate::state::Memory;
 
@@ -36,6 +39,7 @@ pub(super) struct Shared {
     pub(super) name: String,
     pub(super) grants: Grants,
     pub(super) state: Arc<Memory>,
+    pub(super) directory: Option<Directory>,
     pub(super) series: Arc<PluginSeries>,
     pub(super) flood: Flood,
 }
@@ -248,5 +252,18 @@ impl state::Host for Imports {
     fn add(&mut self, key: String, delta: i64, ttl_ms: u64) -> wasmtime::Result<Result<i64, state::Error>> {
         let sum = self.shared.state.add(&self.shared.name, &key, delta, ttl_ms, Instant::now());
         Ok(sum.map_err(|over| state::Error::TooLarge(over.0)))
+    }
+}
+
+impl virtual_keys::Host for Imports {
+    fn find(&mut self, presented: String) -> wasmtime::Result<Option<virtual_keys::VirtualKey>> {
+        let found = self.shared.directory.as_ref().and_then(|directory| directory.find(presented.as_bytes()));
+        Ok(found.map(|key| virtual_keys::VirtualKey {
+            id: key.id.clone(),
+            subject: key.subject.clone(),
+            team: key.team.clone(),
+            attributes: key.attributes.clone(),
+            refusal: key.refusal(now_unix_s()).map(str::to_owned),
+        }))
     }
 }

@@ -102,6 +102,7 @@ impl Subject for ComponentSubject {
             secrets: grants,
             isolation: Isolation::Shared,
             state: Arc::new(Memory::new(STATE_ENTRIES_MAX)),
+            directory: None,
             metrics: prometheus::Registry::new(),
         };
         // The exchange of the plugin before must not outlive it.

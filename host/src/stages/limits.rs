@@ -26,16 +26,6 @@ pub trait Rulebook: Send + Sync {
     fn of_call(&self, principal: &Principal, call: &Call<'_>) -> Arc<[Rule]>;
 }
 
-/// No rules but those of the policy.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoRules;
-
-impl Rulebook for NoRules {
-    fn of_call(&self, _: &Principal, _: &Call<'_>) -> Arc<[Rule]> {
-        Arc::default()
-    }
-}
-
 /// What admits calls.
 pub struct Gate {
     /// The counters.
@@ -61,6 +51,21 @@ pub struct Standing {
     /// So many are left.
     pub remaining: u64,
     /// When it starts anew or is full again, in seconds.
+    pub reset_s: u64,
+}
+
+/// What is left of one limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Which limit it is, in words.
+    pub label: String,
+    /// What it counts.
+    pub counted: Counted,
+    /// How much there is.
+    pub limit: u64,
+    /// How much is left.
+    pub remaining: u64,
+    /// When it starts anew or is full again, in seconds; 0 if it is, and for what never does.
     pub reset_s: u64,
 }
 
@@ -202,6 +207,22 @@ impl Gate {
         let plan = Plan::of(limits, whose, call, &rules, &|| estimate());
         let plan = plan.map_err(|failure| Refused { failure, standing: None })?;
         plan.admit(&self.state).await
+    }
+
+    /// What is left of every limit that a call would be charged to, as far as this node knows. Nothing is charged.
+    ///
+    /// # Errors
+    /// What a plugin says, or `plugin-broken`.
+    pub fn left(&self, limits: &[Arc<Limits>], principal: &Principal, call: &Call<'_>) -> Result<Vec<Left>, Failure> {
+        let rules = self.rules.of_call(principal, call);
+        let plan = Plan::of(limits, Whose::Callers, call, &rules, &Estimate::default)?;
+        let each = plan.charges.iter().zip(plan.terms);
+        Ok(each
+            .map(|(charge, Term { counted, limit, label })| {
+                let remaining = self.state.remaining(charge);
+                Left { label, counted, limit, remaining: remaining.count, reset_s: remaining.reset_ms.div_ceil(1000) }
+            })
+            .collect())
     }
 
     /// The permit of a call that was admitted by a process that has ended.

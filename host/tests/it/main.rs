@@ -21,6 +21,8 @@ mod jobs_films;
 mod jobs_reports;
 mod jobs_restart;
 mod jobs_waiting;
+mod keys;
+mod keys_planted;
 mod limits;
 mod net_listener;
 mod net_support;
