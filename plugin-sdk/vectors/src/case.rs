@@ -296,6 +296,8 @@ pub struct Target {
     pub latency_ms: u32,
     #[serde(default)]
     pub inflight: u32,
+    #[serde(default)]
+    pub facts: Pairs,
 }
 
 fn empty_object() -> Value {
