@@ -1,53 +1,75 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The admin API, on a listener of its own: plugins, generations, policies, health, metrics.
+//! The admin API, on a listener of its own: everything that operators see and change while the gateway runs.
 //!
-//! Every call needs the bearer token of the state directory, except those for health checks (and `/metrics`, if the policy
-//! says so). Nothing here changes anything by itself: all of it asks [`Control`]. `openapi.json` beside this file says
-//! what can be asked and answered.
+//! [`rows`] is the table of all calls: what answers, who may ask, and what the OpenAPI document says of it. Nothing here
+//! changes anything by itself: plugins and policies are asked of [`Control`], everything else of the [`Directory`], and each
+//! change is written down in the audit log.
 
+mod body;
 mod calls;
-pub mod token;
+mod documents;
+mod events;
+mod features;
+mod openapi;
+mod reports;
+mod rows;
+mod services;
+mod vendor_keys;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::MethodRouter;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 use crate::control::Control;
+use crate::directory::Directory;
+use crate::directory::settings::Role;
+use crate::jobs::Jobs;
 use crate::library::Refused;
 use crate::metrics::Metrics;
-use token::Token;
+use crate::probes::{self, Probes};
+use crate::snapshot::Snapshot;
+use rows::{Access, Row, rows};
+
+pub use services::Beats;
 
 /// A caller sends the head of a request within this time.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
 /// The system has no free file descriptor, or the like: wait before the next try.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Where the API is.
+const BASE: &str = "/api/v1";
+/// Where a part of it was before, and still is.
+const BASE_BEFORE: &str = "/v1";
 
 /// What the admin API works with.
 pub struct Admin {
-    /// Who makes changes.
+    /// Who makes changes of plugins and policies.
     pub control: Control,
+    /// What is in force.
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Keys, teams, and all else that is changed here.
+    pub directory: Directory,
+    /// Requests that go on without their callers.
+    pub jobs: Jobs,
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
-    /// What a caller must know.
-    pub token: Token,
-    /// `/metrics` needs no token.
-    pub metrics_open: bool,
+    /// What machines are told.
+    pub probes: Arc<Probes>,
     /// Largest component that can be uploaded, in bytes.
     pub component_bytes_max: usize,
-    /// The gateway takes no new connections: `/readyz` says so.
-    pub draining: AtomicBool,
+    /// When services were heard of.
+    pub beats: Beats,
 }
 
 /// Answers on this listener until the future is dropped.
@@ -78,55 +100,38 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, connections_max: us
 
 type Shared = Arc<Admin>;
 
-/// A row: path, what answers there, who may ask.
-struct Row(&'static str, MethodRouter<Shared>, Access);
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
-    /// Needs the token.
-    Token,
-    /// Needs none.
-    Open,
-    /// Needs the token unless `admin.metrics_open`.
-    Metrics,
-}
-
-fn rows() -> Vec<Row> {
-    use axum::routing::{delete, get, post};
-    vec![
-        Row("/healthz", get(calls::healthy), Access::Open),
-        Row("/readyz", get(calls::ready), Access::Open),
-        Row("/metrics", get(calls::metrics), Access::Metrics),
-        Row("/v1/plugins", get(calls::plugins).post(calls::upload), Access::Token),
-        Row("/v1/plugins/{name}", delete(calls::remove), Access::Token),
-        Row("/v1/plugins/{name}/activate", post(calls::activate), Access::Token),
-        Row("/v1/plugins/{name}/rollback", post(calls::roll_back), Access::Token),
-        Row("/v1/generations", get(calls::generations), Access::Token),
-        Row("/v1/generations/{number}/rollback", post(calls::roll_back_generation), Access::Token),
-        Row("/v1/policies/validate", post(calls::validate), Access::Token),
-        Row("/v1/reload", post(calls::reload), Access::Token),
-        Row("/v1/openapi.json", get(calls::openapi), Access::Token),
-    ]
-}
-
 fn router(admin: Shared) -> Router {
     let mut router = Router::new();
-    for Row(path, handler, access) in rows() {
-        let open = access == Access::Open || (access == Access::Metrics && admin.metrics_open);
-        let guard = from_fn_with_state(Arc::clone(&admin), require_token);
-        router = router.route(path, if open { handler } else { handler.route_layer(guard) });
+    for Row { path, handler, access, had_alias, .. } in rows() {
+        let handler = match access {
+            Access::Open => handler,
+            Access::Role(role) => handler.route_layer(from_fn_with_state((Arc::clone(&admin), role), require_role)),
+        };
+        if had_alias && let Some(rest) = path.strip_prefix(BASE) {
+            router = router.route(&format!("{BASE_BEFORE}{rest}"), handler.clone());
+        }
+        router = router.route(path, handler);
     }
     // the latter applies to the routes that there are when it is called
     router.fallback(calls::not_found).method_not_allowed_fallback(calls::not_allowed).with_state(admin)
 }
 
-async fn require_token(State(admin): State<Shared>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    let is_bearer = |value: &&[u8]| value.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
-    if given.filter(is_bearer).is_some_and(|value| admin.token.is(value[7..].trim_ascii())) {
-        return next.run(request).await;
+/// Lets those in who have a token, and a role that is high enough; the call is told who it is.
+async fn require_role(State((admin, role)): State<(Shared, Role)>, mut request: Request, next: Next) -> Response {
+    let actor = probes::bearer(request.headers()).and_then(|token| admin.directory.actor(token));
+    let Some(actor) = actor else { return unauthorized() };
+    if actor.role < role {
+        let message = format!("this call needs the role {}, the token has {}", role.name(), actor.role.name());
+        let refused = Refused::new("forbidden", message, "ask with another token, or somebody who has one");
+        return failure(StatusCode::FORBIDDEN, &refused);
     }
-    let help = "send `Authorization: Bearer …` with the content of the file admin-token in the state directory";
+    request.extensions_mut().insert(actor);
+    next.run(request).await
+}
+
+fn unauthorized() -> Response {
+    let help = "send `Authorization: Bearer …` with the content of the file admin-token in the state directory, or another \
+                admin token";
     let refused = Refused::new("unauthorized", "the admin token is missing or wrong", help);
     let mut response = failure(StatusCode::UNAUTHORIZED, &refused);
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -136,12 +141,6 @@ async fn require_token(State(admin): State<Shared>, request: Request, next: Next
 /// The JSON of every refusal.
 fn failure(status: StatusCode, refused: &Refused) -> Response {
     (status, axum::Json(serde_json::json!({ "error": refused }))).into_response()
-}
-
-impl Admin {
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! What the caller gets: the outcome of the stages as an HTTP response.
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
-use penstock_dialects::codec::ModelEntry;
+use penstock_dialects::codec::{ModelEntry, Operation};
 
 use crate::attempt::{Answer, BodyOf};
 use crate::failure::{Failure, Kind};
@@ -12,6 +12,7 @@ use crate::plugin::types::Reply;
 use crate::proxy::Proxied;
 use crate::relay::{Body, Piped, Stream};
 use crate::snapshot::Snapshot;
+use crate::stages::{Principal, Standing};
 use crate::underway::Underway;
 
 /// How a request came out.
@@ -27,7 +28,8 @@ pub enum Outcome {
 /// The response of an outcome. The ledger's entry goes with its body.
 #[must_use]
 pub fn respond(outcome: Outcome, underway: &Underway, mut entry: Entry) -> Response<Body> {
-    match outcome {
+    let standing = entry.standing;
+    let mut response = match outcome {
         Outcome::Local(reply) => {
             entry.status = reply.status;
             let headers = reply.headers.into_iter().collect();
@@ -45,7 +47,19 @@ pub fn respond(outcome: Outcome, underway: &Underway, mut entry: Entry) -> Respo
             tunnel.spawn(entry);
             response(StatusCode::SWITCHING_PROTOCOLS, headers, Body::whole("", None))
         }
+    };
+    if let Some(standing) = standing {
+        tell_limit(response.headers_mut(), standing);
     }
+    response
+}
+
+/// What is left of the caller's limit, in the words that most gateways and libraries know
+/// (draft-ietf-httpapi-ratelimit-headers-03; later drafts say it in structured fields).
+fn tell_limit(headers: &mut HeaderMap, standing: Standing) {
+    headers.insert(HeaderName::from_static("ratelimit-limit"), HeaderValue::from(standing.limit));
+    headers.insert(HeaderName::from_static("ratelimit-remaining"), HeaderValue::from(standing.remaining));
+    headers.insert(HeaderName::from_static("ratelimit-reset"), HeaderValue::from(standing.reset_s));
 }
 
 fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<Body> {
@@ -114,6 +128,9 @@ pub fn refusal(failure: &Failure, asked: Option<&Asked>, id: &str, entry: Option
             serde_json::json!({ "error": error, "request_id": id }).to_string().into_bytes()
         }
     };
+    if let Some(standing) = entry.as_ref().and_then(|entry| entry.standing) {
+        tell_limit(&mut headers, standing);
+    }
     let entry = entry.map(|mut entry| {
         entry.status = status;
         entry.failure = Some(failure.kind.code());
@@ -122,19 +139,31 @@ pub fn refusal(failure: &Failure, asked: Option<&Asked>, id: &str, entry: Option
     response(status, headers, Body::whole(body, entry))
 }
 
-/// The list of models, or the one that the path names, in the caller's dialect.
+/// What there is for the caller: models, or what vendors can do.
 ///
 /// # Errors
 /// `unknown-model`
-pub fn models(snapshot: &Snapshot, asked: &Asked) -> Result<Reply, Failure> {
+pub fn about(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Result<Reply, Failure> {
+    match asked.operation {
+        Operation::Capabilities => Ok(capabilities(snapshot, principal)),
+        _ => models(snapshot, asked, principal),
+    }
+}
+
+/// The list of models that the caller may use, or the one that the path names, in the caller's dialect.
+///
+/// # Errors
+/// `unknown-model`
+fn models(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Result<Reply, Failure> {
     let body = match &asked.model {
         None => {
-            let names = snapshot.models.names().into_iter();
+            let names = snapshot.models.names().into_iter().filter(|(name, _)| principal.may_use(name).is_ok());
             let entries: Vec<_> = names.map(|(id, owner)| ModelEntry { id, owner }).collect();
             asked.dialect.encode_models(&entries)
         }
         Some(model) => {
-            let found = snapshot.models.resolve(model).and_then(|(targets, _)| targets.into_iter().next());
+            let found = snapshot.models.resolve(model).filter(|_| principal.may_use(model).is_ok());
+            let found = found.and_then(|(targets, _)| targets.into_iter().next());
             let target = found.ok_or_else(|| Failure::unknown_model(model))?;
             let owner = target.vendor.name.to_string();
             asked.dialect.encode_model(&ModelEntry { id: model.clone(), owner })
@@ -145,8 +174,7 @@ pub fn models(snapshot: &Snapshot, asked: &Asked) -> Result<Reply, Failure> {
 
 /// What each vendor in force can do: the dialects in which it is relayed, its operations, models and features, as its adapter
 /// says and its policy restricts.
-#[must_use]
-pub fn capabilities(snapshot: &Snapshot) -> Reply {
+fn capabilities(snapshot: &Snapshot, principal: &Principal) -> Reply {
     let mut vendors: Vec<_> = snapshot.models.vendors.values().collect();
     vendors.sort_by(|one, other| one.name.cmp(&other.name));
     let vendors = vendors.into_iter().map(|vendor| {
@@ -155,8 +183,8 @@ pub fn capabilities(snapshot: &Snapshot) -> Reply {
             "name": &*vendor.name,
             "adapter": vendor.adapter.component(),
             "dialects": vendor.adapter.dialects(),
-            "operations": vendor.adapter.operations(),
-            "models": vendor.models,
+            "operations": vendor.adapter.operations().iter().filter(|name| principal.may_ask_for(name).is_ok()).collect::<Vec<_>>(),
+            "models": vendor.models.iter().filter(|name| principal.may_use(name).is_ok()).collect::<Vec<_>>(),
             "features": features.collect::<Vec<_>>(),
         })
     });

@@ -17,6 +17,7 @@ use penstock_dialects::ir::{Fault, FaultClass, Usage};
 use penstock_dialects::splice::is_json as is_json_text;
 
 use crate::canonical::Canonical;
+use crate::directory::pool::Turn;
 use crate::failure::{Failure, Kind};
 use crate::inbound::{Content, Inbound, wanted};
 use crate::outbound::{self, Payload};
@@ -29,6 +30,7 @@ use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod journal;
+mod limits;
 mod realtime;
 mod wire;
 
@@ -51,6 +53,7 @@ pub struct Asking<'a> {
     inbound: &'a Inbound<'a>,
     principal: &'a Principal,
     journal: Option<&'a dyn Journal>,
+    turn: Turn,
     canonical: OnceLock<Result<Canonical, Failure>>,
 }
 
@@ -110,7 +113,8 @@ impl<'a> Asking<'a> {
         inbound: &'a Inbound<'a>,
         principal: &'a Principal,
     ) -> Self {
-        Self { underway, client, head, inbound, principal, journal: None, canonical: OnceLock::new() }
+        let turn = Turn::of(&underway.id);
+        Self { underway, client, head, inbound, principal, journal: None, turn, canonical: OnceLock::new() }
     }
 
     /// The same, with a journal that outlives this process.
@@ -292,7 +296,7 @@ impl<'a> Asking<'a> {
         let mut ready = VecDeque::new();
         let mut request = Cow::Borrowed(request);
         let mut translator = self.translator(exchange, None);
-        let mut begun = Begun::new(self.client, &target.vendor, self.journal);
+        let mut begun = Begun::new(self.client, &target.vendor, self.journal, &self.turn);
         let (mut step, mut rounds, mut misses) = (0, 0, 0);
         while rounds < self.underway.snapshot.limits.round_trips_max {
             self.refuse_dropped(&request)?;
@@ -498,7 +502,7 @@ impl<'a> Asking<'a> {
         if let Some(journal) = self.journal.filter(|_| request.method != Method::GET) {
             journal.sending(&target.id, step).await?;
         }
-        outbound::send(self.client, &target.vendor, request, payload).await
+        outbound::send(self.client, &target.vendor, request, payload, &self.turn).await
     }
 
     /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.

@@ -31,6 +31,8 @@ pub struct Config {
     pub limits: Limits,
     /// Time-outs towards callers and upstreams.
     pub timeouts: Timeouts,
+    /// Where the counters of limits and budgets are.
+    pub state: State,
     /// Ceilings of the plugins.
     pub sandbox: Sandbox,
     /// Secrets by name, for grants to plugins: `"env:NAME"` or `"file:PATH"`.
@@ -59,11 +61,14 @@ pub struct Admin {
     pub metrics_open: bool,
     /// Connections at a time.
     pub connections_max: usize,
+    /// The key that seals vendor keys in the state directory, `"env:NAME"` or `"file:PATH"`, of at least 32 bytes; without it, one
+    /// is made in the state directory. Changes take effect after a restart.
+    pub master_key: Option<Spanned<String>>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: (Ipv4Addr::LOCALHOST, 9080).into(), metrics_open: false, connections_max: 64 }
+        Self { address: (Ipv4Addr::LOCALHOST, 9080).into(), metrics_open: false, connections_max: 64, master_key: None }
     }
 }
 
@@ -112,8 +117,12 @@ pub struct Limits {
     pub round_trips_max: u32,
     /// Base64 strings from this length on are kept out of adapters.
     pub blob_bytes_min: usize,
-    /// Counters kept in memory for limits; the least recently used one goes first.
+    /// Counters kept in memory for limits; the least recently used one goes first. Those of windows of an hour and more are
+    /// apart (`state.budgets_max`).
     pub counters_max: usize,
+    /// Tokens that an answer is expected to have where the caller does not say how many it may have; limits of tokens and
+    /// money reserve them until the truth is known.
+    pub output_tokens: u64,
     /// Generations kept for a roll-back.
     pub generations_max: usize,
 }
@@ -132,9 +141,70 @@ impl Default for Limits {
             round_trips_max: 200,
             blob_bytes_min: 4096,
             counters_max: 1_000_000,
+            output_tokens: 1024,
             generations_max: 16,
         }
     }
+}
+
+/// Where the counters of limits and budgets are: in memory with a journal in the state directory, or in a Redis that many
+/// nodes share. Read at the start only.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct State {
+    /// A Redis that many nodes share, `"redis://host:port/database"` or with TLS `"rediss://…"`; none for one node alone. A
+    /// password has no place in here.
+    pub redis: Option<Spanned<String>>,
+    /// Name to log in with.
+    pub user: Option<String>,
+    /// Password to log in with, `"env:NAME"` or `"file:PATH"`.
+    pub password: Option<Spanned<String>>,
+    /// PEM file with the roots of trust for TLS; none for those of the system.
+    pub ca: Option<Spanned<String>>,
+    /// Begin of every key in Redis: nodes with the same one share their counters.
+    pub prefix: String,
+    /// How long a call waits for Redis, in milliseconds. Whatever takes longer is away.
+    pub timeout_ms: u64,
+    /// While Redis is away: `"local"` counts on each node by itself, `"closed"` refuses calls that have a limit, `"open"` looks
+    /// at no limit. What is used meanwhile is told when it is back.
+    pub away: Away,
+    /// After how long the calls at a time of a node that is gone are given back, in milliseconds.
+    pub lease_ms: u64,
+    /// Counters of windows of an hour and more that there may be in memory; a call that needs one more is refused.
+    pub budgets_max: usize,
+    /// Bytes of the journal of what Redis has not been told; while it is away and there are more, calls that have a limit are
+    /// refused.
+    pub unsent_bytes_max: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            redis: None,
+            user: None,
+            password: None,
+            ca: None,
+            prefix: "penstock".to_owned(),
+            timeout_ms: 50,
+            away: Away::Local,
+            lease_ms: 30_000,
+            budgets_max: 1_000_000,
+            unsent_bytes_max: 1 << 30,
+        }
+    }
+}
+
+/// What happens to calls that have a limit while Redis is away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Away {
+    /// Each node counts by itself.
+    #[default]
+    Local,
+    /// They are refused.
+    Closed,
+    /// They go on, and nothing is looked at.
+    Open,
 }
 
 /// Time-outs, in milliseconds.
@@ -304,6 +374,10 @@ pub struct Vendor {
     /// Models by the vendor's own names; callers may use them as they are. A trailing `*` matches any rest.
     #[serde(default)]
     pub models: Vec<String>,
+    /// Configured limits that each attempt at this vendor is charged to. An exhausted one means that another target is tried;
+    /// a call is refused when none is left.
+    #[serde(default)]
+    pub limits: Vec<Spanned<String>>,
     /// Features that its adapter can carry and the vendor does not have: `"tools"`, `"image-input"`. They are left out of what
     /// `GET /v1/capabilities` says of it.
     #[serde(default)]

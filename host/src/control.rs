@@ -84,6 +84,8 @@ pub enum Change {
     Files,
     /// Read everything anew, secrets too, whether it has changed or not.
     Reload,
+    /// Keys of vendors have changed: build what is in force anew with them.
+    Keys,
     /// A new version of a plugin.
     Upload {
         /// The component.
@@ -126,6 +128,7 @@ impl Change {
         match self {
             Self::Files => "files",
             Self::Reload => "reload",
+            Self::Keys => "keys",
             Self::Upload { .. } => "upload",
             Self::Activate { .. } => "activate",
             Self::RollBack { .. } => "roll-back",

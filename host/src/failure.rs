@@ -99,6 +99,10 @@ failures! {
     NotCarried = "not-carried", 400, Unsupported, Caller;
     /// No target can serve this call.
     Unsupported = "unsupported", 400, Unsupported, Caller;
+    /// The shared state is away, and the policy says that calls with a limit do not go on without it.
+    StateAway = "state-away", 503, Overloaded, Operator;
+    /// There is no room for another budget, or to remember what calls use while the shared state is away.
+    StateFull = "state-full", 503, Overloaded, Operator;
     /// Routing left no target.
     NoTarget = "no-target", 503, Overloaded, Operator;
     /// The vendor refused; status and class are the vendor's.

@@ -4,6 +4,7 @@
 //! goes to the caller.
 
 mod accept;
+mod me;
 mod perform;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
 use crate::attempt::{Answer, Asking};
+use crate::directory::Directory;
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
 use crate::inbound::{Asked, Inbound, read_body, text};
@@ -25,14 +27,14 @@ use crate::ledger::Entry;
 use crate::listener::Peer;
 use crate::metrics::Metrics;
 use crate::plugin::types::Call;
+use crate::probes::Probes;
 use crate::proxy;
 use crate::random;
 use crate::realtime;
 use crate::relay::Body;
 use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
-use crate::stages::{self, Principal, ResponseEdits};
-use crate::state::Memory;
+use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Whose};
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
 
@@ -45,12 +47,16 @@ pub struct Gateway {
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Connections to upstreams.
     pub client: Client,
-    /// Counters of the limits.
-    pub state: Arc<Memory>,
+    /// Admits calls within their limits.
+    pub gate: Gate,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// Requests that go on when their callers have gone.
     pub jobs: Jobs,
+    /// Keys, teams, and what was used.
+    pub directory: Directory,
+    /// What machines are told.
+    pub probes: Arc<Probes>,
 }
 
 impl Gateway {
@@ -63,6 +69,9 @@ impl Gateway {
         let mut response = match self.find(&head, &id, peer) {
             Ok(underway) => self.exchange(&underway, Request::from_parts(head, body)).await,
             Err(failure) => {
+                if let Some(probed) = self.probe(&failure, &head) {
+                    return probed;
+                }
                 let mut response = answer::refusal(&failure, None, &id, None);
                 if failure.kind == Kind::BadHead && version < Version::HTTP_2 {
                     // Where the head is in doubt, so is where the next request begins.
@@ -77,6 +86,16 @@ impl Gateway {
             response.headers_mut().insert(PENSTOCK_REQUEST_ID, id);
         }
         response
+    }
+
+    /// What no route serves may be a health check.
+    fn probe(&self, failure: &Failure, head: &Parts) -> Option<Response<Body>> {
+        if failure.kind != Kind::NoRoute {
+            return None;
+        }
+        let asked = (&head.method, head.uri.path(), &head.headers);
+        let answer = self.probes.answer(asked, &self.metrics, &self.directory)?;
+        Some(answer.map(|text| Body::whole(text, None)))
     }
 
     fn find(&self, head: &Parts, id: &Arc<str>, peer: Peer) -> Result<Underway, Failure> {
@@ -102,7 +121,7 @@ impl Gateway {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
         let prices = Arc::clone(&underway.snapshot.prices);
-        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics), self.directory.clone());
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -129,23 +148,25 @@ impl Gateway {
         if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
             return Ok(Outcome::Local(reply));
         }
-        let principal = stages::authenticate(route, &call, &head.headers)?;
-        entry.subject.clone_from(&principal.subject);
+        let principal = stages::authenticate(route, &call, &head.headers, &self.directory)?;
+        entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 
         if let Serves::Service { service, .. } = &route.serves {
             let call = underway.call(&principal, None, &facts);
-            entry.hold(stages::admit(route, &call, 0, &self.state)?);
+            let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &Estimate::default).await;
+            entry.admitted(permit)?;
             let request = Request::from_parts(head, body);
             let proxied = proxy::ask(&self.client, underway, service, &call, request, entry).await?;
             return Ok(Outcome::Proxied(proxied));
         }
-        let asked = underway.asked.as_ref().ok_or_else(|| unknown_operation(&head))?;
-        if asked.operation == Operation::Models {
-            return answer::models(&underway.snapshot, asked).map(Outcome::Local);
+        if me::is_wanted(&head, route) {
+            let call = underway.call(&principal, None, &facts);
+            return me::answer(&self.gate, route, &principal, &call, &self.directory).map(Outcome::Local);
         }
-        if asked.operation == Operation::Capabilities {
-            return Ok(Outcome::Local(answer::capabilities(&underway.snapshot)));
+        let asked = underway.asked.as_ref().ok_or_else(|| unknown_operation(&head))?;
+        if let Operation::Models | Operation::Capabilities = asked.operation {
+            return answer::about(&underway.snapshot, asked, &principal).map(Outcome::Local);
         }
         if let Some(ask) = jobs::recognise(asked) {
             // On the heap, as other rare ways: the future of every request is as large as its largest part.
@@ -157,16 +178,23 @@ impl Gateway {
             let caller = realtime::caller(&head)?;
             let nothing = Bytes::new();
             let inbound = Inbound::conversation(asked, &nothing);
+            principal.may_ask_for(asked.operation.name())?;
+            principal.may_use(&inbound.model)?;
             let call = underway.call(&principal, Some(&inbound), &facts);
-            entry.hold(stages::admit(route, &call, 0, &self.state)?);
+            let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &Estimate::default).await;
+            entry.admitted(permit)?;
             let targets = the_targets(underway, &inbound, &call, &head)?;
             let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
-            return realtime::open(&asking, &targets, caller, entry).await.map(Outcome::Proxied);
+            return realtime::open(&self.gate, &asking, &targets, caller, entry).await.map(Outcome::Proxied);
         }
+        principal.may_ask_for(asked.operation.name())?;
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
+        principal.may_use(&inbound.model)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
-        entry.hold(stages::admit(route, &call, estimate(&body), &self.state)?);
+        let estimate = || estimate(underway, &inbound);
+        let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &estimate).await;
+        entry.admitted(permit)?;
         entry.made = inbound.made();
 
         let targets = the_targets(underway, &inbound, &call, &head)?;
@@ -175,18 +203,34 @@ impl Gateway {
             return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
         }
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
-        let answer = first_answer(&asking, &targets, entry).await?;
+        let answer = first_answer(&self.gate, &asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
     }
 }
 
 /// Tries the targets in their order until one answers. Nothing has gone to the caller by then.
-async fn first_answer(asking: &Asking<'_>, targets: &[Target], entry: &mut Entry) -> Result<Answer, Failure> {
-    let tries = asking.underway.snapshot.limits.attempts_max.max(1) as usize;
-    let targets = &targets[..targets.len().min(tries)];
-    let mut last = Failure::new(Kind::NoTarget, "no target is left to try; try again later");
-    for (attempt, target) in (0_u32..).zip(targets) {
-        let is_last = attempt as usize + 1 == targets.len();
+async fn first_answer(
+    gate: &Gate,
+    asking: &Asking<'_>,
+    targets: &[Target],
+    entry: &mut Entry,
+) -> Result<Answer, Failure> {
+    let tries = asking.underway.snapshot.limits.attempts_max.max(1);
+    let mut last = None;
+    for (index, target) in targets.iter().enumerate() {
+        let attempt = entry.attempts;
+        if attempt >= tries {
+            break;
+        }
+        let is_last = attempt + 1 == tries || index + 1 == targets.len();
+        match asking.permit(gate, target, attempt).await {
+            Ok(permit) => entry.hold_of_vendor(permit),
+            Err(failure) if failure.kind == Kind::Limited => {
+                last.get_or_insert(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        }
         entry.attempts = attempt + 1;
         entry.vendor = Arc::clone(&target.vendor.name);
         entry.model = Arc::clone(&target.model);
@@ -208,15 +252,18 @@ async fn first_answer(asking: &Asking<'_>, targets: &[Target], entry: &mut Entry
                 return Ok(*original);
             }
             _ if !miss.failure.is_worth_another_target() => return Err(miss.failure),
-            _ => last = miss.failure,
+            _ => last = Some(miss.failure),
         }
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| Failure::new(Kind::NoTarget, "no target is left to try; try again later")))
 }
 
-/// Input tokens of a body, for limits, until the true usage is known: one for four bytes.
-fn estimate(body: &[u8]) -> u64 {
-    body.len() as u64 / 4
+/// What a request may come to at the dearest of the targets that it may go to.
+fn estimate(underway: &Underway, inbound: &Inbound<'_>) -> Estimate {
+    let Snapshot { models, prices, limits, .. } = &*underway.snapshot;
+    let targets = models.resolve(&inbound.model).map(|(targets, _)| targets).unwrap_or_default();
+    let names = targets.iter().map(|target| (&*target.vendor.name, &*target.model));
+    Estimate::of(inbound, prices, names, limits.output_tokens)
 }
 
 fn unknown_operation(head: &Parts) -> Failure {

@@ -3,16 +3,18 @@
 //! dropping it settles the limits, counts, and writes the access log line.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Cost, Made};
 use penstock_prices::table::Table;
 
+use crate::directory::usage::{Used, Who};
+use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
-use crate::stages::Permit;
+use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +47,10 @@ pub struct Entry {
     pub operation: &'static str,
     /// Who asked; empty on an open route.
     pub subject: String,
+    /// The group of who asked.
+    tenant: Option<String>,
+    /// The virtual key that was used.
+    key: Option<Arc<VirtualKey>>,
     /// Vendor (or service) that answers.
     pub vendor: Arc<str>,
     /// The vendor's name of the model.
@@ -61,12 +67,18 @@ pub struct Entry {
     pub bytes: u64,
     /// What was asked for, where prices differ by it.
     pub made: Made,
+    /// What is left of the caller's limits, for the headers of the answer.
+    pub standing: Option<Standing>,
     permit: Option<Permit>,
+    /// What is reserved with the vendor that is being asked.
+    vendor_permit: Option<Permit>,
     usage: Option<Usage>,
+    partial: bool,
     prices: Arc<Table>,
     begun: Instant,
     first_byte: Option<Instant>,
     metrics: Arc<Metrics>,
+    directory: Directory,
 }
 
 impl Entry {
@@ -78,6 +90,7 @@ impl Entry {
         operation: &'static str,
         prices: Arc<Table>,
         metrics: Arc<Metrics>,
+        directory: Directory,
     ) -> Self {
         metrics.begun(&route);
         Self {
@@ -85,6 +98,8 @@ impl Entry {
             route,
             operation,
             subject: String::new(),
+            tenant: None,
+            key: None,
             vendor: Arc::default(),
             model: Arc::default(),
             attempts: 0,
@@ -93,18 +108,56 @@ impl Entry {
             ending: Ending::Abandoned,
             bytes: 0,
             made: Made::default(),
+            standing: None,
             permit: None,
+            vendor_permit: None,
             usage: None,
+            partial: false,
             prices,
             begun: Instant::now(),
             first_byte: None,
             metrics,
+            directory,
         }
+    }
+
+    /// Notes who asks.
+    pub fn asked_by(&mut self, principal: &Principal) {
+        self.subject.clone_from(&principal.subject);
+        self.tenant.clone_from(&principal.tenant);
+        self.key.clone_from(&principal.key);
     }
 
     /// Takes the budget that was reserved for this request, to settle it in the end.
     pub fn hold(&mut self, permit: Option<Permit>) {
+        self.standing = permit.as_ref().and_then(Permit::standing);
         self.permit = permit;
+    }
+
+    /// Whether a budget is reserved for this request.
+    #[must_use]
+    pub fn holds_permit(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// Takes the budget that was reserved with a vendor for the attempt that follows.
+    pub fn hold_of_vendor(&mut self, permit: Option<Permit>) {
+        self.vendor_permit = permit;
+    }
+
+    /// Takes what was decided about this request.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn admitted(&mut self, decided: Result<Option<Permit>, Refused>) -> Result<(), Failure> {
+        match decided {
+            Ok(permit) => self.hold(permit),
+            Err(refused) => {
+                self.standing = refused.standing;
+                return Err(refused.failure);
+            }
+        }
+        Ok(())
     }
 
     /// Hands the budget on: a job that has come of this request is charged instead.
@@ -119,6 +172,9 @@ impl Entry {
 
     /// Notes a target that gave no answer.
     pub fn missed(&mut self, failure: &Failure) {
+        if let Some(permit) = self.vendor_permit.take() {
+            permit.settle(&Spent { served: Served::Tried, usage: None, partial: false, cost: None });
+        }
         self.metrics.attempted(&self.vendor, failure.kind.code());
         tracing::warn!(request = %self.id, route = %self.route, vendor = %self.vendor, model = %self.model, %failure, "attempt failed");
     }
@@ -126,6 +182,29 @@ impl Entry {
     /// Notes the usage; a later note replaces an earlier one.
     pub fn used(&mut self, usage: Usage) {
         self.usage = Some(usage);
+    }
+
+    /// Notes that more may have been used than the vendor has told.
+    pub fn used_more(&mut self) {
+        self.partial = true;
+    }
+
+    /// Puts the truth in the place of what was reserved. Done before the end of the answer is told, so that a caller who has
+    /// read it whole has paid for it, whatever becomes of the gateway.
+    pub fn settle(&mut self) {
+        let permits = [self.permit.take(), self.vendor_permit.take()];
+        if permits.iter().all(Option::is_none) {
+            return;
+        }
+        let served = match self.attempts {
+            0 => Served::Never,
+            _ if self.status.is_success() || self.status == StatusCode::SWITCHING_PROTOCOLS => Served::Answered,
+            _ => Served::Tried,
+        };
+        let cost = self.cost().map(|cost| cost.usd.nano());
+        for permit in permits.into_iter().flatten() {
+            permit.settle(&Spent { served, usage: self.usage.as_ref(), partial: self.partial, cost });
+        }
     }
 
     /// What the call costs, as far as its usage is known; none if the vendor does not say, and the model has no price.
@@ -148,11 +227,46 @@ impl Entry {
     }
 }
 
+impl Entry {
+    fn key_id(&self) -> &str {
+        self.key.as_ref().map_or("", |key| &key.id)
+    }
+
+    /// Adds the request to the sums of its key and team, and tells whoever listens.
+    fn report(&self, took: Duration, cost: Option<&Cost>) {
+        let usage = self.usage.as_ref();
+        let (input_tokens, output_tokens) = (usage.map_or(0, Usage::input_total), usage.map_or(0, Usage::output_total));
+        let team = self.tenant.as_deref().unwrap_or_default();
+        let who = Who { key: self.key_id(), team, subject: &self.subject, vendor: &self.vendor, model: &self.model };
+        let failed = self.failure.is_some() || !self.status.is_success();
+        let nano_usd = cost.map_or(0, |cost| nano_of(cost.usd.to_f64()));
+        self.directory.usage().count(who, Used { failed, input_tokens, output_tokens, nano_usd }, now_unix_s());
+        self.directory.feed().request(|| {
+            serde_json::json!({
+                "request": &*self.id, "route": &*self.route, "operation": self.operation, "subject": &self.subject,
+                "key": self.key_id(), "team": team, "vendor": &*self.vendor, "model": &*self.model,
+                "status": self.status.as_u16(), "failure": self.failure, "ending": self.ending.name(),
+                "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "bytes": self.bytes,
+                "input_tokens": input_tokens, "output_tokens": output_tokens,
+                "cost_usd": cost.map(|cost| cost.usd.to_f64()),
+            })
+        });
+    }
+}
+
+/// Dollars as nano-dollars.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "an amount is not below zero; `as` saturates"
+)]
+fn nano_of(usd: f64) -> u64 {
+    (usd * 1e9).round() as u64
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
-        if let Some(permit) = self.permit.take() {
-            permit.settle(self.usage.as_ref(), self.status);
-        }
+        self.settle();
         if let Some(code) = self.failure {
             self.metrics.failed(&self.route, code);
         }
@@ -169,6 +283,7 @@ impl Drop for Entry {
             usage: self.usage.as_ref(),
             cost: cost.map(|cost| cost.usd),
         });
+        self.report(took, cost.as_ref());
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "access",
@@ -176,6 +291,7 @@ impl Drop for Entry {
             route = %self.route,
             operation = self.operation,
             subject = self.subject,
+            key = self.key_id(),
             vendor = %self.vendor,
             model = %self.model,
             status = self.status.as_u16(),

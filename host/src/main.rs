@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The `penstock` command.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
 use penstock::cli::health::health;
 use penstock::cli::start::{Started, check};
-use penstock::cli::{Cli, Command, Flags, logs};
+use penstock::cli::{Cli, Command, Flags, govern, logs};
 use penstock::plugin::compile::compile_component_child;
 
 fn main() -> ExitCode {
@@ -14,6 +15,11 @@ fn main() -> ExitCode {
     let (flags, command): (Flags, fn(&Flags) -> anyhow::Result<ExitCode>) = match cli.command {
         Some(Command::CompileComponent) => return compile_component_child(),
         Some(Command::Plugin(command)) => return penstock::cli::plugin::run(command),
+        Some(Command::Keys(command)) => return told(govern::keys(&command)),
+        Some(Command::Budgets(command)) => return told(govern::budgets(&command)),
+        Some(Command::Usage(command)) => return told(govern::usage(&command)),
+        Some(Command::Plugins(command)) => return told(govern::plugins(&command)),
+        Some(Command::Policies(command)) => return told(govern::policies(&command)),
         Some(Command::Check(flags)) => (flags, check),
         Some(Command::Health(flags)) => (flags, health),
         Some(Command::Run(flags)) => (flags, run),
@@ -22,6 +28,14 @@ fn main() -> ExitCode {
     logs::start(flags.log);
     command(&flags).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// What came of a command about a running gateway; an error is for people.
+fn told(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })
 }

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -14,6 +14,7 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use crate::config::place::hex;
+use crate::directory::pool::{COOL_DOWN_LIMITED, COOL_DOWN_REFUSED, Member, Pool, Turn};
 use crate::failure::{Failure, Kind};
 use crate::keys::Secret;
 use crate::plugin::types::{Body, Placed, TOKEN, Unsigned, UpstreamRequest, Value};
@@ -22,6 +23,11 @@ use crate::upstream::{Answer, Client, Endpoint, OutBody};
 
 /// Largest answer that is read when a credential is fetched.
 const CREDENTIAL_BYTES_MAX: usize = 64 << 10;
+
+/// Keys of a vendor that are tried for one request.
+const KEYS_TRIED_MAX: u32 = 3;
+/// The adapter's name for the vendor's key.
+const KEY: &str = "key";
 
 /// The body of a request, and what it is.
 #[derive(Clone, Default)]
@@ -49,8 +55,9 @@ pub async fn send(
     vendor: &Vendor,
     request: &UpstreamRequest,
     payload: Payload,
+    turn: &Turn,
 ) -> Result<Response<Answer>, Failure> {
-    ask(client, vendor, request, payload, None).await
+    ask(client, vendor, request, payload, None, turn).await
 }
 
 /// As [`send`], asking the vendor to turn the connection into this protocol (`websocket`); `headers` are the caller's part of
@@ -63,8 +70,9 @@ pub async fn upgrade(
     vendor: &Vendor,
     request: &UpstreamRequest,
     headers: Vec<(HeaderName, HeaderValue)>,
+    turn: &Turn,
 ) -> Result<Response<Answer>, Failure> {
-    ask(client, vendor, request, Payload::default(), Some(headers)).await
+    ask(client, vendor, request, Payload::default(), Some(headers), turn).await
 }
 
 async fn ask(
@@ -73,18 +81,34 @@ async fn ask(
     request: &UpstreamRequest,
     payload: Payload,
     upgrade: Option<Vec<(HeaderName, HeaderValue)>>,
+    turn: &Turn,
 ) -> Result<Response<Answer>, Failure> {
     let endpoint = endpoint(vendor, &request.endpoint)?;
-    let mut refused = false;
+    let pool = vendor.pool.as_ref().filter(|_| names(request, KEY));
+    let goes_on = request.method == Method::GET;
+    let (mut refused, mut keys) = (false, 0);
     loop {
+        let member = pool.and_then(|pool| pool.pick(turn, goes_on, Instant::now()));
+        let key = member.map(Member::secret);
         let token = token(client, vendor, request).await?;
-        let mut message = build(vendor, endpoint, request, payload.clone(), token.as_deref())?;
+        let mut message = build(vendor, endpoint, request, payload.clone(), Secrets { token: token.as_deref(), key })?;
         for (name, value) in upgrade.iter().flatten() {
             message.headers_mut().insert(name, value.clone());
         }
         sign(vendor, endpoint, &mut message)?;
         let answer = client.send(endpoint, message).await;
         let answer = answer.map_err(|error| Failure::unanswered(&error, &vendor.name))?;
+        if let (Some(pool), Some(member)) = (pool, member) {
+            keys += 1;
+            if cooled(pool, member, &answer, vendor)
+                && keys < KEYS_TRIED_MAX
+                && !(goes_on && turn.holds(member))
+                && pool.has_ready(Instant::now())
+            {
+                continue; // the vendor has done nothing yet, and says so
+            }
+            turn.hold(member);
+        }
         match token {
             Some(token) if answer.status() == StatusCode::UNAUTHORIZED && !refused => {
                 vendor.adapter.credential().forget(&token).await;
@@ -93,6 +117,35 @@ async fn ask(
             _ => return Ok(answer),
         }
     }
+}
+
+/// Leaves a key alone that the vendor has refused, and answers whether it was so.
+fn cooled(pool: &Pool, member: &Member, answer: &Response<Answer>, vendor: &Vendor) -> bool {
+    let stated = answer.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok()?.parse().ok());
+    let pause = match answer.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::PAYMENT_REQUIRED => COOL_DOWN_REFUSED,
+        StatusCode::TOO_MANY_REQUESTS => stated.map_or(COOL_DOWN_LIMITED, Duration::from_secs),
+        _ => return false,
+    };
+    let (key, status) = (&*member.key.id, answer.status().as_u16());
+    tracing::warn!(vendor = %vendor.name, key, status, pause_s = pause.as_secs(), "a vendor key is left alone for a while");
+    pool.cool(member, pause, Instant::now());
+    true
+}
+
+/// Whether a request names a secret.
+fn names(request: &UpstreamRequest, secret: &str) -> bool {
+    let names_it = |placed: &Placed| matches!(&placed.value, Value::Secret { name, .. } if name == secret);
+    request.headers.iter().chain(&request.query).any(names_it)
+}
+
+/// Secrets of one request, before those that the adapter was granted.
+#[derive(Clone, Copy, Default)]
+struct Secrets<'s> {
+    /// The credential that was fetched.
+    token: Option<&'s Secret>,
+    /// The key that was chosen.
+    key: Option<&'s Secret>,
 }
 
 fn endpoint<'v>(vendor: &'v Vendor, name: &str) -> Result<&'v Endpoint, Failure> {
@@ -109,14 +162,19 @@ fn build<'r>(
     endpoint: &Endpoint,
     request: &'r UpstreamRequest,
     payload: Payload,
-    token: Option<&Secret>,
+    secrets: Secrets<'_>,
 ) -> Result<Request<OutBody>, Failure> {
     let adapter = &vendor.adapter;
     let wrong = |what: &str| Failure::new(Kind::Misconfigured, format!("the adapter {} {what}", adapter.name()));
     let value = |placed: &'r Placed| match &placed.value {
         Value::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
         Value::Secret { prefix, name } => {
-            let secret = token.filter(|_| name == TOKEN).or_else(|| adapter.secrets().secret(name));
+            let own = match name.as_str() {
+                TOKEN => secrets.token,
+                KEY => secrets.key,
+                _ => None,
+            };
+            let secret = own.or_else(|| adapter.secrets().secret(name));
             match secret {
                 Some(secret) => Ok(Cow::Owned([prefix.as_bytes(), secret.expose()].concat())),
                 None => Err(wrong(&format!("wants the secret {name:?}, which the policy does not grant"))),
@@ -203,8 +261,7 @@ fn sign(vendor: &Vendor, endpoint: &Endpoint, message: &mut Request<OutBody>) ->
 
 /// The credential, if the request names it.
 async fn token(client: &Client, vendor: &Vendor, request: &UpstreamRequest) -> Result<Option<Arc<Secret>>, Failure> {
-    let names_it = |placed: &Placed| matches!(&placed.value, Value::Secret { name, .. } if name == TOKEN);
-    if !request.headers.iter().chain(&request.query).any(names_it) || vendor.adapter.secrets().secret(TOKEN).is_some() {
+    if !names(request, TOKEN) || vendor.adapter.secrets().secret(TOKEN).is_some() {
         return Ok(None);
     }
     // On the heap: it calls for an upstream itself, and hardly any request has it.
@@ -223,7 +280,7 @@ async fn fetch(client: &Client, vendor: &Vendor) -> Result<(Secret, Duration), F
         _ => Payload::default(),
     };
     let endpoint = endpoint(vendor, &fetching.request.endpoint)?;
-    let message = build(vendor, endpoint, &fetching.request, payload, None)?;
+    let message = build(vendor, endpoint, &fetching.request, payload, Secrets::default())?;
     let answer = client.send(endpoint, message).await;
     let answer = answer.map_err(|error| Failure::unanswered(&error, &vendor.name))?;
     let status = answer.status();

@@ -14,6 +14,7 @@ use crate::head;
 use crate::ledger::Entry;
 use crate::proxy::{Proxied, Tunnel};
 use crate::routes::Target;
+use crate::stages::Gate;
 use crate::tunnel::Meter;
 
 /// A caller's connection that can be turned into a WebSocket.
@@ -42,15 +43,28 @@ pub fn caller(head: &Parts) -> Result<Caller, Failure> {
 /// # Errors
 /// What the last of them said.
 pub async fn open(
+    gate: &Gate,
     asking: &Asking<'_>,
     targets: &[Target],
     caller: Caller,
     entry: &mut Entry,
 ) -> Result<Proxied, Failure> {
     let underway = asking.underway;
-    let tries = underway.snapshot.limits.attempts_max.max(1) as usize;
-    let mut last = Failure::new(Kind::NoTarget, "no target is left to try; try again later");
-    for (attempt, target) in (0_u32..).zip(targets.iter().take(tries)) {
+    let tries = underway.snapshot.limits.attempts_max.max(1);
+    let mut last = None;
+    for target in targets {
+        let attempt = entry.attempts;
+        if attempt >= tries {
+            break;
+        }
+        match asking.permit(gate, target, attempt).await {
+            Ok(permit) => entry.hold_of_vendor(permit),
+            Err(failure) if failure.kind == Kind::Limited => {
+                last.get_or_insert(failure);
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        }
         entry.attempts = attempt + 1;
         entry.vendor = Arc::clone(&target.vendor.name);
         entry.model = Arc::clone(&target.model);
@@ -71,7 +85,7 @@ pub async fn open(
         if !miss.failure.is_worth_another_target() {
             return Err(miss.failure);
         }
-        last = miss.failure;
+        last = Some(miss.failure);
     }
-    Err(last)
+    Err(last.unwrap_or_else(|| Failure::new(Kind::NoTarget, "no target is left to try; try again later")))
 }

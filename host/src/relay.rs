@@ -154,6 +154,7 @@ impl Stream {
                     if self.entry.ending == Ending::Abandoned {
                         self.entry.ending = Ending::Complete;
                     }
+                    self.entry.settle();
                     return Poll::Ready(None);
                 }
             }
@@ -204,10 +205,13 @@ impl Stream {
 }
 
 impl Drop for Stream {
-    /// A caller who hangs up pays for what the upstream has told by then.
+    /// A caller who hangs up pays for what the upstream has told by then, and for what was reserved if that is not all.
     fn drop(&mut self) {
         if !matches!(self.state, State::Done) {
             self.note();
+            if !self.pump.is_complete() {
+                self.entry.used_more();
+            }
         }
     }
 }
@@ -247,6 +251,7 @@ impl Piped {
             }
             None => {
                 self.entry.ending = Ending::Complete;
+                self.entry.settle();
                 None
             }
         })

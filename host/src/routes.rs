@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::directory::pool::Pool;
 use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
 use crate::upstream::Endpoint;
 
@@ -66,6 +67,10 @@ pub struct Vendor {
     pub models: Vec<String>,
     /// Features of its adapter that it does not have.
     pub without: Vec<String>,
+    /// Its keys, if the directory has some.
+    pub pool: Option<Pool>,
+    /// What each attempt is charged to.
+    pub limits: Vec<Arc<Limits>>,
 }
 
 /// One place where a model is served.

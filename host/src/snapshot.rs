@@ -13,6 +13,7 @@ use penstock_prices::table::Table;
 
 use crate::config::place::{Problem, Sources};
 use crate::config::{Config, Limits, Timeouts};
+use crate::directory::Directory;
 use crate::library::Library;
 use crate::plugin::{Component, Plugin};
 use crate::routes::{Models, Routes};
@@ -64,6 +65,8 @@ pub struct Build<'a> {
     pub library: &'a Library<Component>,
     /// Where plugins keep their values.
     pub state: &'a Arc<Memory>,
+    /// Where plugins find virtual keys.
+    pub directory: &'a Directory,
     /// Where plugins put their metrics.
     pub metrics: &'a prometheus::Registry,
     /// What is in force now.

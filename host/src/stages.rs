@@ -1,22 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Filters, auth, limits and routing, as the gateway sees them. Each stage takes what an earlier one made, so that a wrong
+//! Filters, auth, limits ([`limits`]) and routing, as the gateway sees them. Each stage takes what an earlier one made, so that a wrong
 //! order does not compile; each fails closed when its plugin breaks.
+
+mod estimate;
+mod limits;
+mod rules;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
-use http::{HeaderMap, Response, StatusCode};
-use penstock_dialects::ir::Usage;
+use http::{HeaderMap, Response};
 
+use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::{Failure, Kind};
 use crate::inbound::wanted;
 use crate::plugin::types::{Call, Candidate, Edit, Pair, Reply};
-use crate::plugin::{Filter, Limits, Routing};
+use crate::plugin::{Filter, Routing};
 use crate::routes::{Route, Target};
-use crate::state::Memory;
-use crate::state::limits::{Algorithm, Charge};
 use crate::upstream::Health;
+
+pub use estimate::Estimate;
+pub use limits::{Gate, Left, Permit, Refused, Rulebook, Served, Spent, Standing, Whose};
 
 /// Who asks. On a route without auth everybody is the same empty subject.
 #[derive(Debug, Clone, Default)]
@@ -27,9 +32,73 @@ pub struct Principal {
     pub tenant: Option<String>,
     /// Attributes, as facts for later plugins (`auth.<name>`).
     pub attributes: Vec<(String, String)>,
+    /// The virtual key that was used.
+    pub key: Option<Arc<VirtualKey>>,
 }
 
+/// Name of the attribute that binds a principal to a virtual key, as a fact.
+const KEY: &str = "auth.virtual-key";
+
 impl Principal {
+    /// Somebody with these attributes, bound to the virtual key that they name.
+    ///
+    /// # Errors
+    /// `unauthenticated` if that key is not there any more, or is not accepted.
+    pub fn bound(
+        subject: String,
+        tenant: Option<String>,
+        attributes: Vec<(String, String)>,
+        directory: &Directory,
+    ) -> Result<Self, Failure> {
+        let id = attributes.iter().find(|(name, _)| name == KEY);
+        let key = id.map(|(_, id)| directory.key(id).filter(|key| key.refusal(now_unix_s()).is_none()));
+        match key {
+            Some(None) => {
+                Err(Failure::new(Kind::Unauthenticated, "this API key is not accepted any more: ask the operator"))
+            }
+            key => Ok(Self { subject, tenant, attributes, key: key.flatten() }),
+        }
+    }
+
+    /// Somebody who was let in before: what has been accepted since is done, whatever has become of the key.
+    #[must_use]
+    pub fn before(
+        subject: String,
+        tenant: Option<String>,
+        attributes: Vec<(String, String)>,
+        directory: &Directory,
+    ) -> Self {
+        let id = attributes.iter().find(|(name, _)| name == KEY);
+        let key = id.and_then(|(_, id)| directory.key(id));
+        Self { subject, tenant, attributes, key }
+    }
+
+    /// Looks whether the virtual key that was used allows an operation.
+    ///
+    /// # Errors
+    /// `forbidden`
+    pub fn may_ask_for(&self, operation: &str) -> Result<(), Failure> {
+        if self.key.as_ref().is_none_or(|key| key.may_ask_for(operation)) {
+            return Ok(());
+        }
+        let message = format!("this API key may not ask for {operation}: GET /v1/me says what it may");
+        Err(Failure::new(Kind::Forbidden, message))
+    }
+
+    /// Looks whether the virtual key that was used allows a model, by the name that the caller uses.
+    ///
+    /// # Errors
+    /// `forbidden`
+    pub fn may_use(&self, model: &str) -> Result<(), Failure> {
+        if self.key.as_ref().is_none_or(|key| key.may_use(model)) {
+            return Ok(());
+        }
+        let what =
+            if model.is_empty() { "anything without naming a model".to_owned() } else { format!("the model {model}") };
+        let message = format!("this API key may not use {what}: GET /v1/me says what it may");
+        Err(Failure::new(Kind::Forbidden, message))
+    }
+
     /// The facts of a request, with what auth knows of the caller.
     #[must_use]
     pub fn facts<'f>(&'f self, known: &[Pair<'f>]) -> Vec<Pair<'f>> {
@@ -95,146 +164,17 @@ impl ResponseEdits {
 ///
 /// # Errors
 /// `unauthenticated`, `forbidden`, or `plugin-broken`.
-pub fn authenticate(route: &Route, call: &Call<'_>, headers: &HeaderMap) -> Result<Principal, Failure> {
+pub fn authenticate(
+    route: &Route,
+    call: &Call<'_>,
+    headers: &HeaderMap,
+    directory: &Directory,
+) -> Result<Principal, Failure> {
     let Some(auth) = &route.auth else { return Ok(Principal::default()) };
     let pairs = wanted(&auth.wants().headers, headers);
     let grant = auth.authenticate(call, &pairs).map_err(|error| Failure::of_policy(error, Kind::Unauthenticated))?;
     let attributes = grant.attributes.into_iter().map(|(name, value)| (format!("auth.{name}"), value)).collect();
-    Ok(Principal { subject: grant.subject, tenant: grant.tenant, attributes })
-}
-
-/// Budget that is reserved for a call. Settling it puts the true usage in the place of the estimate; dropping it without
-/// settling leaves the estimate.
-pub struct Permit {
-    state: Arc<Memory>,
-    reserved: Vec<Reserved>,
-}
-
-struct Reserved {
-    limits: Arc<Limits>,
-    label: String,
-    key: String,
-    algorithm: Algorithm,
-    limit: u64,
-    window_ms: u64,
-    counted: Counted,
-    cost: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Counted {
-    Requests,
-    Tokens,
-    InputTokens,
-    OutputTokens,
-}
-
-impl Reserved {
-    fn charge(&self) -> Charge<'_> {
-        Charge {
-            key: &self.key,
-            algorithm: self.algorithm,
-            limit: self.limit,
-            window_ms: self.window_ms,
-            cost: self.cost,
-        }
-    }
-}
-
-/// Reserves the budget of a call with every limit of the route. `tokens` is an estimate of the input.
-///
-/// # Errors
-/// `limited` with the time to wait; whatever was taken by then is given back.
-pub fn admit(route: &Route, call: &Call<'_>, tokens: u64, state: &Arc<Memory>) -> Result<Option<Permit>, Failure> {
-    if route.limits.is_empty() {
-        return Ok(None);
-    }
-    let mut permit = Permit { state: Arc::clone(state), reserved: Vec::new() };
-    for limits in &route.limits {
-        let checks = limits.plan(call).map_err(|error| Failure::of_policy(error, Kind::Limited))?;
-        let mut reserved = Vec::with_capacity(checks.len());
-        for check in checks {
-            let (algorithm, counted) = known(&check.algorithm, &check.counted, limits.name())?;
-            let cost = match counted {
-                Counted::Requests => 1,
-                Counted::Tokens | Counted::InputTokens => tokens,
-                Counted::OutputTokens => 0,
-            };
-            let (limit, window_ms) = (check.limit, check.window_ms);
-            let (limits, label, key) = (Arc::clone(limits), check.label, check.key);
-            reserved.push(Reserved { limits, label, key, algorithm, limit, window_ms, counted, cost });
-        }
-        let charges: Vec<_> = reserved.iter().map(Reserved::charge).collect();
-        if let Err(exceeded) = state.take(limits.name(), &charges, Instant::now()) {
-            let label = reserved.get(exceeded.index).map_or("a limit", |reserved| reserved.label.as_str());
-            permit.give_back();
-            let wait = exceeded.retry_after_ms;
-            let message = format!("{label} is used up; try again in {} s", wait.div_ceil(1000).max(1));
-            return Err(Failure::new(Kind::Limited, message).retry_after(Some(wait)));
-        }
-        permit.reserved.extend(reserved);
-    }
-    Ok(Some(permit))
-}
-
-impl Permit {
-    /// Puts the true usage in the place of the estimate. A call that no upstream served costs no tokens; one that ended
-    /// well without telling its usage keeps the estimate.
-    pub fn settle(self, usage: Option<&Usage>, status: StatusCode) {
-        for reserved in &self.reserved {
-            if reserved.algorithm == Algorithm::Concurrency {
-                self.state.release(reserved.limits.name(), &reserved.key);
-                continue;
-            }
-            let actual = match (usage, reserved.counted) {
-                (_, Counted::Requests) => continue,
-                (Some(usage), Counted::Tokens) => usage.total(),
-                (Some(usage), Counted::InputTokens) => usage.input_total(),
-                (Some(usage), Counted::OutputTokens) => usage.output_total(),
-                (None, _) if status.is_success() => continue,
-                (None, _) => 0,
-            };
-            self.correct(reserved, actual);
-        }
-    }
-
-    fn give_back(&self) {
-        for reserved in &self.reserved {
-            if reserved.algorithm == Algorithm::Concurrency {
-                self.state.release(reserved.limits.name(), &reserved.key);
-            } else {
-                self.correct(reserved, 0);
-            }
-        }
-    }
-
-    fn correct(&self, reserved: &Reserved, actual: u64) {
-        let delta = i64::try_from(actual).unwrap_or(i64::MAX) - i64::try_from(reserved.cost).unwrap_or(i64::MAX);
-        if delta != 0 {
-            self.state.correct(reserved.limits.name(), &reserved.charge(), delta, Instant::now());
-        }
-    }
-}
-
-fn known(algorithm: &str, counted: &str, plugin: &str) -> Result<(Algorithm, Counted), Failure> {
-    let unknown = |word: &str| {
-        let message = format!("the limits plugin {plugin} speaks of {word:?}, which this host does not know");
-        Failure::new(Kind::PluginBroken, message)
-    };
-    let algorithm = match algorithm {
-        "token-bucket" => Algorithm::TokenBucket,
-        "fixed-window" => Algorithm::FixedWindow,
-        "concurrency" => Algorithm::Concurrency,
-        other => return Err(unknown(other)),
-    };
-    let counted = match counted {
-        "requests" => Counted::Requests,
-        "tokens" => Counted::Tokens,
-        "input-tokens" => Counted::InputTokens,
-        "output-tokens" => Counted::OutputTokens,
-        other => return Err(unknown(other)),
-    };
-    Ok((algorithm, counted))
+    Principal::bound(grant.subject, grant.tenant, attributes, directory)
 }
 
 /// Puts the targets of a call in the order in which to try them. Without a routing plugin the order of the policy holds,

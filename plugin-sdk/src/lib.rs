@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What authors of Penstock plugins depend on: a trait and a macro for each kind of plugin, a derive for its
-//! configuration, and wrappers of what the host offers (log, metrics, secrets, state).
+//! configuration, and wrappers of what the host offers (log, metrics, rules, secrets, state, virtual keys).
 //!
 //! A plugin is a library with `crate-type = ["cdylib", "rlib"]`, built for `wasm32-wasip2`:
 //!
@@ -51,9 +51,12 @@ pub mod passthrough;
 pub mod pattern;
 pub mod policy;
 pub mod relayed;
+pub mod rules;
+pub mod scope;
 pub mod secrets;
 pub mod signing;
 pub mod state;
+pub mod virtual_keys;
 
 #[cfg(target_arch = "wasm32")]
 #[doc(hidden)]

@@ -74,10 +74,18 @@ pub struct Check {
     pub counted: Counted,
     /// So many within the window.
     pub limit: u64,
-    /// Length of the window in milliseconds.
+    /// Length of the window in milliseconds; not looked at where the algorithm says it.
     pub window_ms: u64,
+    /// What a full token bucket holds; 0 for `limit`. Other algorithms do not look at it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub burst: u64,
     /// For the caller, when this check refuses: which limit it is, in words.
     pub label: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "what serde asks for")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How a counter counts.
@@ -86,8 +94,14 @@ pub struct Check {
 pub enum Algorithm {
     /// Refills smoothly.
     TokenBucket,
-    /// Starts anew with each window.
+    /// Starts anew with each window. Windows are cut from 1970 on in UTC, so that one of 24 hours is a day.
     FixedWindow,
+    /// The window that ends now.
+    SlidingWindow,
+    /// The month of the calendar, in UTC.
+    Month,
+    /// For ever.
+    Total,
     /// Calls at a time; the window is ignored.
     Concurrency,
 }
@@ -99,8 +113,19 @@ impl Algorithm {
         match self {
             Self::TokenBucket => "token-bucket",
             Self::FixedWindow => "fixed-window",
+            Self::SlidingWindow => "sliding-window",
+            Self::Month => "month",
+            Self::Total => "total",
             Self::Concurrency => "concurrency",
         }
+    }
+
+    /// The algorithm of a name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        use Algorithm::{Concurrency, FixedWindow, Month, SlidingWindow, TokenBucket, Total};
+        let all = [TokenBucket, FixedWindow, SlidingWindow, Month, Total, Concurrency];
+        all.into_iter().find(|algorithm| algorithm.name() == name)
     }
 }
 
@@ -116,6 +141,8 @@ pub enum Counted {
     InputTokens,
     /// Output tokens.
     OutputTokens,
+    /// What calls cost, in 10^-9 US dollars.
+    Cost,
 }
 
 impl Counted {
@@ -127,7 +154,15 @@ impl Counted {
             Self::Tokens => "tokens",
             Self::InputTokens => "input-tokens",
             Self::OutputTokens => "output-tokens",
+            Self::Cost => "cost",
         }
+    }
+
+    /// What a name says is counted.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        use Counted::{Cost, InputTokens, OutputTokens, Requests, Tokens};
+        [Requests, Tokens, InputTokens, OutputTokens, Cost].into_iter().find(|counted| counted.name() == name)
     }
 }
 

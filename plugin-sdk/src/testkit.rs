@@ -25,7 +25,7 @@ use crate::adapter::{self, Adapter, Answer, Exchange};
 use crate::call::{Call, Pairs, Wants};
 use crate::config::{Config, Issue, Reader};
 use crate::policy::{Auth, Filter, Head, Limits, ResponseFilter, Routing, Target};
-use crate::secrets;
+use crate::{rules, secrets};
 
 /// A type that one of the SDK's macros exports; the macros implement it.
 pub trait Plugin {
@@ -49,6 +49,11 @@ pub fn run_cases<P: Plugin>(folder: impl AsRef<Path>) {
         }
     }
     assert!(report.is_empty(), "golden cases do not pass:\n{report}");
+}
+
+/// Puts virtual keys, by what a caller presents, before what runs in this thread.
+pub fn virtual_keys(keys: impl IntoIterator<Item = (String, crate::virtual_keys::VirtualKey)>) {
+    crate::virtual_keys::imp::put(keys.into_iter().collect());
 }
 
 /// Grants secrets to what runs in this thread, for tests without a case: of signatures, for one.
@@ -224,7 +229,10 @@ policy_subject!(
     Limits,
     |_: &T| Wants::nothing(),
     |plugin, call, ask| match ask {
-        Ask::Plan {} => plugin.plan(call).map(|checks| json!(checks)).map_err(Failed::Fault),
+        Ask::Plan { rules } => {
+            rules::imp::give(rules);
+            plugin.plan(call).map(|checks| json!(checks)).map_err(Failed::Fault)
+        }
         other => Err(not_of_this_kind(other)),
     }
 );

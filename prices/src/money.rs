@@ -106,6 +106,12 @@ impl Usd {
         Self(self.0.saturating_add(unit / 2) / unit * unit)
     }
 
+    /// As so many 10^-9 dollars; what is finer is counted whole.
+    #[must_use]
+    pub fn nano(self) -> u64 {
+        u64::try_from(self.0.div_ceil(DOLLAR / 1_000_000_000)).unwrap_or(u64::MAX)
+    }
+
     /// For metrics and logs, whose numbers are floating point.
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a metric has the precision of a float")]

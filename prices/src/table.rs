@@ -69,6 +69,13 @@ impl Table {
         self.len() == 0
     }
 
+    /// Every name with its price, in no order; patterns have a `*`.
+    pub fn iter(&self) -> impl Iterator<Item = (String, &Price)> {
+        let exact = self.exact.iter().map(|(name, price)| (name.to_string(), &**price));
+        let patterns = self.patterns.iter();
+        exact.chain(patterns.map(|(of, price)| (format!("{}*{}", of.begin, of.end), &**price)))
+    }
+
     /// The price of a model.
     #[must_use]
     pub fn find(&self, vendor: &str, model: &str) -> Option<&Price> {

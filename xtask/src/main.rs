@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who started it")]
 
+mod admin;
 mod bench;
 mod capabilities;
 mod conformance;
@@ -50,6 +51,12 @@ enum Task {
     Conformance(conformance::Arguments),
     /// Make policies/prices from LiteLLM's table of prices.
     Prices(prices::Arguments),
+    /// Hold the admin API to the OpenAPI document that it serves.
+    Admin {
+        /// Requests that are made up for each call.
+        #[arg(long, default_value_t = 10)]
+        examples: u32,
+    },
     /// Run the official Python and Node SDKs against the release build.
     Sdk {
         /// Names of test files or `file.Class.test`; none for all.
@@ -86,6 +93,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Prices(arguments) => prices::run(&workspace.root, &arguments),
+        Task::Admin { examples } => admin::run(&workspace, examples),
         Task::Sdk { tests } => sdk::run(&workspace, &tests),
     }
 }

@@ -20,7 +20,7 @@ const NODE_MIN: u32 = 20;
 /// When something does not build, the environment cannot be made, or a test fails.
 pub(crate) fn run(workspace: &Workspace, tests: &[String]) -> anyhow::Result<()> {
     let folder = workspace.root.join("tests/sdk");
-    let python = environment(workspace, &folder.join("requirements.txt"))?;
+    let python = environment(workspace, "sdk-venv", &folder.join("requirements.txt"))?;
     let node_modules = node_modules(workspace, &folder.join("node"))?;
     let gateway = up::gateway(workspace)?;
     let mut unittest = Command::new(python);
@@ -40,9 +40,12 @@ pub(crate) fn run(workspace: &Workspace, tests: &[String]) -> anyhow::Result<()>
     command(&mut unittest)
 }
 
-/// Makes the environment, or finds it as it was made for the same list of packages.
-fn environment(workspace: &Workspace, requirements: &Path) -> anyhow::Result<PathBuf> {
-    let folder = workspace.target.join("sdk-venv");
+/// Makes an environment of this name, or finds it as it was made for the same list of packages.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn environment(workspace: &Workspace, name: &str, requirements: &Path) -> anyhow::Result<PathBuf> {
+    let folder = workspace.target.join(name);
     let python = folder.join("bin/python");
     let wanted = fs::read_to_string(requirements).with_context(|| format!("cannot read {}", requirements.display()))?;
     let stamp = folder.join("requirements.installed");

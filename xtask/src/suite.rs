@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::workspace::{Workspace, run as command};
-use crate::{conformance, plugins, sdk, tidy, up};
+use crate::{admin, conformance, plugins, sdk, tidy, up};
 
 /// Where recorded exchanges are looked for beside the repository; the variable names another folder.
 const FIXTURES: (&str, &str) = ("PENSTOCK_FIXTURES", "../shared/fixtures");
@@ -35,6 +35,7 @@ const STEPS: &[Step] = &[
     ("tests", tests),
     ("tests in time", tests_in_time),
     ("conformance", recorded_exchanges),
+    ("admin API", admin_api),
     ("SDKs", official_sdks),
 ];
 
@@ -108,6 +109,16 @@ fn recorded_exchanges(workspace: &Workspace) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Skipped(format!("no recorded exchanges in {} (set {variable})", folder.display())));
     }
     passed(conformance::run(workspace, &conformance::Arguments { folder, relay: true, write: false, failures: 20 }))
+}
+
+fn admin_api(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    /// Requests that are made up for each call.
+    const EXAMPLES: u32 = 5;
+    if !python_is_there() {
+        let reason = "python3 is not installed, so the admin API was NOT held to its document".to_owned();
+        return Ok(if std::env::var_os("CI").is_some() { Outcome::Failed(reason) } else { Outcome::Skipped(reason) });
+    }
+    passed(admin::run(workspace, EXAMPLES))
 }
 
 fn official_sdks(workspace: &Workspace) -> anyhow::Result<Outcome> {

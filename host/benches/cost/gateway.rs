@@ -11,6 +11,7 @@ use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use penstock::config;
 use penstock::config::place::{Problem, Sources};
+use penstock::directory::Directory;
 use penstock::gateway::Gateway;
 use penstock::jobs::Jobs;
 use penstock::library::Library;
@@ -18,7 +19,8 @@ use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
-use penstock::state::Memory;
+use penstock::stages::Gate;
+use penstock::state::{Memory, State};
 use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
@@ -77,13 +79,15 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
     let policy = POLICY.replace("UPSTREAM", &upstream.to_string()).replace("SHA256", digest);
     let metrics = Arc::new(Metrics::new()?);
     let state = Arc::new(Memory::new(100_000));
-    let snapshot = snapshot(&policy, &state, &metrics)?;
+    let directory = Directory::in_memory().map_err(|error| anyhow!(error))?;
+    let snapshot = snapshot(&policy, &state, &directory, &metrics)?;
     let client = Client::new(&snapshot.limits, &snapshot.timeouts)?;
     let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
     let connections = metrics.connections();
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let jobs = Jobs::open(None, Arc::clone(&metrics)).map_err(|error| anyhow!(error))?;
-    let gateway = Arc::new(Gateway { snapshot, client, state, metrics, jobs });
+    let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
+    let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;
@@ -96,7 +100,7 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
     Ok(())
 }
 
-fn snapshot(policy: &str, state: &Arc<Memory>, metrics: &Metrics) -> anyhow::Result<Snapshot> {
+fn snapshot(policy: &str, state: &Arc<Memory>, directory: &Directory, metrics: &Metrics) -> anyhow::Result<Snapshot> {
     let library = library()?;
     let sources = Sources::new([("bench.toml".to_owned(), policy.to_owned())]);
     let policy = config::load::parse(sources).map_err(|problems| all(&problems))?;
@@ -105,6 +109,7 @@ fn snapshot(policy: &str, state: &Arc<Memory>, metrics: &Metrics) -> anyhow::Res
         sources: &policy.sources,
         library: &library,
         state,
+        directory,
         metrics: metrics.registry(),
         previous: None,
         generation: 1,

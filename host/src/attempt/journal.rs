@@ -11,6 +11,7 @@ use bytes::Bytes;
 use penstock_dialects::ir::FaultClass;
 use tokio::task::JoinHandle;
 
+use crate::directory::pool::Turn;
 use crate::failure::{Failure, Kind};
 use crate::outbound::{self, Payload};
 use crate::plugin::types::{Body, UpstreamRequest};
@@ -75,12 +76,13 @@ pub(super) struct Begun<'j> {
     client: Client,
     vendor: Arc<Vendor>,
     journal: Option<&'j dyn Journal>,
+    turn: Turn,
     cancel: Option<UpstreamRequest>,
 }
 
 impl<'j> Begun<'j> {
-    pub(super) fn new(client: &Client, vendor: &Arc<Vendor>, journal: Option<&'j dyn Journal>) -> Self {
-        Self { client: client.clone(), vendor: Arc::clone(vendor), journal, cancel: None }
+    pub(super) fn new(client: &Client, vendor: &Arc<Vendor>, journal: Option<&'j dyn Journal>, turn: &Turn) -> Self {
+        Self { client: client.clone(), vendor: Arc::clone(vendor), journal, turn: turn.clone(), cancel: None }
     }
 
     /// This cancels it from now on.
@@ -128,13 +130,13 @@ impl Drop for Begun<'_> {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (client, vendor) = (self.client.clone(), Arc::clone(&self.vendor));
+        let (client, vendor, turn) = (self.client.clone(), Arc::clone(&self.vendor), self.turn.clone());
         let told = runtime.spawn(async move {
             let payload = match &request.body {
                 Body::Bytes(bytes) => Payload::json(Bytes::copy_from_slice(bytes)),
                 _ => Payload::default(),
             };
-            match outbound::send(&client, &vendor, &request, payload).await {
+            match outbound::send(&client, &vendor, &request, payload, &turn).await {
                 Ok(answer) => {
                     tracing::info!(vendor = %vendor.name, status = answer.status().as_u16(), "cancelled work that nobody waits for");
                 }

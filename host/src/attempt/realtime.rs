@@ -26,7 +26,7 @@ impl Asking<'_> {
         let facts = self.facts(target);
         let request = self.relayable(target, &self.call(target, attempt, &facts))?;
         let handshake = handshake(&self.head.headers);
-        let answer = outbound::upgrade(self.client, &target.vendor, &request, handshake).await?;
+        let answer = outbound::upgrade(self.client, &target.vendor, &request, handshake, &self.turn).await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
         }

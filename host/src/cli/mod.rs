@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: what there is to write, and where things are if nothing is written.
 
+pub mod govern;
 pub mod health;
 pub mod logs;
 pub mod plugin;
+pub mod remote;
 pub mod start;
+mod state;
+pub mod table;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::Places;
+use govern::Govern;
 use logs::Format;
 
 /// Plugins of an installation that is not in one directory.
@@ -37,6 +42,16 @@ pub enum Command {
     Check(Flags),
     /// Ask the gateway that runs with these policies on this machine whether it is ready; for health checks.
     Health(Flags),
+    /// Virtual keys of a running gateway: list, create, rotate, disable, delete.
+    Keys(Govern<govern::Keys>),
+    /// Budgets of a running gateway.
+    Budgets(Govern<govern::Budgets>),
+    /// What was used at a running gateway.
+    Usage(govern::Usage),
+    /// Plugins of a running gateway: list, upload, activate, roll back.
+    Plugins(Govern<govern::Plugins>),
+    /// Policies of a running gateway: list, validate, reload.
+    Policies(Govern<govern::Policies>),
     /// Make a plugin project, check a component, run its cases.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -13,21 +13,27 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::Flags;
-use crate::admin::token::Token;
-use crate::admin::{self, Admin};
+use super::{Flags, state};
+use crate::admin::{self, Admin, Beats};
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
 use crate::control::live::Live;
 use crate::control::{self, Change, Control, Places};
+use crate::directory::Directory;
 use crate::gateway::Gateway;
 use crate::jobs::Jobs;
+use crate::keys::Source;
 use crate::listener::{self, Bound, Certificates, Drained};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
+use crate::probes::Probes;
+use crate::stages::Gate;
 use crate::state::Memory;
 use crate::upstream::Client;
 use crate::watch;
+
+/// How long the end of the process waits for the shared state to be told what was used; the journal has the rest.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Everything that runs.
 pub struct Started {
@@ -51,7 +57,10 @@ impl Started {
         let places = flags.places();
         let policy = load::load(places.policies.as_deref()).map_err(|problems| all(&problems))?;
         let config = &policy.config;
-        let (token, token_file) = Token::open(&flags.state_dir()).map_err(|error| anyhow!(error))?;
+        let directory = {
+            let (state, config) = (flags.state_dir(), policy.config.admin.clone());
+            tokio::task::spawn_blocking(move || directory(&state, &config)).await??
+        };
         if places.built_in.is_some() {
             places.plugins.iter().try_for_each(std::fs::create_dir_all).context("cannot make the drop-in directory")?;
         }
@@ -60,30 +69,36 @@ impl Started {
         let admin_listener = admin_listener.with_context(|| format!("admin.address {}", config.admin.address))?;
 
         let metrics = Arc::new(Metrics::new()?);
-        let state = Arc::new(Memory::new(config.limits.counters_max));
-        let live = live(&policy, Some(&flags.state_dir().join("compiled")), &state, &metrics, bound.certificates())?;
+        let memory = state::memory(config);
+        let compiled = flags.state_dir().join("compiled");
+        let live = live(&policy, Some(&compiled), &memory, &directory, &metrics, bound.certificates())?;
         let (control, snapshot) = {
             let (places, metrics) = (places.clone(), Arc::clone(&metrics));
             tokio::task::spawn_blocking(move || Control::start(live, &places, metrics))
                 .await?
                 .map_err(|problems| all(&problems))?
         };
-        let admin = Arc::new(Admin {
-            control: control.clone(),
-            metrics: Arc::clone(&metrics),
-            token,
-            metrics_open: config.admin.metrics_open,
-            component_bytes_max: config.sandbox.component_bytes_max,
-            draining: AtomicBool::new(false),
-        });
         let client = Client::new(&config.limits, &config.timeouts)?;
         let jobs = {
             let (state_dir, metrics) = (flags.state_dir(), Arc::clone(&metrics));
             tokio::task::spawn_blocking(move || Jobs::open(Some(&state_dir), metrics)).await?
         };
         let jobs = jobs.map_err(|error| anyhow!(error))?;
-        let gateway = Gateway { snapshot, client, state, metrics, jobs };
-        tracing::info!("the admin API's token is in {}", token_file.display());
+        let probes = Probes { metrics_open: config.admin.metrics_open, ..Probes::default() };
+        let probes = Arc::new(probes);
+        let admin = Arc::new(Admin {
+            control: control.clone(),
+            snapshot: Arc::clone(&snapshot),
+            directory: directory.clone(),
+            jobs: jobs.clone(),
+            metrics: Arc::clone(&metrics),
+            probes: Arc::clone(&probes),
+            component_bytes_max: config.sandbox.component_bytes_max,
+            beats: Beats::default(),
+        });
+        let state = state::open(&policy, memory, &flags.state_dir()).await?;
+        let gate = Gate { state, rules: Arc::new(directory.clone()) };
+        let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes };
         Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals })
     }
 
@@ -115,11 +130,14 @@ impl Started {
         let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(serving_admin);
+        let directory = gateway.directory.clone();
+        let writing = directory.clone();
+        tokio::spawn(async move { writing.run().await });
         tokio::spawn(heed_signals(signals, control, admin, stop));
 
         let connections = gateway.metrics.connections();
         let gateway = Arc::new(gateway);
-        let jobs = gateway.jobs.clone();
+        let (jobs, state) = (gateway.jobs.clone(), Arc::clone(&gateway.gate.state));
         let working = Arc::clone(&gateway);
         let work = async move {
             let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
@@ -137,6 +155,8 @@ impl Started {
         let (limits, timeouts) = (&policy.config.limits, &policy.config.timeouts);
         let drained = listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await;
         jobs.drained(Duration::from_millis(timeouts.drain_ms)).await;
+        directory.flush().await;
+        state.flush(FLUSH).await;
         Ok(drained)
     }
 }
@@ -149,8 +169,10 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
     let places = flags.places();
     let checked = load::load(places.policies.as_deref()).map_err(Ok).and_then(|policy| {
         let metrics = Arc::new(Metrics::new().map_err(|error| Err(anyhow!(error)))?);
-        let state = Arc::new(Memory::new(policy.config.limits.counters_max));
-        let live = live(&policy, None, &state, &metrics, Certificates::default()).map_err(Err)?;
+        state::redis(&policy).map_err(|problem| Ok(vec![problem]))?;
+        let memory = state::memory(&policy.config);
+        let directory = Directory::in_memory().map_err(|error| Err(anyhow!(error)))?;
+        let live = live(&policy, None, &memory, &directory, &metrics, Certificates::default()).map_err(Err)?;
         control::check(live, &places, metrics).map_err(Ok).map(|(status, snapshot)| (policy, status, snapshot))
     });
     let mut out = io::stdout().lock();
@@ -178,10 +200,17 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
     }
 }
 
+fn directory(state: &Path, admin: &crate::config::Admin) -> anyhow::Result<Directory> {
+    let source = admin.master_key.as_ref().map(|master| Source::parse(master.get_ref())).transpose();
+    let source = source.map_err(|error| anyhow!("admin.master_key: {error}"))?;
+    Directory::open(state, source.as_ref()).map_err(|error| anyhow!(error))
+}
+
 fn live(
     policy: &Policy,
     compiled: Option<&Path>,
     state: &Arc<Memory>,
+    directory: &Directory,
     metrics: &Metrics,
     certificates: Certificates,
 ) -> anyhow::Result<Live> {
@@ -192,7 +221,8 @@ fn live(
         compiler: Compiler::Child(program),
         self_test: Some(crate::plugin::self_test::run_embedded),
     })?;
-    Ok(Live { runtime, state: Arc::clone(state), metrics: metrics.registry().clone(), certificates })
+    let (state, directory, metrics) = (Arc::clone(state), directory.clone(), metrics.registry().clone());
+    Ok(Live { runtime, state, directory, metrics, certificates })
 }
 
 struct Signals {
@@ -228,7 +258,7 @@ async fn heed_signals(mut signals: Signals, control: Control, admin: Arc<Admin>,
             let _ = control.ask(Change::Reload).await; // the log says what came of it
         } else if let Some(stop) = stop.take() {
             tracing::info!("draining: no new connections, what runs may finish");
-            admin.draining.store(true, Ordering::Relaxed);
+            admin.probes.draining.store(true, Ordering::Relaxed);
             let _ = stop.send(()); // nobody waits if serving has failed
         } else {
             tracing::warn!("stopped by a second signal");

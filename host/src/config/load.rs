@@ -145,7 +145,7 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 13] = [
+const SECTIONS: [(&str, Kind); 14] = [
     ("admin", Kind::Scalars),
     ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
@@ -157,6 +157,7 @@ const SECTIONS: [(&str, Kind); 13] = [
     ("sandbox", Kind::Scalars),
     ("secrets", Kind::Named),
     ("services", Kind::Named),
+    ("state", Kind::Scalars),
     ("timeouts", Kind::Scalars),
     ("vendors", Kind::Named),
 ];
@@ -221,6 +222,7 @@ impl<'s> Merge<'s> {
             jobs: self.scalars("jobs"),
             limits: self.scalars("limits"),
             timeouts: self.scalars("timeouts"),
+            state: self.scalars("state"),
             sandbox: self.scalars("sandbox"),
             secrets: self.named("secrets"),
             plugins: self.named("plugins"),

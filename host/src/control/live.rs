@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{Forge, Inputs};
 use crate::config::place::Problem;
+use crate::directory::Directory;
 use crate::library::{Facts, Refused};
 use crate::listener::Certificates;
 use crate::plugin::{Component, Refusal, Runtime};
@@ -17,6 +18,8 @@ pub struct Live {
     pub runtime: Arc<Runtime>,
     /// Where plugins keep their values.
     pub state: Arc<Memory>,
+    /// Where plugins find virtual keys.
+    pub directory: Directory,
     /// Where plugins put their metrics.
     pub metrics: prometheus::Registry,
     /// Of the listeners; read again with each generation.
@@ -46,6 +49,7 @@ impl Forge for Live {
             sources: &inputs.policy.sources,
             library: inputs.library,
             state: &self.state,
+            directory: &self.directory,
             metrics: &self.metrics,
             previous: inputs.previous,
             generation: inputs.generation,

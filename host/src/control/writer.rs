@@ -144,6 +144,7 @@ impl<F: Forge> Writer<F> {
         match change {
             Change::Files => self.files(cause, false),
             Change::Reload => self.files(cause, true),
+            Change::Keys => self.keys(cause),
             Change::Upload { bytes, activate } => self.upload(cause, bytes, activate),
             Change::Activate { name, digest } => {
                 let version = self.version(&name, &digest)?;
@@ -272,6 +273,14 @@ impl<F: Forge> Writer<F> {
     fn waiting_policy(&mut self, changed: &[String]) -> Option<Policy> {
         let is_due = |(_, tried_on): &mut (Policy, u64)| !changed.is_empty() || *tried_on != self.in_force.number;
         self.waiting.take_if(is_due).map(|(policy, _)| policy)
+    }
+
+    fn keys(&mut self, cause: &'static str) -> Result<Answer, Refused> {
+        let (policy, library) = (self.in_force.policy.clone(), self.in_force.library.clone());
+        match self.build(&policy, &library) {
+            Ok(snapshot) => Ok(self.install(cause, policy, library, snapshot, false)),
+            Err(problems) => Err(Refused::of_problems("bad-policy", problems)),
+        }
     }
 
     fn upload(&mut self, cause: &'static str, bytes: Vec<u8>, activate: bool) -> Result<Answer, Refused> {

@@ -11,7 +11,7 @@ use http::{HeaderValue, Method, Response};
 use http_body_util::{BodyExt, Limited};
 use penstock_dialects::codec::Operation;
 
-use super::{Gateway, X_REQUEST_ID, first_answer, the_targets};
+use super::{Gateway, X_REQUEST_ID, estimate, first_answer, the_targets};
 use crate::answer::{self, Outcome};
 use crate::attempt::Asking;
 use crate::failure::{Failure, Kind};
@@ -32,7 +32,7 @@ impl Perform for Gateway {
         let operation = asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (record.asked.request_id.as_str().into(), record.owner.route.as_str().into());
         let prices = Arc::clone(&self.snapshot.load().prices);
-        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics));
+        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics), self.directory.clone());
         entry.subject.clone_from(&record.owner.subject);
         entry.hold(work.permit.take());
         let mut target = String::new();
@@ -104,7 +104,8 @@ impl Gateway {
     ) -> Result<Outcome, Failure> {
         let owner = &work.record.owner;
         let (subject, tenant, attributes) = (owner.subject.clone(), owner.tenant.clone(), owner.attributes.clone());
-        let principal = Principal { subject, tenant, attributes };
+        let principal = Principal::before(subject, tenant, attributes, &self.directory);
+        entry.asked_by(&principal);
         let Some(asked) = &underway.asked else { return Err(unreadable()) };
         let begun = match &work.standing {
             Standing::Fresh => None,
@@ -117,12 +118,17 @@ impl Gateway {
         let facts = underway.facts();
         let facts = principal.facts(&facts);
         let call = underway.call(&principal, Some(&inbound), &facts);
+        if !entry.holds_permit() {
+            // The process that admitted it has ended, and what it had reserved with it.
+            let estimate = || estimate(underway, &inbound);
+            entry.hold(self.gate.admit_again(&underway.route.limits, &principal, &call, &estimate)?);
+        }
         let targets = match begun {
             Some(target) => vec![target],
             None => the_targets(underway, &inbound, &call, head)?,
         };
         let asking = Asking::new(underway, &self.client, head, &inbound, &principal).with_journal(&*work.journal);
-        let answer = first_answer(&asking, &targets, entry).await.map_err(|mut failure| {
+        let answer = first_answer(&self.gate, &asking, &targets, entry).await.map_err(|mut failure| {
             if failure.kind == Kind::TotalTimeout {
                 "the job was not done within jobs.deadline_s".clone_into(&mut failure.fault.message);
             }

@@ -5,8 +5,6 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::StatusCode;
-use penstock_dialects::ir::Usage;
 use penstock_dialects::job::Status;
 use tokio::sync::Notify;
 
@@ -15,7 +13,7 @@ use super::record::{Answer, Record, Sent};
 use super::store::{Store, StoreError};
 use crate::attempt::Recorded;
 use crate::metrics::Metrics;
-use crate::stages::Permit;
+use crate::stages::{Permit, Served, Spent};
 
 /// Jobs that may be kept.
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +108,12 @@ impl Book {
         let more = found.len() > page.limit;
         found.truncate(page.limit);
         (found, more)
+    }
+
+    /// So many jobs of anybody, the newest first.
+    pub(super) fn newest(&self, limit: usize, is_meant: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
+        let index = self.read();
+        index.iter().rev().filter(|record| !record.hidden && is_meant(record)).take(limit).cloned().collect()
     }
 
     pub(super) fn metrics(&self) -> &Metrics {
@@ -453,9 +457,9 @@ pub(super) struct Taken {
     pub(super) call_off: Arc<Notify>,
 }
 
-/// Nothing was done, so it costs nothing.
+/// Nothing was done, so it costs nothing but the request itself.
 fn settle_at_nothing(permit: Permit) {
-    permit.settle(Some(&Usage::default()), StatusCode::OK);
+    permit.settle(&Spent { served: Served::Tried, usage: None, partial: false, cost: None });
 }
 
 /// Notes that a job is over, and that this is to be reported.

@@ -97,6 +97,12 @@ impl Jobs {
             .unwrap_or_else(|error| Err(Refused::Broken(StoreError::of_task(&error))))
     }
 
+    /// So many jobs of anybody, the newest first.
+    #[must_use]
+    pub fn newest(&self, limit: usize, is_meant: impl Fn(&Record) -> bool) -> Vec<Arc<Record>> {
+        self.book.newest(limit, is_meant)
+    }
+
     /// Answers a request about jobs.
     ///
     /// # Errors

@@ -23,6 +23,8 @@ wasmtime::component::bindgen!({
             include penstock:plugin/base@0.1.0;
             import penstock:plugin/secrets@0.1.0;
             import penstock:plugin/state@0.1.0;
+            import penstock:plugin/virtual-keys@0.1.0;
+            import penstock:plugin/rules@0.1.0;
             export penstock:plugin/adapter@0.1.0;
             export penstock:plugin/signing@0.1.0;
             export penstock:plugin/credentials@0.1.0;

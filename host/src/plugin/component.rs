@@ -20,6 +20,7 @@ use super::schema;
 use super::series::PluginSeries;
 use super::types::{Broken, Wants};
 use crate::config::Isolation;
+use crate::directory::Directory;
 use crate::keys::Grants;
 use crate::state::Memory;
 
@@ -54,6 +55,8 @@ pub struct Settings {
     pub isolation: Isolation,
     /// Where its values are kept.
     pub state: Arc<Memory>,
+    /// Where virtual keys are; none where there are none.
+    pub directory: Option<Directory>,
     /// Where its metrics go.
     pub metrics: prometheus::Registry,
 }
@@ -162,6 +165,7 @@ impl Runtime {
             name: passed.manifest.name.clone(),
             grants: Grants::default(),
             state: Arc::new(Memory::new(1)),
+            directory: None,
             series: Arc::new(PluginSeries::new(&passed.manifest.name, prometheus::Registry::new())),
             flood: Flood::new(),
         });
@@ -211,11 +215,11 @@ impl Component {
     /// # Errors
     /// Which check failed, with the paths of what is wrong in the configuration.
     pub fn configure(self: &Arc<Self>, settings: Settings) -> Result<Plugin, Refusal> {
-        let Settings { name, config, secrets, isolation, state, metrics } = settings;
+        let Settings { name, config, secrets, isolation, state, directory, metrics } = settings;
         let config = if config.is_null() { Value::Object(serde_json::Map::new()) } else { config };
         self.check_config(&config)?;
         let series = self.runtime.series.of(&name, &metrics);
-        let shared = Arc::new(Shared { name, grants: secrets, state, series, flood: Flood::new() });
+        let shared = Arc::new(Shared { name, grants: secrets, state, directory, series, flood: Flood::new() });
         let plan = Plan { component: self, shared, config: config.to_string(), isolation };
         Ok(match &self.linked {
             LinkedKind::Adapter(linked) => {

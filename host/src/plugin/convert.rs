@@ -8,9 +8,10 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use penstock_dialects::ir;
 
 use super::bindings::exports::penstock::plugin::{adapter, auth, credentials, limits};
-use super::bindings::penstock::plugin::{filter_types, requests, types as wit};
+use super::bindings::penstock::plugin::{filter_types, requests, rules, types as wit};
 use super::types::{self, Broken, CallError};
 use crate::keys::Grants;
+use crate::state::charge::Algorithm;
 
 /// Headers or query parameters of one request, edits of one head.
 const FIELDS_MAX: usize = 128;
@@ -192,19 +193,34 @@ pub(super) fn checks(checks: Vec<limits::Check>) -> Checked<Vec<types::Check>> {
 }
 
 fn check(check: limits::Check) -> Checked<types::Check> {
-    let limits::Check { key, algorithm, counted, limit, window_ms, label } = check;
+    let limits::Check { key, algorithm, counted, limit, window_ms, burst, label } = check;
     name("a counter", &key)?;
     name("a label", &label)?;
-    if !["token-bucket", "fixed-window", "concurrency"].contains(&algorithm.as_str()) {
+    let Some(algorithm) = Algorithm::of_name(&algorithm) else {
         return invalid(format!("an unknown algorithm {algorithm:?}"));
-    }
-    if !["requests", "tokens", "input-tokens", "output-tokens"].contains(&counted.as_str()) {
+    };
+    let Some(counted) = types::Counted::of_name(&counted) else {
         return invalid(format!("an unknown thing to count {counted:?}"));
-    }
-    if window_ms == 0 && algorithm != "concurrency" {
+    };
+    let has_length = matches!(algorithm, Algorithm::TokenBucket | Algorithm::FixedWindow | Algorithm::SlidingWindow);
+    if window_ms == 0 && has_length {
         return invalid("a window of no length");
     }
-    Ok(types::Check { key, algorithm, counted, limit, window_ms, label })
+    let burst = if burst == 0 { limit } else { burst };
+    Ok(types::Check { key, algorithm, counted, limit, window_ms, burst, label })
+}
+
+/// A rule, for a guest.
+pub(super) fn rule(rule: &types::Rule) -> rules::Rule {
+    rules::Rule {
+        scope: rule.scope.clone(),
+        algorithm: rule.algorithm.name().to_owned(),
+        counted: rule.counted.name().to_owned(),
+        limit: rule.limit,
+        window_ms: rule.window_ms,
+        burst: rule.burst,
+        label: rule.label.clone(),
+    }
 }
 
 /// An order of so many targets.

@@ -196,6 +196,8 @@ fn linker(engine: &Engine, kind: Kind) -> wasmtime::Result<Linker<Imports>> {
             "metrics" => offered::metrics::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "secrets" => offered::secrets::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "state" => offered::state::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "virtual-keys" => offered::virtual_keys::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "rules" => offered::rules::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             other => return Err(wasmtime::Error::msg(format!("no interface {other} to offer"))),
         }
     }

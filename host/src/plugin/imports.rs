@@ -18,11 +18,16 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
 use zeroize::Zeroizing;
 
-use super::bindings::penstock::plugin::{filter_types, log, metrics, requests, secrets, state, types};
+use super::bindings::penstock::plugin::{
+    filter_types, log, metrics, requests, rules, secrets, state, types, virtual_keys,
+};
 use super::chatter::{self, Chatter, Flood};
+use super::convert;
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
+use super::types::Rule;
 use super::watch::Watch;
+use crate::directory::{Directory, now_unix_s};
 use crate::keys::{Grants, Secret};
 use crate::state::Memory;
 
@@ -34,6 +39,7 @@ pub(super) struct Shared {
     pub(super) name: String,
     pub(super) grants: Grants,
     pub(super) state: Arc<Memory>,
+    pub(super) directory: Option<Directory>,
     pub(super) series: Arc<PluginSeries>,
     pub(super) flood: Flood,
 }
@@ -44,6 +50,8 @@ pub(super) struct Imports {
     pub(super) chatter: Chatter,
     pub(super) ceiling: Ceiling,
     pub(super) watch: Watch,
+    /// What the call that a limits plugin is asked about is under.
+    pub(super) rules: Arc<[Rule]>,
     handles: ResourceTable,
 }
 
@@ -52,7 +60,7 @@ impl Imports {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(HANDLES_MAX);
         let ceiling = Ceiling { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false };
-        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), handles }
+        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), rules: Arc::default(), handles }
     }
 
     /// Takes bytes of a standard stream.
@@ -225,6 +233,12 @@ fn hmac(key: &[u8], data: &[u8]) -> wasmtime::Result<Vec<u8>> {
     Ok(mac.finalize().into_bytes().to_vec())
 }
 
+impl rules::Host for Imports {
+    fn of_call(&mut self) -> wasmtime::Result<Vec<rules::Rule>> {
+        Ok(self.rules.iter().map(convert::rule).collect())
+    }
+}
+
 impl state::Host for Imports {
     fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, state::Error>> {
         Ok(Ok(self.shared.state.get(&self.shared.name, &key, Instant::now())))
@@ -238,5 +252,18 @@ impl state::Host for Imports {
     fn add(&mut self, key: String, delta: i64, ttl_ms: u64) -> wasmtime::Result<Result<i64, state::Error>> {
         let sum = self.shared.state.add(&self.shared.name, &key, delta, ttl_ms, Instant::now());
         Ok(sum.map_err(|over| state::Error::TooLarge(over.0)))
+    }
+}
+
+impl virtual_keys::Host for Imports {
+    fn find(&mut self, presented: String) -> wasmtime::Result<Option<virtual_keys::VirtualKey>> {
+        let found = self.shared.directory.as_ref().and_then(|directory| directory.find(presented.as_bytes()));
+        Ok(found.map(|key| virtual_keys::VirtualKey {
+            id: key.id.clone(),
+            subject: key.subject.clone(),
+            team: key.team.clone(),
+            attributes: key.attributes.clone(),
+            refusal: key.refusal(now_unix_s()).map(str::to_owned),
+        }))
     }
 }

@@ -59,8 +59,9 @@ impl Kind {
     pub fn imports(self) -> &'static [&'static str] {
         match self {
             Self::Adapter => &["types", "requests", "filter-types", "log", "metrics", "secrets"],
-            Self::Auth => &["types", "requests", "filter-types", "log", "metrics", "secrets", "state"],
-            Self::Limits | Self::Routing | Self::Filter => &["types", "requests", "filter-types", "log", "metrics"],
+            Self::Auth => &["types", "requests", "filter-types", "log", "metrics", "secrets", "state", "virtual-keys"],
+            Self::Limits => &["types", "requests", "filter-types", "log", "metrics", "rules"],
+            Self::Routing | Self::Filter => &["types", "requests", "filter-types", "log", "metrics"],
         }
     }
 }

@@ -12,7 +12,7 @@ use super::convert::{self, faulted};
 use super::gate::Further;
 use super::imports::Imports;
 use super::pool::{Pool, Role};
-use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Verdict, Wants};
+use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Rule, Verdict, Wants};
 
 /// A configured auth plugin.
 pub struct Auth {
@@ -74,12 +74,17 @@ impl Limits {
         &self.pool.shared().name
     }
 
-    /// The counters that a call is charged to.
+    /// The counters that a call is charged to. `rules` are those that it is under, for plugins that ask for them.
     ///
     /// # Errors
     /// The plugin's fault, or that it broke.
-    pub fn plan(&self, call: &Call<'_>) -> Result<Vec<Check>, CallError> {
-        let plan = |store: &mut Store<Imports>, guest: &limits::Guest| guest.call_plan(store, convert::call(call));
+    pub fn plan(&self, call: &Call<'_>, rules: &Arc<[Rule]>) -> Result<Vec<Check>, CallError> {
+        let plan = |store: &mut Store<Imports>, guest: &limits::Guest| {
+            store.data_mut().rules = Arc::clone(rules);
+            let planned = guest.call_plan(&mut *store, convert::call(call));
+            store.data_mut().rules = Arc::default();
+            planned
+        };
         let checks = self.pool.call("limits.plan", plan)?.map_err(faulted)?;
         convert::checks(checks).map_err(|invalid| invalid.broken(self.name()))
     }

@@ -15,12 +15,13 @@ use serde_json::{Map, Value, json};
 use super::adapter::{Adapter, Exchange};
 use super::component::{Component, Plugin, Settings};
 use super::types::{
-    Blob, Body, Call, CallError, Candidate, Check, Edit, Framing, Grant, Pair, Placed, Plan as HostPlan,
+    Blob, Body, Call, CallError, Candidate, Check, Counted, Edit, Framing, Grant, Pair, Placed, Plan as HostPlan, Rule,
     UpstreamRequest, Value as PlacedValue, Verdict,
 };
 use crate::config::Isolation;
 use crate::keys::{Grants, Secret};
 use crate::state::Memory;
+use crate::state::charge::Algorithm;
 
 /// A case that breaks is tried so often: on a busy machine a deadline can pass without the plugin's fault.
 const TRIES: u32 = 3;
@@ -102,6 +103,7 @@ impl Subject for ComponentSubject {
             secrets: grants,
             isolation: Isolation::Shared,
             state: Arc::new(Memory::new(STATE_ENTRIES_MAX)),
+            directory: None,
             metrics: prometheus::Registry::new(),
         };
         // The exchange of the plugin before must not outlive it.
@@ -137,8 +139,9 @@ impl Subject for ComponentSubject {
             (Some(Plugin::Auth(plugin)), Ask::Authenticate { headers }) => {
                 plugin.authenticate(&call, &pairs(headers)).map(grant_json).map_err(failed)
             }
-            (Some(Plugin::Limits(plugin)), Ask::Plan {}) => {
-                plugin.plan(&call).map(|checks| checks.iter().map(check_json).collect()).map_err(failed)
+            (Some(Plugin::Limits(plugin)), Ask::Plan { rules }) => {
+                let rules = rules.iter().map(rule).collect::<Result<_, _>>()?;
+                plugin.plan(&call, &rules).map(|checks| checks.iter().map(check_json).collect()).map_err(failed)
             }
             (Some(Plugin::Routing(plugin)), Ask::Rank { targets, seed }) => {
                 let facts: Vec<_> = targets.iter().map(|target| pairs(&target.facts)).collect();
@@ -303,15 +306,28 @@ fn grant_json(grant: Grant) -> Value {
     json
 }
 
+fn rule(rule: &case::Rule) -> Result<Rule, Failed> {
+    let known = Algorithm::of_name(&rule.algorithm).zip(Counted::of_name(&rule.counted));
+    let (algorithm, counted) =
+        known.ok_or_else(|| Failed::Broken(format!("no limit of {} by {}", rule.counted, rule.algorithm)))?;
+    let case::Rule { scope, limit, window_ms, burst, label, .. } = rule.clone();
+    Ok(Rule { scope, algorithm, counted, limit, window_ms, burst, label })
+}
+
 fn check_json(check: &Check) -> Value {
-    json!({
+    let mut json = json!({
         "key": check.key,
-        "algorithm": check.algorithm,
-        "counted": check.counted,
+        "algorithm": check.algorithm.name(),
+        "counted": check.counted.name(),
         "limit": check.limit,
         "window_ms": check.window_ms,
         "label": check.label,
-    })
+    });
+    // As plugins say it: what a full bucket holds is its limit unless it says otherwise.
+    if check.burst != check.limit {
+        json["burst"] = check.burst.into();
+    }
+    json
 }
 
 fn verdict_json(verdict: &Verdict) -> Value {

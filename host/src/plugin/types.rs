@@ -4,6 +4,8 @@
 
 use penstock_dialects::ir::{Event, Fault};
 
+use crate::state::charge::Algorithm;
+
 /// A name with a value.
 pub type Pair<'a> = (&'a str, &'a str);
 
@@ -200,19 +202,76 @@ pub struct Grant {
     pub cache_ms: u32,
 }
 
+/// What a counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Calls.
+    Requests,
+    /// Input and output tokens.
+    Tokens,
+    /// Input tokens.
+    InputTokens,
+    /// Output tokens.
+    OutputTokens,
+    /// What calls cost, in 10^-9 US dollars.
+    Cost,
+}
+
+impl Counted {
+    /// Name in the contract.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::InputTokens => "input-tokens",
+            Self::OutputTokens => "output-tokens",
+            Self::Cost => "cost",
+        }
+    }
+
+    /// What a name says is counted.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        use Counted::{Cost, InputTokens, OutputTokens, Requests, Tokens};
+        [Requests, Tokens, InputTokens, OutputTokens, Cost].into_iter().find(|counted| counted.name() == name)
+    }
+}
+
+/// A limit that is kept as data beside the policy (`rules.wit`, `rule`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Whose limit it is, unlike that of any other rule: the name of the counter.
+    pub scope: String,
+    /// How it counts.
+    pub algorithm: Algorithm,
+    /// What it counts.
+    pub counted: Counted,
+    /// So many in a window.
+    pub limit: u64,
+    /// Window in milliseconds.
+    pub window_ms: u64,
+    /// What a full bucket holds; 0 for `limit`.
+    pub burst: u64,
+    /// For the caller, when it refuses: which limit it is, in words.
+    pub label: String,
+}
+
 /// A counter that a call is charged to (`limits.wit`, `check`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
     /// Name of the counter.
     pub key: String,
-    /// "token-bucket", "fixed-window", "concurrency".
-    pub algorithm: String,
-    /// "requests", "tokens", "input-tokens", "output-tokens".
-    pub counted: String,
+    /// How it counts.
+    pub algorithm: Algorithm,
+    /// What it counts.
+    pub counted: Counted,
     /// So many in a window.
     pub limit: u64,
     /// Window in milliseconds.
     pub window_ms: u64,
+    /// What a full bucket holds.
+    pub burst: u64,
     /// Which limit it is, in words.
     pub label: String,
 }

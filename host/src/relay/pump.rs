@@ -41,6 +41,16 @@ impl Pump {
         }
     }
 
+    /// Whether the upstream has said that its answer is complete.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        match self {
+            Self::Relay(relayer) => relayer.tap.complete(),
+            Self::Bytes => false,
+            Self::Translate(translator) => translator.finished,
+        }
+    }
+
     /// The upstream has ended its answer in good order.
     ///
     /// # Errors

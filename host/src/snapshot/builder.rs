@@ -17,8 +17,9 @@ use super::{Build, Configured, JobRules, Snapshot, Webhook};
 use crate::config::load::built_in_prices;
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
+use crate::directory::pool::Pool;
 use crate::keys::{Grants, Secret, Source};
-use crate::plugin::{Adapter, Kind, Plugin, Refusal, Routing, Settings};
+use crate::plugin::{Adapter, Kind, Limits, Plugin, Refusal, Routing, Settings};
 use crate::routes::{Alias, Models, Route, Routes, Serves, Service, Target, Vendor};
 use crate::upstream::Endpoint;
 
@@ -158,6 +159,7 @@ impl<'a> Builder<'a> {
                     secrets: wanted.grants,
                     isolation: wanted.isolation,
                     state: Arc::clone(self.build.state),
+                    directory: Some(self.build.directory.clone()),
                     metrics: self.build.metrics.clone(),
                 };
                 match component.configure(settings) {
@@ -192,11 +194,14 @@ impl<'a> Builder<'a> {
 
     fn vendor(&mut self, name: &'a str, vendor: &'a config::Vendor) -> Option<Vendor> {
         let mut grants = Grants::default();
-        if let Some(why) = vendor.optional.then(|| self.missing(vendor)).flatten() {
+        if let Some(why) = vendor.optional.then(|| self.missing(name, vendor)).flatten() {
             self.dormant.push((name.to_owned(), why));
             return None;
         }
-        if let Some(secret) = vendor.key.as_ref().and_then(|key| self.secret(key)) {
+        if let Some(pool) = self.build.directory.view().pool(name) {
+            // For adapters that sign; where a key is written into a request, the pool is asked each time.
+            pool.iter().take(1).for_each(|key| grants.insert("key".to_owned(), Arc::clone(&key.secret)));
+        } else if let Some(secret) = vendor.key.as_ref().and_then(|key| self.secret(key)) {
             grants.insert("key".to_owned(), secret);
         }
         for (granted, secret) in &vendor.secrets {
@@ -229,17 +234,22 @@ impl<'a> Builder<'a> {
             self.unknown(feature, "feature", "the adapter", adapter.features().iter().map(String::as_str));
         }
         let without = vendor.without.iter().map(|feature| feature.get_ref().clone()).collect();
-        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models: vendor.models.clone(), without })
+        let limits = self.limits(&vendor.limits)?;
+        let before = self.build.previous.and_then(|previous| previous.models.vendors.get(name)?.pool.as_ref());
+        let pool = self.build.directory.view().pool(name).map(|keys| Pool::of(keys, before));
+        let models = vendor.models.clone();
+        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models, without, pool, limits })
     }
 
     /// What an optional vendor lacks.
-    fn missing(&self, vendor: &config::Vendor) -> Option<String> {
+    fn missing(&self, name: &str, vendor: &config::Vendor) -> Option<String> {
         let adapter = vendor.adapter.get_ref();
         if !self.build.library.components.contains_key(adapter) {
             return Some(format!("the plugin {adapter} is not there"));
         }
         let key = vendor.key.as_ref()?.get_ref();
-        let absent = Source::parse(key).is_ok_and(|source| source.read().is_err());
+        let absent = self.build.directory.view().pool(name).is_none()
+            && Source::parse(key).is_ok_and(|source| source.read().is_err());
         absent.then(|| format!("{key} is not set"))
     }
 
@@ -351,13 +361,7 @@ impl<'a> Builder<'a> {
                 other => self.wrong_kind(name, kind_of(&other), "a filter"),
             }
         }
-        let mut limits = Vec::new();
-        for name in &route.limits {
-            match self.plugin(name)? {
-                Plugin::Limits(limit) => limits.push(limit),
-                other => self.wrong_kind(name, kind_of(&other), "a limits plugin"),
-            }
-        }
+        let limits = self.limits(&route.limits)?;
         let mut auth = None;
         if let Some(name) = &route.auth {
             match self.plugin(name)? {
@@ -393,6 +397,17 @@ impl<'a> Builder<'a> {
             }
         }
         Arc::new(table)
+    }
+
+    fn limits(&mut self, names: &[Spanned<String>]) -> Option<Vec<Arc<Limits>>> {
+        let mut limits = Vec::new();
+        for name in names {
+            match self.plugin(name)? {
+                Plugin::Limits(limit) => limits.push(limit),
+                other => self.wrong_kind(name, kind_of(&other), "a limits plugin"),
+            }
+        }
+        Some(limits)
     }
 
     fn routing(&mut self, name: &Spanned<String>) -> Option<Arc<Routing>> {

@@ -1,189 +1,265 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Counters of limits: token buckets, fixed windows and calls at a time.
+//! Counters of limits in the memory of this process.
 //!
 //! A token bucket is one number, the time at which it will be full again if nothing more is taken (GCRA): taking is one
-//! compare-and-swap, refilling needs no timer, and a debt is a time further away. Times are nanoseconds of the owner's
-//! monotonic clock, so a jump of the wall clock neither unlocks nor locks anything.
+//! compare-and-swap, refilling needs no timer, and a debt is a time further away. A window is one number for each piece of
+//! time. Times are nanoseconds since 1970 on a clock that only goes forward, so a jump of the wall clock neither unlocks nor
+//! locks anything.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::charge::{Algorithm, Charge, Exceeded, Remaining, Window};
 use super::recent::{Key, KeyRef, Recent};
 
-/// How a counter counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Algorithm {
-    /// Refills smoothly; a full bucket holds `limit`.
-    TokenBucket,
-    /// Starts at nothing with each window. Windows are cut from the start of the process, not by the wall clock.
-    FixedWindow,
-    /// So many at a time; given back by `release`.
-    Concurrency,
-}
-
-/// What a call takes from one counter.
-#[derive(Debug, Clone, Copy)]
-pub struct Charge<'a> {
-    /// Name of the counter.
-    pub key: &'a str,
-    /// How it counts.
-    pub algorithm: Algorithm,
-    /// So many in a window, or at a time.
-    pub limit: u64,
-    /// Window in milliseconds.
-    pub window_ms: u64,
-    /// How many the call takes; one for `Concurrency`, whatever this says.
-    pub cost: u64,
-}
-
-/// A charge was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Exceeded {
-    /// Which one.
-    pub index: usize,
-    /// When it may be tried again, in milliseconds; at least 1. For calls at a time nobody knows: 1000.
-    pub retry_after_ms: u64,
-}
-
-/// What a counter would still admit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Remaining {
-    /// So many.
-    pub count: u64,
-    /// When it will be full again, in milliseconds; 0 if it is, and for calls at a time.
-    pub reset_ms: u64,
-}
-
-/// Bits of a fixed window's word that hold its count; the rest holds the number of the window, modulo 2^24.
-const COUNT_BITS: u32 = 40;
-const COUNT_MAX: u64 = (1 << COUNT_BITS) - 1;
+/// After how many milliseconds a call at a time is told to try again.
+const BUSY_MS: u64 = 1000;
+const NS: u64 = 1_000_000;
+/// How often at most windows that are over are looked for when there is no room.
+const SWEEP_MS: u64 = 10_000;
 
 pub(super) struct Counters {
     words: Recent<AtomicU64>,
+    // Apart, since a budget must never be forgotten because others were used more recently.
+    lasting: papaya::HashMap<Key, Arc<Lasting>>,
+    lasting_max: usize,
+    swept_ms: AtomicU64,
     // Apart, since a counter of calls under way must never be forgotten; it is removed when the last one ends.
     concurrent: papaya::HashMap<Key, u64>,
 }
 
+struct Lasting {
+    count: AtomicU64,
+    forgotten_ms: u64,
+}
+
+/// The number of one counter.
+enum Word {
+    Recent(Arc<AtomicU64>),
+    Lasting(Arc<Lasting>),
+}
+
+impl std::ops::Deref for Word {
+    type Target = AtomicU64;
+
+    fn deref(&self) -> &AtomicU64 {
+        match self {
+            Self::Recent(word) => word,
+            Self::Lasting(lasting) => &lasting.count,
+        }
+    }
+}
+
+/// Why a charge was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refused {
+    Exceeded(Exceeded),
+    /// There is no room for another lasting counter.
+    Full,
+}
+
+/// What one charge came to.
+type Taken = Result<(), Option<Exceeded>>;
+
 impl Counters {
-    pub(super) fn new(entries_max: usize) -> Self {
-        Self { words: Recent::new(entries_max, usize::MAX), concurrent: papaya::HashMap::new() }
+    pub(super) fn new(entries_max: usize, lasting_max: usize) -> Self {
+        Self {
+            words: Recent::new(entries_max, usize::MAX),
+            lasting: papaya::HashMap::new(),
+            lasting_max,
+            swept_ms: AtomicU64::new(0),
+            concurrent: papaya::HashMap::new(),
+        }
     }
 
-    pub(super) fn take(&self, namespace: &str, charges: &[Charge<'_>], now: u64) -> Result<(), Exceeded> {
+    pub(super) fn take(&self, charges: &[Charge], now: u64) -> Result<(), Refused> {
         for (index, charge) in charges.iter().enumerate() {
-            if let Err(retry_after_ms) = self.take_one(namespace, charge, now) {
+            if let Err(refused) = self.take_one(index, charge, now) {
                 for taken in &charges[..index] {
-                    self.give_back(namespace, taken, now);
+                    self.give_back(taken, now);
                 }
-                return Err(Exceeded { index, retry_after_ms: retry_after_ms.max(1) });
+                return Err(refused.map_or(Refused::Full, Refused::Exceeded));
             }
         }
         Ok(())
     }
 
-    pub(super) fn correct(&self, namespace: &str, charge: &Charge<'_>, delta: i64, now: u64) {
+    /// Adds to what was charged before, in the window that it was charged to.
+    pub(super) fn correct(&self, charge: &Charge, window: Window, delta: i64, now: u64) {
         if delta == 0 || charge.algorithm == Algorithm::Concurrency {
             return;
         }
-        let word = self.word(namespace, charge);
+        let Some(word) = self.word(charge, window, now) else { return };
         let amount = delta.unsigned_abs();
         change(&word, |old| match charge.algorithm {
             Algorithm::TokenBucket if delta > 0 => old.max(now).saturating_add(span(charge, amount)),
             Algorithm::TokenBucket => old.saturating_sub(span(charge, amount)),
-            Algorithm::FixedWindow | Algorithm::Concurrency => {
-                let count = window_count(old, window_number(charge, now));
-                let count = if delta > 0 { count.saturating_add(amount) } else { count.saturating_sub(amount) };
-                window_word(charge, now, count)
-            }
+            _ if delta > 0 => old.saturating_add(amount),
+            _ => old.saturating_sub(amount),
         });
     }
 
-    pub(super) fn release(&self, namespace: &str, key: &str) {
-        self.concurrent.pin().compute(KeyRef(namespace, key).into(), |entry| match entry {
+    /// Takes back a whole charge.
+    pub(super) fn give_back(&self, charge: &Charge, now: u64) {
+        match charge.algorithm {
+            Algorithm::Concurrency => self.release(&charge.key),
+            _ => {
+                let cost = i64::try_from(charge.cost).unwrap_or(i64::MAX);
+                self.correct(charge, charge.window(now / NS), -cost, now);
+            }
+        }
+    }
+
+    pub(super) fn release(&self, key: &str) {
+        self.concurrent.pin().compute(KeyRef(key, 0).into(), |entry| match entry {
             Some((_, count)) if *count > 1 => papaya::Operation::Insert(count - 1),
             Some(_) => papaya::Operation::Remove,
             None => papaya::Operation::Abort(()),
         });
     }
 
-    pub(super) fn remaining(&self, namespace: &str, charge: &Charge<'_>, now: u64) -> Remaining {
-        let word = || self.words.get(KeyRef(namespace, charge.key)).map_or(0, |word| word.load(Ordering::Relaxed));
+    /// Counts what was used before this process began.
+    pub(super) fn recover(&self, key: &str, window: Window, amount: u64) {
+        let forgotten_ms = forgotten_ms(window, 0);
+        let key = KeyRef(key, window.number).into();
+        let lasting = self.lasting.pin();
+        let made = lasting.get_or_insert_with(key, || Arc::new(Lasting { count: AtomicU64::new(0), forgotten_ms }));
+        change(&made.count, |old| old.saturating_add(amount));
+    }
+
+    /// Takes over what all nodes together have used, so that counting can go on here.
+    pub(super) fn learn(&self, charge: &Charge, window: Window, used: u64, now: u64) {
+        if charge.algorithm.is_window()
+            && let Some(word) = self.word(charge, window, now)
+        {
+            word.store(used, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn remaining(&self, charge: &Charge, now: u64) -> Remaining {
         match charge.algorithm {
             Algorithm::TokenBucket => {
-                let debt = word().saturating_sub(now);
+                let full_at = self.peek(charge, 0);
+                let debt = full_at.saturating_sub(now);
                 let taken = u128::from(debt) * u128::from(charge.limit);
                 let taken = taken.div_ceil(u128::from(window_ns(charge)));
                 let taken = u64::try_from(taken).unwrap_or(u64::MAX);
-                Remaining { count: charge.limit.saturating_sub(taken), reset_ms: debt.div_ceil(1_000_000) }
-            }
-            Algorithm::FixedWindow => {
-                let count = window_count(word(), window_number(charge, now));
-                let reset_ms = if count == 0 { 0 } else { window_left_ms(charge, now) };
-                Remaining { count: charge.limit.saturating_sub(count), reset_ms }
+                Remaining { count: charge.burst.saturating_sub(taken), reset_ms: debt.div_ceil(NS) }
             }
             Algorithm::Concurrency => {
-                let count = self.concurrent.pin().get(&KeyRef(namespace, charge.key)).copied().unwrap_or(0);
+                let count = self.concurrent.pin().get(&KeyRef(&charge.key, 0)).copied().unwrap_or(0);
                 Remaining { count: charge.limit.saturating_sub(count), reset_ms: 0 }
             }
+            _ => {
+                let window = charge.window(now / NS);
+                let count = self.peek(charge, window.number).saturating_add(self.before(charge, window, now));
+                let reset_ms = if count == 0 { 0 } else { window.left_ms(now / NS).unwrap_or(0) };
+                Remaining { count: charge.limit.saturating_sub(count), reset_ms }
+            }
         }
     }
 
-    /// Takes one charge, or says after how many milliseconds to try again.
-    fn take_one(&self, namespace: &str, charge: &Charge<'_>, now: u64) -> Result<(), u64> {
+    fn take_one(&self, index: usize, charge: &Charge, now: u64) -> Taken {
+        let exceeded = |retry_after_ms: Option<u64>| Some(Exceeded { index, retry_after_ms });
         match charge.algorithm {
-            Algorithm::Concurrency => self.enter(namespace, charge),
-            Algorithm::TokenBucket => {
-                if charge.cost > charge.limit {
-                    return Err(charge.window_ms);
+            Algorithm::Concurrency => {
+                if self.enter(charge) {
+                    return Ok(());
                 }
-                let word = self.word(namespace, charge);
+                Err(exceeded(Some(BUSY_MS)))
+            }
+            Algorithm::TokenBucket => {
+                if charge.cost > charge.burst {
+                    return Err(exceeded(Some(charge.window_ms)));
+                }
+                let word = self.word(charge, Window::default(), now).ok_or(None)?;
                 try_change(&word, |old| {
                     let full_at = old.max(now).saturating_add(span(charge, charge.cost));
-                    let over = full_at.saturating_sub(now).saturating_sub(window_ns(charge));
-                    if over == 0 { Ok(full_at) } else { Err(over.div_ceil(1_000_000)) }
+                    let over = full_at.saturating_sub(now).saturating_sub(span(charge, charge.burst));
+                    if over == 0 { Ok(full_at) } else { Err(exceeded(Some(over.div_ceil(NS).max(1)))) }
                 })
             }
-            Algorithm::FixedWindow => {
-                let word = self.word(namespace, charge);
+            _ => {
+                let window = charge.window(now / NS);
+                let before = self.before(charge, window, now);
+                let word = self.word(charge, window, now).ok_or(None)?;
                 try_change(&word, |old| {
-                    let count = window_count(old, window_number(charge, now)).saturating_add(charge.cost);
-                    if count > charge.limit.min(COUNT_MAX) {
-                        return Err(window_left_ms(charge, now));
-                    }
-                    Ok(window_word(charge, now, count))
+                    let count = old.saturating_add(charge.cost);
+                    // What is used up is used up, even for a call that takes nothing yet.
+                    let is_over = count.saturating_add(before) > charge.limit
+                        || (charge.cost == 0 && old.saturating_add(before) >= charge.limit);
+                    if is_over { Err(exceeded(window.left_ms(now / NS))) } else { Ok(count) }
                 })
             }
         }
     }
 
-    fn enter(&self, namespace: &str, charge: &Charge<'_>) -> Result<(), u64> {
+    fn enter(&self, charge: &Charge) -> bool {
         let concurrent = self.concurrent.pin();
-        let entered = concurrent.compute(KeyRef(namespace, charge.key).into(), |entry| {
+        let entered = concurrent.compute(KeyRef(&charge.key, 0).into(), |entry| {
             let count = entry.map_or(0, |(_, count)| *count);
             if count < charge.limit { papaya::Operation::Insert(count + 1) } else { papaya::Operation::Abort(()) }
         });
-        if matches!(entered, papaya::Compute::Aborted(())) { Err(1000) } else { Ok(()) }
+        !matches!(entered, papaya::Compute::Aborted(()))
     }
 
-    fn give_back(&self, namespace: &str, charge: &Charge<'_>, now: u64) {
-        match charge.algorithm {
-            Algorithm::Concurrency => self.release(namespace, charge.key),
-            Algorithm::TokenBucket | Algorithm::FixedWindow => {
-                let cost = i64::try_from(charge.cost).unwrap_or(i64::MAX);
-                self.correct(namespace, charge, -cost, now);
-            }
+    /// What still counts of the window before.
+    fn before(&self, charge: &Charge, window: Window, now: u64) -> u64 {
+        if charge.algorithm != Algorithm::SlidingWindow {
+            return 0;
+        }
+        charge.still_counts(self.peek(charge, window.number.wrapping_sub(1)), window, now / NS)
+    }
+
+    fn peek(&self, charge: &Charge, number: u64) -> u64 {
+        let key = KeyRef(&charge.key, number);
+        if charge.is_lasting() {
+            self.lasting.pin().get(&key).map_or(0, |lasting| lasting.count.load(Ordering::Relaxed))
+        } else {
+            self.words.get(key).map_or(0, |word| word.load(Ordering::Relaxed))
         }
     }
 
-    fn word(&self, namespace: &str, charge: &Charge<'_>) -> std::sync::Arc<AtomicU64> {
-        self.words.get_or_insert_with(KeyRef(namespace, charge.key), AtomicU64::default)
+    /// The number of a counter; none if there is no room for another one that lasts.
+    fn word(&self, charge: &Charge, window: Window, now: u64) -> Option<Word> {
+        let key = KeyRef(&charge.key, window.number);
+        if !charge.is_lasting() {
+            return Some(Word::Recent(self.words.get_or_insert_with(key, AtomicU64::default)));
+        }
+        let lasting = self.lasting.pin();
+        if let Some(known) = lasting.get(&key) {
+            return Some(Word::Lasting(Arc::clone(known)));
+        }
+        if lasting.len() >= self.lasting_max && !self.sweep(now / NS) {
+            return None;
+        }
+        let further_ms = if charge.algorithm == Algorithm::SlidingWindow { charge.window_ms } else { 0 };
+        let forgotten_ms = forgotten_ms(window, further_ms);
+        let made = || Arc::new(Lasting { count: AtomicU64::new(0), forgotten_ms });
+        Some(Word::Lasting(Arc::clone(lasting.get_or_insert_with(key.into(), made))))
     }
+
+    /// Forgets windows that are over; answers whether there is room now.
+    fn sweep(&self, now_ms: u64) -> bool {
+        let swept = self.swept_ms.load(Ordering::Relaxed);
+        let due = now_ms.saturating_sub(swept) >= SWEEP_MS;
+        if due && self.swept_ms.compare_exchange(swept, now_ms, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            self.lasting.pin().retain(|_, lasting| lasting.forgotten_ms > now_ms);
+        }
+        self.lasting.len() < self.lasting_max
+    }
+}
+
+/// How long a window is kept: calls that were charged to it may still settle on the day after.
+fn forgotten_ms(window: Window, further_ms: u64) -> u64 {
+    window.ends_ms.saturating_add(further_ms).saturating_add(86_400_000)
 }
 
 fn change(word: &AtomicU64, next: impl Fn(u64) -> u64) {
     let _ = word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| Some(next(old)));
 }
 
-fn try_change(word: &AtomicU64, next: impl Fn(u64) -> Result<u64, u64>) -> Result<(), u64> {
+fn try_change(word: &AtomicU64, next: impl Fn(u64) -> Result<u64, Option<Exceeded>>) -> Taken {
     let mut old = word.load(Ordering::Relaxed);
     loop {
         match word.compare_exchange_weak(old, next(old)?, Ordering::Relaxed, Ordering::Relaxed) {
@@ -194,126 +270,14 @@ fn try_change(word: &AtomicU64, next: impl Fn(u64) -> Result<u64, u64>) -> Resul
 }
 
 /// How long the bucket needs to refill so many.
-fn span(charge: &Charge<'_>, count: u64) -> u64 {
+fn span(charge: &Charge, count: u64) -> u64 {
     let span = u128::from(count) * u128::from(window_ns(charge)) / u128::from(charge.limit.max(1));
     u64::try_from(span).unwrap_or(u64::MAX)
 }
 
-fn window_ns(charge: &Charge<'_>) -> u64 {
-    charge.window_ms.max(1).saturating_mul(1_000_000)
-}
-
-fn window_number(charge: &Charge<'_>, now: u64) -> u64 {
-    // Never 0, so that the word of a new counter belongs to no window.
-    (now / window_ns(charge) + 1) & (u64::MAX >> COUNT_BITS)
-}
-
-fn window_count(word: u64, number: u64) -> u64 {
-    if word >> COUNT_BITS == number { word & COUNT_MAX } else { 0 }
-}
-
-fn window_word(charge: &Charge<'_>, now: u64, count: u64) -> u64 {
-    window_number(charge, now) << COUNT_BITS | count.min(COUNT_MAX)
-}
-
-fn window_left_ms(charge: &Charge<'_>, now: u64) -> u64 {
-    (window_ns(charge) - now % window_ns(charge)).div_ceil(1_000_000)
+fn window_ns(charge: &Charge) -> u64 {
+    charge.window_ms.max(1).saturating_mul(NS)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-
-    fn charge(algorithm: Algorithm, limit: u64, window_ms: u64, cost: u64) -> Charge<'static> {
-        Charge { key: "k", algorithm, limit, window_ms, cost }
-    }
-
-    #[test]
-    fn a_bucket_admits_its_limit_refills_smoothly_and_tells_when() {
-        let counters = Counters::new(100);
-        let one = charge(Algorithm::TokenBucket, 10, 1000, 1);
-        for taken in 0..10 {
-            assert_eq!(counters.take("n", &[one], 0), Ok(()), "number {taken}");
-        }
-        assert_eq!(counters.take("n", &[one], 0), Err(Exceeded { index: 0, retry_after_ms: 100 }));
-        assert_eq!(counters.take("n", &[one], 99 * MS), Err(Exceeded { index: 0, retry_after_ms: 1 }));
-        assert_eq!(counters.take("n", &[one], 100 * MS), Ok(()));
-        assert_eq!(counters.remaining("n", &one, 1100 * MS), Remaining { count: 10, reset_ms: 0 });
-        assert_eq!(
-            counters.take("n", &[charge(Algorithm::TokenBucket, 10, 1000, 11)], 9999 * MS).map_err(|e| e.index),
-            Err(0)
-        );
-    }
-
-    #[test]
-    fn a_correction_makes_a_debt_or_gives_back_but_never_more_than_the_limit() {
-        let counters = Counters::new(100);
-        let ten = charge(Algorithm::TokenBucket, 100, 1000, 10);
-        counters.take("n", &[ten], 0).expect("room");
-        counters.correct("n", &ten, 190, 0);
-        assert_eq!(counters.take("n", &[ten], 1000 * MS), Err(Exceeded { index: 0, retry_after_ms: 100 }));
-        counters.correct("n", &ten, -100_000, 1000 * MS);
-        assert_eq!(counters.remaining("n", &ten, 1000 * MS).count, 100);
-    }
-
-    #[test]
-    fn a_window_starts_anew() {
-        let counters = Counters::new(100);
-        let two = charge(Algorithm::FixedWindow, 5, 1000, 2);
-        assert_eq!(counters.take("n", &[two, two], 300 * MS), Ok(()));
-        assert_eq!(counters.take("n", &[two], 300 * MS), Err(Exceeded { index: 0, retry_after_ms: 700 }));
-        assert_eq!(counters.remaining("n", &two, 300 * MS), Remaining { count: 1, reset_ms: 700 });
-        assert_eq!(counters.take("n", &[two], 1000 * MS), Ok(()));
-    }
-
-    #[test]
-    fn calls_at_a_time_are_released_and_leave_nothing_behind() {
-        let counters = Counters::new(100);
-        let call = charge(Algorithm::Concurrency, 2, 0, 1);
-        assert_eq!(counters.take("n", &[call], 0), Ok(()));
-        assert_eq!(counters.take("n", &[call], 0), Ok(()));
-        assert_eq!(counters.take("n", &[call], 0).map_err(|e| e.index), Err(0));
-        counters.release("n", "k");
-        assert_eq!(counters.take("n", &[call], 0), Ok(()));
-        counters.release("n", "k");
-        counters.release("n", "k");
-        counters.release("n", "k");
-        assert!(counters.concurrent.is_empty());
-    }
-
-    #[test]
-    fn either_all_charges_are_taken_or_none() {
-        let counters = Counters::new(100);
-        let bucket = Charge { key: "a", ..charge(Algorithm::TokenBucket, 10, 1000, 4) };
-        let window = Charge { key: "b", ..charge(Algorithm::FixedWindow, 10, 1000, 4) };
-        let call = Charge { key: "c", ..charge(Algorithm::Concurrency, 5, 0, 1) };
-        let none = Charge { key: "d", ..charge(Algorithm::FixedWindow, 0, 1000, 1) };
-        let refused = counters.take("n", &[bucket, window, call, none], 0).expect_err("the last one has no room");
-        assert_eq!(refused.index, 3);
-        assert_eq!(counters.remaining("n", &bucket, 0).count, 10);
-        assert_eq!(counters.remaining("n", &window, 0).count, 10);
-        assert_eq!(counters.remaining("n", &call, 0).count, 5);
-    }
-
-    #[test]
-    fn many_threads_never_take_more_than_there_is() {
-        for algorithm in [Algorithm::TokenBucket, Algorithm::FixedWindow, Algorithm::Concurrency] {
-            let counters = Arc::new(Counters::new(100));
-            let threads: Vec<_> = (0..8)
-                .map(|_| {
-                    let counters = Arc::clone(&counters);
-                    std::thread::spawn(move || {
-                        let one = charge(algorithm, 1000, 3_600_000, 1);
-                        (0..1000).filter(|_| counters.take("n", &[one], 0).is_ok()).count()
-                    })
-                })
-                .collect();
-            let taken: usize = threads.into_iter().map(|thread| thread.join().expect("no panic")).sum();
-            assert_eq!(taken, 1000, "{algorithm:?}");
-        }
-    }
-}
+mod tests;

@@ -2,17 +2,23 @@
 //! State in the memory of this process.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::limits::{Charge, Counters, Exceeded, Remaining};
+use super::charge::{Charge, Remaining, Window};
+use super::limits::{Counters, Refused};
 use super::values::{Space, TooLarge};
 
 /// Namespaces of values: one for each configured plugin, so this is far out of reach of a sane configuration.
 const SPACES_MAX: usize = 4096;
 
+/// Lasting counters that there may be unless the policy says otherwise.
+const LASTING_MAX: usize = 1_000_000;
+
 /// All state of one process.
 pub struct Memory {
     begin: Instant,
+    /// Nanoseconds from 1970 to `begin`.
+    epoch_ns: u64,
     counters: Counters,
     spaces: papaya::HashMap<String, Arc<Space>>,
 }
@@ -21,32 +27,58 @@ impl Memory {
     /// Empty state with room for so many counters; past it the least recently used one goes first.
     #[must_use]
     pub fn new(entries_max: usize) -> Self {
-        Self { begin: Instant::now(), counters: Counters::new(entries_max), spaces: papaya::HashMap::new() }
+        Self::with_lasting(entries_max, LASTING_MAX)
     }
 
-    /// Charges all counters, or none of them if one is exhausted.
-    ///
-    /// # Errors
-    /// Which charge was refused, and when it may be tried again.
-    pub fn take(&self, namespace: &str, charges: &[Charge<'_>], now: Instant) -> Result<(), Exceeded> {
-        self.counters.take(namespace, charges, self.nanoseconds(now))
+    /// The same, with room for so many counters that last.
+    #[must_use]
+    pub fn with_lasting(entries_max: usize, lasting_max: usize) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            begin: Instant::now(),
+            // 584 years.
+            epoch_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            counters: Counters::new(entries_max, lasting_max),
+            spaces: papaya::HashMap::new(),
+        }
+    }
+
+    /// Charges all counters, or none of them.
+    pub(super) fn take(&self, charges: &[Charge], now: Instant) -> Result<(), Refused> {
+        self.counters.take(charges, self.nanoseconds(now))
     }
 
     /// Adds `delta` to what was charged before: the true cost less the estimate. A bucket may go into debt; what is
-    /// given back never lifts it above its limit. `charge.cost` is not looked at. Calls at a time are not corrected.
-    pub fn correct(&self, namespace: &str, charge: &Charge<'_>, delta: i64, now: Instant) {
-        self.counters.correct(namespace, charge, delta, self.nanoseconds(now));
+    /// given back never lifts it above its burst. `charge.cost` is not looked at. Calls at a time are not corrected.
+    pub(super) fn correct(&self, charge: &Charge, window: Window, delta: i64, now: Instant) {
+        self.counters.correct(charge, window, delta, self.nanoseconds(now));
     }
 
     /// Gives back one call of a counter of calls at a time.
-    pub fn release(&self, namespace: &str, key: &str) {
-        self.counters.release(namespace, key);
+    pub(super) fn release(&self, key: &str) {
+        self.counters.release(key);
+    }
+
+    /// Counts what was used before this process began.
+    pub(super) fn recover(&self, key: &str, window: Window, amount: u64) {
+        self.counters.recover(key, window, amount);
+    }
+
+    /// Takes over what all nodes together have used.
+    pub(super) fn learn(&self, charge: &Charge, window: Window, used: u64, now: Instant) {
+        self.counters.learn(charge, window, used, self.nanoseconds(now));
     }
 
     /// What a counter would still admit.
     #[must_use]
-    pub fn remaining(&self, namespace: &str, charge: &Charge<'_>, now: Instant) -> Remaining {
-        self.counters.remaining(namespace, charge, self.nanoseconds(now))
+    pub fn remaining(&self, charge: &Charge, now: Instant) -> Remaining {
+        self.counters.remaining(charge, self.nanoseconds(now))
+    }
+
+    /// Milliseconds since 1970, on a clock that only goes forward.
+    #[must_use]
+    pub fn unix_ms(&self, now: Instant) -> u64 {
+        self.nanoseconds(now) / 1_000_000
     }
 
     /// The value of a key; none if there is none or it has expired.
@@ -84,8 +116,8 @@ impl Memory {
     }
 
     fn nanoseconds(&self, now: Instant) -> u64 {
-        // 584 years.
-        u64::try_from(now.saturating_duration_since(self.begin).as_nanos()).unwrap_or(u64::MAX)
+        let since = u64::try_from(now.saturating_duration_since(self.begin).as_nanos()).unwrap_or(u64::MAX);
+        self.epoch_ns.saturating_add(since)
     }
 
     fn milliseconds(&self, now: Instant) -> u64 {

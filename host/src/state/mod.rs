@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Counters and values that outlive a request, shared by everything in the process and bounded.
+//! Counters and values that outlive a request, shared by everything in the process or by many nodes, and bounded.
 //!
-//! [`Memory`] keeps the counters of limits ([`limits`]) and the values that plugins keep ([`values`]), both in maps
-//! that forget what was used least recently ([`recent`]). Nothing here waits and nothing takes a lock.
+//! [`State`] is what a request sees of limits: it charges counters ([`charge`]) and settles them. They are kept in memory
+//! ([`limits`]), in maps that forget what was used least recently ([`recent`]), with a [`journal`] of what must outlive the
+//! process; or in Redis ([`redis`]), which is told later what calls have come to ([`owed`]). [`Memory`] also keeps the values
+//! of plugins ([`values`]). Nothing here takes a lock, and nothing waits but a decision of a shared store.
 
-pub mod limits;
+pub mod charge;
+mod journal;
+mod limits;
 mod memory;
+mod owed;
 mod recent;
+mod redis;
+mod store;
 pub mod values;
 
 pub use memory::Memory;
+pub use redis::{Away, Redis};
+pub use store::{Denied, Held, Item, Options, State};

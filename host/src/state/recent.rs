@@ -12,32 +12,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
-/// A key in a namespace.
+/// A key with a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Key {
-    namespace: Box<str>,
-    key: Box<str>,
+    pub(super) key: Box<str>,
+    pub(super) number: u64,
 }
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        KeyRef(&self.namespace, &self.key).hash(state);
+        KeyRef(&self.key, self.number).hash(state);
     }
 }
 
-/// A key that is looked up: namespace and key.
+/// A key that is looked up: a text, and a number such as that of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct KeyRef<'a>(pub(super) &'a str, pub(super) &'a str);
+pub(super) struct KeyRef<'a>(pub(super) &'a str, pub(super) u64);
 
 impl papaya::Equivalent<Key> for KeyRef<'_> {
     fn equivalent(&self, key: &Key) -> bool {
-        *self.0 == *key.namespace && *self.1 == *key.key
+        *self.0 == *key.key && self.1 == key.number
     }
 }
 
 impl From<KeyRef<'_>> for Key {
     fn from(key: KeyRef<'_>) -> Self {
-        Self { namespace: key.0.into(), key: key.1.into() }
+        Self { key: key.0.into(), number: key.1 }
     }
 }
 
@@ -121,23 +121,23 @@ mod tests {
 
     #[test]
     fn it_is_bounded_and_keeps_what_is_used() {
-        let recent: Recent<usize> = Recent::new(100, usize::MAX);
-        recent.get_or_insert_with(KeyRef("n", "kept"), || 7);
+        let recent: Recent<u64> = Recent::new(100, usize::MAX);
+        recent.get_or_insert_with(KeyRef("kept", 7), || 7);
         for number in 0..10_000 {
-            recent.get_or_insert_with(KeyRef("n", &number.to_string()), || number);
-            assert_eq!(recent.get(KeyRef("n", "kept")).as_deref(), Some(&7), "used all along, lost after {number}");
+            recent.get_or_insert_with(KeyRef("n", number), || number);
+            assert_eq!(recent.get(KeyRef("kept", 7)).as_deref(), Some(&7), "used all along, lost after {number}");
             let generations = recent.generations.load();
             assert!(generations.young.map.len() + generations.old.map.len() <= 101, "over the bound");
         }
-        assert_eq!(recent.get(KeyRef("n", "0")), None, "the least recently used one goes first");
-        assert_eq!(recent.get(KeyRef("other", "kept")), None, "namespaces are apart");
+        assert_eq!(recent.get(KeyRef("n", 0)), None, "the least recently used one goes first");
+        assert_eq!(recent.get(KeyRef("kept", 8)), None, "numbers are apart");
     }
 
     #[test]
     fn weight_is_bounded_too() {
         let recent: Recent<Vec<u8>> = Recent::new(usize::MAX, 1000);
         for number in 0..1000 {
-            recent.insert(KeyRef("n", &number.to_string()), vec![0; 100], 100);
+            recent.insert(KeyRef("n", number), vec![0; 100], 100);
         }
         let generations = recent.generations.load();
         assert!(generations.young.map.len() + generations.old.map.len() <= 12);

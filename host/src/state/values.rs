@@ -45,7 +45,7 @@ impl Space {
     }
 
     pub(super) fn get(&self, key: &str, now_ms: u64) -> Option<Vec<u8>> {
-        let value = self.values.get(KeyRef("", key))?;
+        let value = self.values.get(KeyRef(key, 0))?;
         let value = value.lock().unwrap_or_else(PoisonError::into_inner);
         match &value.content {
             _ if value.expires_ms <= now_ms => None,
@@ -62,13 +62,13 @@ impl Space {
         }
         let weight = key.len() + value.len();
         let value = Value { content: Content::Bytes(value), expires_ms: now_ms.saturating_add(ttl_ms) };
-        self.values.insert(KeyRef("", key), Mutex::new(value), weight);
+        self.values.insert(KeyRef(key, 0), Mutex::new(value), weight);
         Ok(())
     }
 
     pub(super) fn add(&self, key: &str, delta: i64, ttl_ms: u64, now_ms: u64) -> Result<i64, TooLarge> {
         check_key(key)?;
-        let value = self.values.get_or_insert_with(KeyRef("", key), Mutex::default);
+        let value = self.values.get_or_insert_with(KeyRef(key, 0), Mutex::default);
         let mut value = value.lock().unwrap_or_else(PoisonError::into_inner);
         let number = match &value.content {
             _ if value.expires_ms <= now_ms => None,

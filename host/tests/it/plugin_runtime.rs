@@ -286,8 +286,8 @@ fn policies_answer_and_break_alike() {
     assert!(matches!(broken(auth.authenticate(&call("nobody"), &[]).map(drop)), Broken::Output(_)));
 
     let Plugin::Limits(limits) = policy("limits") else { panic!("no limits") };
-    assert_eq!(limits.plan(&call("")).expect("checks")[0].algorithm, "token-bucket");
-    assert!(matches!(broken(limits.plan(&call("odd")).map(drop)), Broken::Output(_)));
+    assert_eq!(limits.plan(&call(""), &Arc::default()).expect("checks")[0].algorithm.name(), "token-bucket");
+    assert!(matches!(broken(limits.plan(&call("odd"), &Arc::default()).map(drop)), Broken::Output(_)));
 
     let Plugin::Routing(routing) = policy("routing") else { panic!("no routing") };
     let candidate = |id| Candidate {
@@ -397,7 +397,7 @@ fn costs_of_a_crossing() {
     let Plugin::Auth(auth) = policy("auth") else { return };
     measure("auth.authenticate", &mut || drop(auth.authenticate(&call(""), &headers)));
     let Plugin::Limits(limits) = policy("limits") else { return };
-    measure("limits.plan", &mut || drop(limits.plan(&call(""))));
+    measure("limits.plan", &mut || drop(limits.plan(&call(""), &Arc::default())));
     let Plugin::Routing(routing) = policy("routing") else { return };
     let candidate = |id| Candidate {
         id,

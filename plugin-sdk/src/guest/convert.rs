@@ -140,6 +140,7 @@ impl From<Check> for wit_limits::Check {
             counted: check.counted.name().to_owned(),
             limit: check.limit,
             window_ms: check.window_ms,
+            burst: check.burst,
             label: check.label,
         }
     }

@@ -159,7 +159,11 @@ pub enum Ask {
         headers: Pairs,
     },
     /// Limits: outcome `checks` or `fault`.
-    Plan {},
+    Plan {
+        /// The rules that the call is under.
+        #[serde(default)]
+        rules: Vec<Rule>,
+    },
     /// Routing: outcome `order` or `fault`.
     Rank {
         /// The targets.
@@ -298,6 +302,33 @@ pub struct Target {
     pub inflight: u32,
     #[serde(default)]
     pub facts: Pairs,
+}
+
+/// A limit that is kept as data beside the policy (`rules.wit`, `rule`): of requests in a fixed window unless stated otherwise.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs, reason = "documented in wit/rules.wit")]
+pub struct Rule {
+    pub scope: String,
+    #[serde(default = "fixed_window")]
+    pub algorithm: String,
+    #[serde(default = "requests")]
+    pub counted: String,
+    pub limit: u64,
+    #[serde(default)]
+    pub window_ms: u64,
+    #[serde(default)]
+    pub burst: u64,
+    #[serde(default)]
+    pub label: String,
+}
+
+fn fixed_window() -> String {
+    "fixed-window".to_owned()
+}
+
+fn requests() -> String {
+    "requests".to_owned()
 }
 
 fn empty_object() -> Value {

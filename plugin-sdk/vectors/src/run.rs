@@ -129,7 +129,7 @@ fn answer(case: &Case, subject: &mut impl Subject, outcome: &mut Outcome) -> Res
         Ask::Relay { .. } => "upstream",
         Ask::Reject(_) => "fault",
         Ask::Authenticate { .. } => "grant",
-        Ask::Plan {} => "checks",
+        Ask::Plan { .. } => "checks",
         Ask::Rank { .. } => "order",
         Ask::RequestHead { .. } => "verdict",
         Ask::ResponseHead { .. } => "edits",

@@ -99,6 +99,7 @@ fn try_configuration(component: &Arc<Component>, config: Option<&Path>, out: &mu
         secrets: Grants::default(),
         isolation: Isolation::Shared,
         state: Arc::new(Memory::new(1_000)),
+        directory: None,
         metrics: prometheus::Registry::new(),
     };
     component.configure(settings).map_err(|refusal| format!("refused: {refusal}"))?;

@@ -5,4 +5,5 @@ pub mod caller;
 pub mod fake;
 pub mod plugins;
 pub mod program;
+pub mod redis;
 pub mod rig;

@@ -74,6 +74,7 @@ pub fn settings(name: &str) -> Settings {
         secrets: Grants::default(),
         isolation: Isolation::Shared,
         state: Arc::new(Memory::new(1000)),
+        directory: None,
         metrics: prometheus::Registry::new(),
     }
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http::Request;
 use penstock::config;
 use penstock::config::place::{Problem, Sources};
+use penstock::directory::Directory;
 use penstock::gateway::Gateway;
 use penstock::jobs::Jobs;
 use penstock::library::Library;
@@ -17,7 +18,8 @@ use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
-use penstock::state::Memory;
+use penstock::stages::Gate;
+use penstock::state::{Memory, State};
 use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
@@ -36,8 +38,18 @@ pub fn runtime() -> &'static Arc<Runtime> {
 }
 
 /// The components that operators get.
-const TAME: [&str; 8] =
-    ["anthropic", "api-key", "cors", "echo", "openai-compatible", "priority", "token-bucket", "weighted"];
+const TAME: [&str; 10] = [
+    "anthropic",
+    "api-key",
+    "budget",
+    "concurrency",
+    "cors",
+    "echo",
+    "openai-compatible",
+    "priority",
+    "token-bucket",
+    "weighted",
+];
 
 /// The components that operators get, and `hostile`.
 pub fn hostile_library() -> &'static Library<Component> {
@@ -91,14 +103,16 @@ impl Rig {
     pub async fn with(policy: &str, library: &Library<Component>) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let state = Arc::new(Memory::new(10_000));
-        let snapshot = build(policy, library, &state, &metrics, None).unwrap_or_else(|problems| {
+        let directory = Directory::in_memory().unwrap();
+        let snapshot = build(policy, library, &state, &directory, &metrics, None).unwrap_or_else(|problems| {
             panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         });
         let client = Client::new(&snapshot.limits, &snapshot.timeouts).unwrap();
         let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let jobs = Jobs::open(None, Arc::clone(&metrics)).unwrap();
-        let gateway = Arc::new(Gateway { snapshot, client, state, metrics, jobs });
+        let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
+        let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
         let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls: None }]).unwrap();
         let address = bound.addresses()[0];
         let working = Arc::clone(&gateway);
@@ -138,6 +152,7 @@ pub fn build(
     policy: &str,
     library: &Library<Component>,
     state: &Arc<Memory>,
+    directory: &Directory,
     metrics: &Metrics,
     previous: Option<&Snapshot>,
 ) -> Result<Snapshot, Vec<Problem>> {
@@ -148,6 +163,7 @@ pub fn build(
         sources: &policy.sources,
         library,
         state,
+        directory,
         metrics: metrics.registry(),
         previous,
         generation: previous.map_or(1, |previous| previous.generation + 1),

@@ -30,6 +30,7 @@ impl Limits for MyPlugin {
             counted: Counted::Requests,
             limit: self.0.calls,
             window_ms: 0,
+            burst: 0,
             label: format!("{} calls at a time for this key", self.0.calls),
         }])
     }

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Knows callers by the API key that they send, in the header that their SDK uses. Keys are configured as SHA-256 digests
-//! or as granted secrets, so that no key stands in a policy file.
+//! Knows callers by the API key that they send, in the header that their SDK uses. Keys are virtual keys, which operators
+//! make by the admin API, or configured as SHA-256 digests or granted secrets, so that no key stands in a policy file.
 
 use std::collections::BTreeMap;
 
 use penstock_sdk::prelude::{Auth, Call, Config, Fault, FaultClass, Grant, Issue, Pairs, Secret, Wants};
+use penstock_sdk::virtual_keys::{self, VirtualKey};
 use sha2::{Digest, Sha256};
 
 /// Where SDKs put their key, in the order in which the headers are asked.
@@ -13,8 +14,12 @@ const HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api
 /// The keys.
 #[derive(Debug, Config)]
 pub struct Options {
-    /// Every key that is let in.
+    /// Keys that are let in.
+    #[config(default)]
     keys: Vec<Key>,
+    /// Whether virtual keys are let in, too.
+    #[config(default = true)]
+    virtual_keys: bool,
     /// How long the host may go on letting a key in without asking, in milliseconds.
     #[config(default = 10000)]
     cache_ms: u32,
@@ -43,13 +48,14 @@ pub struct Key {
 pub struct ApiKey {
     digests: BTreeMap<[u8; 32], Grant>,
     secrets: Vec<(Secret, Grant)>,
+    virtual_keys: bool,
 }
 
 impl Auth for ApiKey {
     type Config = Options;
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
-        let mut plugin = Self { digests: BTreeMap::new(), secrets: Vec::new() };
+        let mut plugin = Self { digests: BTreeMap::new(), secrets: Vec::new(), virtual_keys: options.virtual_keys };
         let mut issues = Vec::new();
         for (index, key) in options.keys.into_iter().enumerate() {
             if let Err(issue) = plugin.add(index, key, options.cache_ms) {
@@ -70,7 +76,13 @@ impl Auth for ApiKey {
         let digest: [u8; 32] = Sha256::digest(credential).into();
         let by_secret = || self.secrets.iter().find(|(secret, _)| secret.equals(credential.as_bytes()));
         let grant = self.digests.get(&digest).or_else(|| by_secret().map(|(_, grant)| grant));
-        grant.cloned().ok_or_else(|| refusal("unknown API key: check that it is whole, and meant for this gateway"))
+        if let Some(grant) = grant {
+            return Ok(grant.clone());
+        }
+        match virtual_keys::find(credential).filter(|_| self.virtual_keys) {
+            Some(key) => granted(key),
+            None => Err(refusal("unknown API key: check that it is whole, and meant for this gateway")),
+        }
     }
 }
 
@@ -101,6 +113,21 @@ impl ApiKey {
             _ => Err(Issue::new(at(""), "give one of `sha256` and `secret`")),
         }
     }
+}
+
+/// What a virtual key is granted; the host binds its models, operations and limits to it by the attribute.
+fn granted(key: VirtualKey) -> Result<Grant, Fault> {
+    let VirtualKey { id, subject, team, mut attributes, refusal: reason } = key;
+    match reason.as_deref() {
+        None => {}
+        Some("expired") => return Err(refusal("this API key has expired: ask the operator for another one")),
+        Some("disabled") => return Err(refusal("this API key is disabled: ask the operator")),
+        Some("team-disabled") => return Err(refusal("the team of this API key is disabled: ask the operator")),
+        Some(_) => return Err(refusal("this API key is not accepted: ask the operator")),
+    }
+    attributes.push((virtual_keys::ATTRIBUTE.to_owned(), id));
+    // Never remembered: a key that is taken back is refused at once.
+    Ok(Grant { subject, tenant: team, attributes, cache_ms: 0 })
 }
 
 /// The credential in a header; `authorization` must be of the scheme Bearer.
@@ -135,10 +162,44 @@ penstock_sdk::auth!(ApiKey);
 
 #[cfg(test)]
 mod tests {
-    use super::ApiKey;
+    use penstock_sdk::prelude::{Auth, Call, Pairs};
+    use penstock_sdk::testkit;
+    use penstock_sdk::virtual_keys::VirtualKey;
+
+    use super::{ApiKey, Options};
 
     #[test]
     fn golden_cases_pass() {
-        penstock_sdk::testkit::run_cases::<ApiKey>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+        testkit::run_cases::<ApiKey>(concat!(env!("CARGO_MANIFEST_DIR"), "/cases"));
+    }
+
+    #[test]
+    fn a_virtual_key_is_let_in_by_its_id_and_refused_for_its_reason() {
+        let key = |refusal: Option<&str>| VirtualKey {
+            id: "vk_1".to_owned(),
+            subject: "ann".to_owned(),
+            team: Some("blue".to_owned()),
+            attributes: vec![("plan".to_owned(), "pro".to_owned())],
+            refusal: refusal.map(str::to_owned),
+        };
+        testkit::virtual_keys([
+            ("good".to_owned(), key(None)),
+            ("old".to_owned(), key(Some("expired"))),
+            ("off".to_owned(), key(Some("disabled"))),
+            ("new".to_owned(), key(Some("a word of a later host"))),
+        ]);
+        let ask = |virtual_keys: bool, presented: &str| {
+            let plugin = ApiKey::new(Options { keys: Vec::new(), virtual_keys, cache_ms: 1 }).unwrap();
+            let headers = Pairs::from(vec![("x-api-key".to_owned(), presented.to_owned())]);
+            plugin.authenticate(&Call::default(), &headers)
+        };
+        let grant = ask(true, "good").unwrap();
+        assert_eq!((&*grant.subject, grant.tenant.as_deref(), grant.cache_ms), ("ann", Some("blue"), 0));
+        assert!(grant.attributes.contains(&("virtual-key".to_owned(), "vk_1".to_owned())));
+        for (presented, words) in [("old", "expired"), ("off", "disabled"), ("new", "not accepted"), ("no", "unknown")]
+        {
+            assert!(ask(true, presented).unwrap_err().message.contains(words), "{presented}");
+        }
+        assert!(ask(false, "good").is_err(), "virtual keys can be switched off");
     }
 }

@@ -2,14 +2,18 @@
 //! Requests and tokens per minute: says which counters a call is charged to; the host keeps them, refills them smoothly and
 //! corrects the tokens when the true usage is known.
 
+use penstock_sdk::pattern::fits_any;
 use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits};
+use penstock_sdk::rules;
+use penstock_sdk::scope::{self, Per};
 
 const MINUTE_MS: u64 = 60_000;
 
-/// The rules. A call is charged to every rule that matches it, and needs room in all of them.
+/// The rules of the policy; those that operators keep as data come to them. A call is charged to every rule that matches it, and needs room in all of them.
 #[derive(Debug, Config)]
 pub struct Options {
     /// The rules.
+    #[config(default)]
     rules: Vec<Rule>,
 }
 
@@ -27,25 +31,18 @@ pub struct Rule {
     /// Input and output tokens in a minute.
     #[config(min = 1)]
     tokens_per_minute: Option<u64>,
+    /// Calls at once: what a full bucket holds; as many as there are in a minute by default.
+    #[config(min = 1)]
+    burst: Option<u64>,
+    /// Tokens at once; as many as there are in a minute by default.
+    #[config(min = 1)]
+    tokens_burst: Option<u64>,
     /// Only calls of these models; `*` stands for any text.
     #[config(default)]
     models: Vec<String>,
     /// Only calls of these subjects; `*` stands for any text.
     #[config(default)]
     subjects: Vec<String>,
-}
-
-/// What may have a counter of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Config)]
-pub enum Per {
-    /// Each caller; callers of open routes by their address.
-    Subject,
-    /// Each group of callers.
-    Tenant,
-    /// Each model, by the name that callers use.
-    Model,
-    /// Each route.
-    Route,
 }
 
 /// The plugin.
@@ -62,6 +59,14 @@ impl Limits for TokenBucket {
             if rule.requests_per_minute.is_none() && rule.tokens_per_minute.is_none() {
                 issues.push(Issue::new(at(""), "give `requests_per_minute`, `tokens_per_minute`, or both"));
             }
+            for (burst, limit, name, of) in [
+                (rule.burst, rule.requests_per_minute, ".burst", "requests_per_minute"),
+                (rule.tokens_burst, rule.tokens_per_minute, ".tokens_burst", "tokens_per_minute"),
+            ] {
+                if burst.is_some() && limit.is_none() {
+                    issues.push(Issue::new(at(name), format!("this is a part of `{of}`: give that, too")));
+                }
+            }
             let earlier = options.rules.iter().take(index).any(|other| other.name == rule.name);
             if let Some(name) = rule.name.as_ref().filter(|_| earlier) {
                 issues.push(Issue::new(
@@ -74,92 +79,36 @@ impl Limits for TokenBucket {
     }
 
     fn plan(&self, call: &Call) -> Result<Vec<Check>, Fault> {
+        let kept = rules::of_call()?.into_iter().filter(|rule| rule.algorithm == Algorithm::TokenBucket);
         let matching = self.0.iter().enumerate().filter(|(_, rule)| rule.matches(call));
-        Ok(matching.flat_map(|(index, rule)| rule.checks(index, call)).collect())
+        Ok(matching.flat_map(|(index, rule)| rule.checks(index, call)).chain(kept.map(Check::from)).collect())
     }
 }
 
 impl Rule {
     fn matches(&self, call: &Call) -> bool {
-        let listed = |patterns: &[String], text: &str| {
-            patterns.is_empty() || patterns.iter().any(|pattern| matches(pattern, text))
-        };
+        let listed = |patterns: &[String], text: &str| patterns.is_empty() || fits_any(patterns, text);
         listed(&self.models, &call.model) && listed(&self.subjects, call.subject.as_deref().unwrap_or_default())
     }
 
     fn checks(&self, index: usize, call: &Call) -> impl Iterator<Item = Check> {
-        let key = self.key(index, call);
-        let scope = self.scope();
-        let check = move |counted: Counted, limit: Option<u64>| {
+        let key = scope::key(self.name.as_deref(), index, &self.per, call);
+        let words = scope::words(&self.per);
+        let check = move |counted: Counted, limit: Option<u64>, burst: Option<u64>| {
             limit.map(|limit| Check {
                 key: format!("{key}/{}", counted.name()),
                 algorithm: Algorithm::TokenBucket,
                 counted,
                 limit,
                 window_ms: MINUTE_MS,
-                label: format!("{limit} {} per minute{scope}", counted.name()),
+                burst: burst.unwrap_or_default(),
+                label: format!("{limit} {} per minute{words}", counted.name()),
             })
         };
-        let requests = check(Counted::Requests, self.requests_per_minute);
-        let tokens = check(Counted::Tokens, self.tokens_per_minute);
+        let requests = check(Counted::Requests, self.requests_per_minute, self.burst);
+        let tokens = check(Counted::Tokens, self.tokens_per_minute, self.tokens_burst);
         requests.into_iter().chain(tokens)
     }
-
-    /// Each part is escaped, so that no choice of names can meet another rule's counter.
-    fn key(&self, index: usize, call: &Call) -> String {
-        let mut key = match &self.name {
-            Some(name) => escape(name),
-            None => format!("#{index}"),
-        };
-        for per in &self.per {
-            let (kind, value) = match per {
-                Per::Subject => match (&call.subject, call.fact("client-ip")) {
-                    (Some(subject), _) => ("subject", subject.as_str()),
-                    (None, address) => ("client-ip", address.unwrap_or_default()),
-                },
-                Per::Tenant => ("tenant", call.tenant.as_deref().unwrap_or_default()),
-                Per::Model => ("model", call.model.as_str()),
-                Per::Route => ("route", call.fact("route").unwrap_or_default()),
-            };
-            key.push_str(&format!("/{kind}={}", escape(value)));
-        }
-        key
-    }
-
-    /// " for this key and model"
-    fn scope(&self) -> String {
-        let names: Vec<_> = self
-            .per
-            .iter()
-            .map(|per| match per {
-                Per::Subject => "key",
-                Per::Tenant => "tenant",
-                Per::Model => "model",
-                Per::Route => "route",
-            })
-            .collect();
-        if names.is_empty() {
-            " for all callers together".to_owned()
-        } else {
-            format!(" for this {}", names.join(" and "))
-        }
-    }
-}
-
-fn escape(text: &str) -> String {
-    text.replace('%', "%25").replace('/', "%2F").replace('#', "%23")
-}
-
-/// Whether `text` is of the form of `pattern`, where `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(mut rest) = parts.next().and_then(|first| text.strip_prefix(first)) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        let Some(at) = rest.find(part) else { return false };
-        rest = &rest[at + part.len()..];
-    }
-    rest.ends_with(last)
 }
 
 penstock_sdk::limits!(TokenBucket);

@@ -269,6 +269,7 @@ impl limits::Guest for Hostile {
             counted: "requests".to_owned(),
             limit: 1,
             window_ms: 1000,
+            burst: 0,
             label: "a label".to_owned(),
         }])
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The credential of the admin API: 32 random bytes, made at the first start, in a file that only its owner may read. There
-//! is no default, and no way to set it from outside.
+//! The first credential of the admin API: 32 random bytes, made at the first start, in a file that only its owner may read.
+//! There is no default, and no way to set it from outside. The master key that seals vendor keys is made in the same way.
 
 use std::fs;
 use std::io::{self, Read, Write};
@@ -25,24 +25,39 @@ pub struct Token {
 impl Token {
     /// The token of a state directory, made if there is none. The directory is made if need be. Errors name the file, and
     /// say what to do; they hold nothing of the token.
+    ///
+    /// # Errors
+    /// The file cannot be made or read, or others may read it.
     pub fn open(state: &Path) -> Result<(Self, PathBuf), String> {
         let path = state.join(FILE);
-        let problem = |error: io::Error| format!("{}: {error}", path.display());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(state).map_err(problem)?;
-        if let Err(error) = make(&path)
-            && error.kind() != io::ErrorKind::AlreadyExists
-        {
-            return Err(problem(error));
-        }
-        let text = read(&path)?;
-        Ok((Self { sum: Sha256::digest(text.trim_ascii()).into() }, path))
+        let text = file(&path)?;
+        Ok((Self { sum: Sha256::digest(&text).into() }, path))
     }
 
     /// Whether this is the token; takes the same time for every wrong one of the same length.
+    #[must_use]
     pub fn is(&self, given: &[u8]) -> bool {
         let sum: [u8; 32] = Sha256::digest(given).into();
         sum.ct_eq(&self.sum).into()
     }
+}
+
+/// The content of a file that only its owner may read: 32 random bytes in hexadecimal, if the file had to be made. Its
+/// directory is made if need be.
+///
+/// # Errors
+/// What is wrong with the file, and what to do; nothing of its content.
+pub(super) fn file(path: &Path) -> Result<Vec<u8>, String> {
+    let problem = |error: io::Error| format!("{}: {error}", path.display());
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(problem)?;
+    }
+    if let Err(error) = make(path)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        return Err(problem(error));
+    }
+    Ok(read(path)?.trim_ascii().to_vec())
 }
 
 /// Written aside and linked into place, so that another process never reads half a token.
@@ -73,8 +88,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     if metadata.mode() & 0o077 != 0 {
         let mode = metadata.mode() & 0o7777;
         return Err(format!(
-            "{}: others may read or write it (mode {mode:04o}): remove it, so that a new token is made, or `chmod 600` it if \
-             nobody has seen it",
+            "{}: others may read or write it (mode {mode:04o}): `chmod 600` it if nobody has seen it, or make another",
             path.display()
         ));
     }

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+//! What operators manage while the gateway runs: virtual keys, teams, budgets, limits, vendor keys, features, services,
+//! admin tokens, and the audit log of all changes.
+//!
+//! All of it is documents ([`document`]) that one writer changes ([`writer`]): it checks a change against everything else,
+//! keeps it with its line of the audit log ([`store`]), and puts a new [`View`] in force. Requests read the view and take no
+//! lock. Secrets of callers are kept as hashes ([`secret`]), those for vendors are sealed ([`seal`]).
+
+pub mod audit;
+pub mod document;
+pub mod feed;
+pub mod pool;
+pub mod rules;
+pub mod seal;
+mod secret;
+pub mod settings;
+pub mod store;
+#[cfg(test)]
+mod tests;
+pub mod token;
+pub mod usage;
+mod view;
+mod writer;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use arc_swap::{ArcSwap, Guard};
+
+use crate::keys::{Secret, Source};
+use crate::library::Refused;
+use audit::{Actor, Line, Note, Query};
+use feed::Feed;
+use seal::Sealer;
+use settings::Role;
+use store::{Embedded, Store, StoreError};
+use token::Token;
+use usage::{Row, Usage, day_of};
+use writer::Writer;
+
+pub use view::{Allowed, PoolKey, View, VirtualKey, matches_any};
+pub use writer::{Change, Changed};
+
+/// The directory of a gateway. A clone is the same directory.
+#[derive(Clone)]
+pub struct Directory(Arc<Inner>);
+
+struct Inner {
+    view: ArcSwap<View>,
+    store: Arc<dyn Store>,
+    writer: Mutex<Writer>,
+    bootstrap: Option<Token>,
+    usage: Usage,
+    feed: Feed,
+}
+
+impl Directory {
+    /// The directory in a state directory. `master` says where the key is that seals vendor keys; without it, one is made in
+    /// the state directory. Blocks.
+    ///
+    /// # Errors
+    /// What is wrong with a file, and what to do.
+    pub fn open(state: &Path, master: Option<&Source>) -> Result<Self, String> {
+        let (token, path) = Token::open(state)?;
+        let directory = Self::with(Arc::new(Embedded::open(state)?), Sealer::open(state, master)?, Some(token))?;
+        tracing::info!("the admin API's token is in {}", path.display());
+        Ok(directory)
+    }
+
+    /// A directory that ends with the process, and has no admin token.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn in_memory() -> Result<Self, String> {
+        let mut master = [0; 32];
+        getrandom::fill(&mut master).map_err(|error| error.to_string())?;
+        Self::with(Arc::new(Embedded::in_memory()?), Sealer::with(&Secret::new(master.to_vec()))?, None)
+    }
+
+    fn with(store: Arc<dyn Store>, sealer: Sealer, bootstrap: Option<Token>) -> Result<Self, String> {
+        let problem = |error: StoreError| format!("{}: {error}", store::FILE);
+        let today = day_of(now_unix_s());
+        let usage = Usage::new(store.usage(today, today).map_err(problem)?);
+        let (writer, view) = Writer::start(Arc::clone(&store), sealer)?;
+        let view = ArcSwap::from_pointee(view);
+        Ok(Self(Arc::new(Inner { view, store, writer: Mutex::new(writer), bootstrap, usage, feed: Feed::new() })))
+    }
+
+    // -- reading
+
+    /// What is in force.
+    #[must_use]
+    pub fn view(&self) -> Guard<Arc<View>> {
+        self.0.view.load()
+    }
+
+    /// The virtual key that a caller presents; one that is not accepted any more is found, too.
+    #[must_use]
+    pub fn find(&self, presented: &[u8]) -> Option<Arc<VirtualKey>> {
+        self.view().find(presented, now_unix_s()).cloned()
+    }
+
+    /// The virtual key of an id.
+    #[must_use]
+    pub fn key(&self, id: &str) -> Option<Arc<VirtualKey>> {
+        self.view().key(id).cloned()
+    }
+
+    /// Who has an admin token.
+    #[must_use]
+    pub fn actor(&self, presented: &[u8]) -> Option<Actor> {
+        if self.0.bootstrap.as_ref().is_some_and(|token| token.is(presented)) {
+            return Some(Actor { name: token::FILE.to_owned(), role: Role::Admin });
+        }
+        self.view().actor(presented, now_unix_s())
+    }
+
+    /// What was used.
+    #[must_use]
+    pub fn usage(&self) -> &Usage {
+        &self.0.usage
+    }
+
+    /// What happens.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.0.feed
+    }
+
+    /// Lines of the audit log, the newest first.
+    ///
+    /// # Errors
+    /// `directory-broken`
+    pub async fn audit(&self, query: Query) -> Result<Vec<Line>, Refused> {
+        self.blocking(move |inner| inner.store.audit(&query).map_err(|error| broken(&error))).await
+    }
+
+    /// Sums of usage from one day to another, both included, as days since 1970.
+    ///
+    /// # Errors
+    /// `directory-broken`
+    pub async fn used(&self, from: u64, to: u64) -> Result<Vec<Row>, Refused> {
+        self.blocking(move |inner| {
+            inner.flush()?;
+            inner.store.usage(from, to).map_err(|error| broken(&error))
+        })
+        .await
+    }
+
+    // -- changing
+
+    /// Makes a change and writes it down. What it returns is in force on this gateway. Dropping the future does not take
+    /// the change back.
+    ///
+    /// # Errors
+    /// Why nothing has changed.
+    pub async fn change(&self, actor: Actor, change: Change) -> Result<Changed, Refused> {
+        self.blocking(move |inner| {
+            // Writers wait for each other here, on threads for waiting; no request does.
+            let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let (changed, view, line) = writer.change(&inner.view.load(), &actor, change)?;
+            inner.view.store(Arc::new(view));
+            drop(writer);
+            inner.tell(&line);
+            Ok(changed)
+        })
+        .await
+    }
+
+    /// Writes down a change of something that is not in the directory.
+    ///
+    /// # Errors
+    /// `directory-broken`
+    pub async fn note(&self, actor: Actor, note: Note) -> Result<(), Refused> {
+        self.blocking(move |inner| {
+            let line = inner.writer.lock().unwrap_or_else(PoisonError::into_inner).note(&actor, note)?;
+            inner.tell(&line);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Writes what was used to the store, again and again.
+    pub async fn run(&self) {
+        loop {
+            tokio::time::sleep(usage::FLUSH_EVERY).await;
+            self.flush().await;
+        }
+    }
+
+    /// Writes what was used to the store.
+    pub async fn flush(&self) {
+        if let Err(error) = self.blocking(|inner| inner.flush()).await {
+            tracing::warn!("usage cannot be kept, it is tried again: {error}");
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, Refused> + Send + 'static,
+    ) -> Result<T, Refused> {
+        let inner = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&inner)).await;
+        done.unwrap_or_else(|error| Err(Refused::new("internal", error.to_string(), "report this")))
+    }
+}
+
+impl Inner {
+    fn flush(&self) -> Result<(), Refused> {
+        let now = now_unix_s();
+        let rows = self.usage.grown(now);
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let first_day = day_of(now).saturating_sub(usage::DAYS_KEPT);
+        self.store.put_usage(&rows, first_day).map_err(|error| {
+            self.usage.keep(&rows);
+            broken(&error)
+        })
+    }
+
+    fn tell(&self, line: &Line) {
+        tracing::info!(target: "audit", number = line.number, actor = line.actor, action = line.action, kind = line.kind, id = line.id, "changed");
+        let what = serde_json::json!({
+            "audit": line.number, "at_unix_ms": line.at_unix_ms, "actor": line.actor, "action": line.action,
+            "kind": line.kind, "id": line.id,
+        });
+        self.feed.change("change", what);
+    }
+}
+
+fn broken(error: &StoreError) -> Refused {
+    Refused::new("directory-broken", error.to_string(), "see that the state directory can be written")
+}
+
+/// Now, in seconds since 1970.
+#[must_use]
+pub fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
