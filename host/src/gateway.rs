@@ -34,7 +34,7 @@ use crate::realtime;
 use crate::relay::Body;
 use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
-use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Whose};
+use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Sight, Whose};
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
 
@@ -301,7 +301,8 @@ fn the_targets(
     if !inbound.model.is_empty() {
         let found = models.resolve(&inbound.model);
         let (targets, routing) = found.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
-        return stages::rank(routing.or(underway.route.routing.as_ref()), call, targets, random::u64());
+        let sight = Sight { headers: &head.headers, content: &inbound.content, prices: &underway.snapshot.prices };
+        return stages::rank(routing.or(underway.route.routing.as_ref()), call, targets, random::u64(), &sight);
     }
     let path = asked.place.as_ref().map_or("", |place| place.path.as_str());
     let in_path = path.strip_prefix("/vendors/").and_then(|rest| rest.split('/').next());

@@ -165,5 +165,5 @@ fn candidate<'a>(endpoint: &'a Endpoint, service: &'a Service, now: Instant) -> 
     let (id, vendor, health) = (endpoint.authority(), &*service.name, &endpoint.health);
     let latency_ms = u32::try_from(health.first_byte().as_millis()).unwrap_or(u32::MAX);
     let (healthy, inflight) = (health.healthy(now), health.in_flight());
-    Candidate { id, vendor, model: "", weight: 1, priority: 0, healthy, latency_ms, inflight }
+    Candidate { id, vendor, model: "", weight: 1, priority: 0, healthy, latency_ms, inflight, facts: &[] }
 }

@@ -4,10 +4,10 @@
 
 mod estimate;
 mod limits;
+mod routing;
 mod rules;
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::request::Parts;
 use http::{HeaderMap, Response};
@@ -15,13 +15,13 @@ use http::{HeaderMap, Response};
 use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::{Failure, Kind};
 use crate::inbound::wanted;
-use crate::plugin::types::{Call, Candidate, Edit, Pair, Reply};
-use crate::plugin::{Filter, Routing};
-use crate::routes::{Route, Target};
-use crate::upstream::Health;
+use crate::plugin::Filter;
+use crate::plugin::types::{Call, Edit, Pair, Reply};
+use crate::routes::Route;
 
 pub use estimate::Estimate;
 pub use limits::{Gate, Left, Permit, Refused, Rulebook, Served, Spent, Standing, Whose};
+pub use routing::{Sight, rank};
 
 /// Who asks. On a route without auth everybody is the same empty subject.
 #[derive(Debug, Clone, Default)]
@@ -175,51 +175,6 @@ pub fn authenticate(
     let grant = auth.authenticate(call, &pairs).map_err(|error| Failure::of_policy(error, Kind::Unauthenticated))?;
     let attributes = grant.attributes.into_iter().map(|(name, value)| (format!("auth.{name}"), value)).collect();
     Principal::bound(grant.subject, grant.tenant, attributes, directory)
-}
-
-/// Puts the targets of a call in the order in which to try them. Without a routing plugin the order of the policy holds,
-/// with targets that the breaker has closed at the end.
-///
-/// # Errors
-/// What the plugin says; `no-target` if it leaves none.
-pub fn rank(
-    routing: Option<&Arc<Routing>>,
-    call: &Call<'_>,
-    targets: Vec<Target>,
-    seed: u64,
-) -> Result<Vec<Target>, Failure> {
-    if targets.len() == 1 && routing.is_none() {
-        return Ok(targets);
-    }
-    let now = Instant::now();
-    let health = |target: &Target| target.vendor.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.health));
-    let Some(routing) = routing else {
-        let mut targets = targets;
-        targets.sort_by_key(|target| health(target).is_some_and(|health| !health.healthy(now)));
-        return Ok(targets);
-    };
-    let candidates: Vec<_> = targets.iter().map(|target| candidate(target, health(target).as_deref(), now)).collect();
-    let order = routing.rank(call, &candidates, seed).map_err(|error| Failure::of_policy(error, Kind::NoTarget))?;
-    if order.is_empty() {
-        return Err(Failure::new(
-            Kind::NoTarget,
-            format!("no target of {} is left to try; try again later", call.model),
-        ));
-    }
-    Ok(order.into_iter().filter_map(|index| targets.get(index).cloned()).collect())
-}
-
-fn candidate<'a>(target: &'a Target, health: Option<&Health>, now: Instant) -> Candidate<'a> {
-    Candidate {
-        id: &target.id,
-        vendor: &target.vendor.name,
-        model: &target.model,
-        weight: target.weight,
-        priority: target.priority,
-        healthy: health.is_none_or(|health| health.healthy(now)),
-        latency_ms: health.map_or(0, |health| u32::try_from(health.first_byte().as_millis()).unwrap_or(u32::MAX)),
-        inflight: health.map_or(0, Health::in_flight),
-    }
 }
 
 fn apply(edits: &[Edit], headers: &mut HeaderMap) {

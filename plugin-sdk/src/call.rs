@@ -78,6 +78,8 @@ pub struct Wants {
     pub response_headers: Vec<String>,
     /// Top-level members of the request body, given as raw JSON.
     pub members: Vec<String>,
+    /// Facts that cost the host something to make: `conversation`, `prices` (routing).
+    pub facts: Vec<String>,
     /// What an adapter does not do as it is configured, of what its constants say that it can: dialects, operations, features.
     pub without: Vec<String>,
 }
@@ -107,6 +109,13 @@ impl Wants {
     #[must_use]
     pub fn without<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.without.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// These facts, too.
+    #[must_use]
+    pub fn facts<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.facts.extend(names.into_iter().map(Into::into));
         self
     }
 

@@ -50,6 +50,7 @@ pub mod metrics;
 pub mod passthrough;
 pub mod pattern;
 pub mod policy;
+pub mod random;
 pub mod relayed;
 pub mod rules;
 pub mod scope;

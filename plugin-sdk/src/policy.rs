@@ -177,6 +177,11 @@ pub trait Routing: Sized + 'static {
     /// What is wrong with the configuration beyond its shape.
     fn new(config: Self::Config) -> Result<Self, Vec<Issue>>;
 
+    /// What it wants to know of each call: headers become the facts `header.<name>`.
+    fn wants(&self) -> Wants {
+        Wants::nothing()
+    }
+
     /// Indices into `targets` in the order in which to try them; those left out are not tried. `seed` is random, new for
     /// each call.
     ///
@@ -204,8 +209,16 @@ pub struct Target {
     pub latency_ms: u32,
     /// Calls under way.
     pub inflight: u32,
-    /// Further facts by name.
+    /// Further facts by name: `input-price` and `output-price` for who wants `prices`.
     pub facts: Vec<(String, String)>,
+}
+
+impl Target {
+    /// A further fact.
+    #[must_use]
+    pub fn fact(&self, name: &str) -> Option<&str> {
+        self.facts.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// A healthy target of weight 1 without a name.

@@ -241,7 +241,7 @@ policy_subject!(
     /// A routing plugin under test.
     RoutingSubject,
     Routing,
-    |_: &T| Wants::nothing(),
+    T::wants,
     |plugin, call, ask| match ask {
         Ask::Rank { targets, seed } => {
             let targets: Vec<Target> = targets.iter().map(Into::into).collect();
@@ -292,7 +292,7 @@ fn configure<T, C: Config>(
 ) -> Result<Value, Unfit> {
     secrets::imp::grant(granted.clone());
     let made = Reader::read(config).and_then(new).map_err(|issues| Unfit::Issues(json!(issues)))?;
-    let Wants { headers, response_headers, members, without: _ } = wants(&made);
+    let Wants { headers, response_headers, members, facts: _, without: _ } = wants(&made);
     let wants = json!({
         "headers": sorted(headers),
         "response_headers": sorted(response_headers),
@@ -363,7 +363,7 @@ impl From<&case::Target> for Target {
             healthy: target.healthy,
             latency_ms: target.latency_ms,
             inflight: target.inflight,
-            facts: Vec::new(),
+            facts: target.facts.0,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Made};
@@ -19,12 +19,13 @@ use super::documents::answer;
 use crate::directory::document::Kind;
 use crate::directory::settings::{Feature, Settings};
 use crate::directory::{View, matches_any};
+use crate::inbound::Content;
 use crate::library::Refused;
 use crate::plugin::types::Call;
 use crate::random;
 use crate::routes::{Routes, Serves, Target, Vendor};
 use crate::snapshot::Snapshot;
-use crate::stages;
+use crate::stages::{self, Sight};
 
 /// Features that are there without anybody having made them: a name, what it asks for, and what it is.
 const BUILT_IN: &[(&str, &str, &str)] = &[
@@ -296,7 +297,9 @@ fn ranked(
         tenant: None,
         facts: &facts,
     };
-    let ranked = stages::rank(routing, &call, targets, random::u64());
+    let (headers, content) = (HeaderMap::new(), Content::Raw);
+    let sight = Sight { headers: &headers, content: &content, prices: &snapshot.prices };
+    let ranked = stages::rank(routing, &call, targets, random::u64(), &sight);
     ranked.map(|ranked| (ranked, plugin)).map_err(|failure| failure.fault.message)
 }
 

@@ -231,7 +231,10 @@ impl Component {
                 Plugin::Auth(Arc::new(Auth::new(pool, wants)))
             }
             LinkedKind::Limits(linked) => Plugin::Limits(Arc::new(Limits::new(plan.pool(linked)?.0))),
-            LinkedKind::Routing(linked) => Plugin::Routing(Arc::new(Routing::new(plan.pool(linked)?.0))),
+            LinkedKind::Routing(linked) => {
+                let (pool, wants) = plan.pool(linked)?;
+                Plugin::Routing(Arc::new(Routing::new(pool, wants)))
+            }
             LinkedKind::Filter(linked) => {
                 let (pool, wants) = plan.pool(linked)?;
                 Plugin::Filter(Arc::new(Filter::new(pool, wants, self.passed.further.filters_responses)))
@@ -349,6 +352,7 @@ fn wanted(wants: Vec<lifecycle::Want>) -> Result<Wants, Refusal> {
             "header" => sorted.headers.push(header()?),
             "response-header" => sorted.response_headers.push(header()?),
             "member" => sorted.members.push(want.name),
+            "fact" => sorted.facts.push(want.name),
             "without" => sorted.without.push(want.name),
             // A plugin may ask for what a later host has: it is not given that.
             other => tracing::debug!(kind = other, "a plugin wants something unknown"),

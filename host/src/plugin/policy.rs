@@ -93,11 +93,12 @@ impl Limits {
 /// A configured routing plugin.
 pub struct Routing {
     pool: Arc<Pool<routing::Guest>>,
+    wants: Wants,
 }
 
 impl Routing {
-    pub(super) fn new(pool: Arc<Pool<routing::Guest>>) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Arc<Pool<routing::Guest>>, wants: Wants) -> Self {
+        Self { pool, wants }
     }
 
     pub(super) fn instances(&self) -> u32 {
@@ -108,6 +109,12 @@ impl Routing {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.pool.shared().name
+    }
+
+    /// What it wants to know of each call.
+    #[must_use]
+    pub fn wants(&self) -> &Wants {
+        &self.wants
     }
 
     /// Indices into `candidates`, each at most once, in the order in which to try them.
@@ -252,6 +259,6 @@ fn target<'a>(candidate: &Candidate<'a>) -> routing::Target<'a> {
         healthy: candidate.healthy,
         latency_ms: candidate.latency_ms,
         inflight: candidate.inflight,
-        facts: &[],
+        facts: candidate.facts,
     }
 }

@@ -80,7 +80,8 @@ impl ComponentSubject {
             Some(Plugin::Adapter(plugin)) => plugin.wants().clone(),
             Some(Plugin::Auth(plugin)) => plugin.wants().clone(),
             Some(Plugin::Filter(plugin)) => plugin.wants().clone(),
-            Some(Plugin::Limits(_) | Plugin::Routing(_)) | None => super::types::Wants::default(),
+            Some(Plugin::Routing(plugin)) => plugin.wants().clone(),
+            Some(Plugin::Limits(_)) | None => super::types::Wants::default(),
         };
         json!({
             "headers": wants.headers,
@@ -143,7 +144,9 @@ impl Subject for ComponentSubject {
                 plugin.plan(&call, &rules).map(|checks| checks.iter().map(check_json).collect()).map_err(failed)
             }
             (Some(Plugin::Routing(plugin)), Ask::Rank { targets, seed }) => {
-                let candidates: Vec<_> = targets.iter().map(candidate).collect();
+                let facts: Vec<_> = targets.iter().map(|target| pairs(&target.facts)).collect();
+                let candidates: Vec<_> =
+                    targets.iter().zip(&facts).map(|(target, facts)| candidate(target, facts)).collect();
                 plugin.rank(&call, &candidates, *seed).map(|order| json!(order)).map_err(failed)
             }
             (Some(Plugin::Filter(plugin)), Ask::RequestHead { method, path, headers }) => plugin
@@ -216,7 +219,7 @@ fn told<'c>(call: &'c case::Call, facts: &'c [Pair<'c>]) -> Call<'c> {
     }
 }
 
-fn candidate(target: &case::Target) -> Candidate<'_> {
+fn candidate<'t>(target: &'t case::Target, facts: &'t [Pair<'t>]) -> Candidate<'t> {
     Candidate {
         id: &target.id,
         vendor: &target.vendor,
@@ -226,6 +229,7 @@ fn candidate(target: &case::Target) -> Candidate<'_> {
         healthy: target.healthy,
         latency_ms: target.latency_ms,
         inflight: target.inflight,
+        facts,
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Wants {
     pub response_headers: Vec<String>,
     /// Top-level members of the request body.
     pub members: Vec<String>,
+    /// Facts that cost something to make.
+    pub facts: Vec<String>,
     /// Of its manifest, what an adapter does not do as it is configured.
     pub without: Vec<String>,
 }
@@ -293,6 +295,8 @@ pub struct Candidate<'a> {
     pub latency_ms: u32,
     /// Calls under way.
     pub inflight: u32,
+    /// Further facts.
+    pub facts: &'a [Pair<'a>],
 }
 
 /// A change to a head.

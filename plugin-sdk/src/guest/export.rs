@@ -44,7 +44,7 @@ lifecycle! {
     AdapterExport, Adapter, T::wants;
     AuthExport, Auth, T::wants;
     LimitsExport, Limits, |_: &T| Wants::nothing();
-    RoutingExport, Routing, |_: &T| Wants::nothing();
+    RoutingExport, Routing, T::wants;
     FilterExport, Filter, T::wants;
 }
 
@@ -55,6 +55,7 @@ fn named(wants: Wants) -> Vec<wit_lifecycle::Want> {
     of_kind("header", wants.headers)
         .chain(of_kind("response-header", wants.response_headers))
         .chain(of_kind("member", wants.members))
+        .chain(of_kind("fact", wants.facts))
         .chain(of_kind("without", wants.without))
         .collect()
 }

@@ -300,6 +300,8 @@ pub struct Target {
     pub latency_ms: u32,
     #[serde(default)]
     pub inflight: u32,
+    #[serde(default)]
+    pub facts: Pairs,
 }
 
 /// A limit that is kept as data beside the policy (`rules.wit`, `rule`): of requests in a fixed window unless stated otherwise.

@@ -3,6 +3,7 @@
 //! a fallback is spread by weight, too.
 
 use penstock_sdk::prelude::{Call, Fault, Issue, Routing, Target};
+use penstock_sdk::random::Random;
 
 /// The plugin.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ impl Routing for Weighted {
     fn rank(&self, _: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {
         let (mut healthy, mut unhealthy): (Vec<_>, Vec<_>) =
             (0..targets.len()).partition(|index| targets[*index].healthy);
-        let mut random = SplitMix64(seed);
+        let mut random = Random::new(seed);
         let mut order = Vec::with_capacity(targets.len());
         for group in [&mut healthy, &mut unhealthy] {
             while !group.is_empty() {
@@ -30,7 +31,7 @@ impl Routing for Weighted {
 }
 
 /// The position in `group` of the next target, each with a chance of its weight; those of weight 0 come last, in order.
-fn draw(group: &[usize], targets: &[Target], random: &mut SplitMix64) -> usize {
+fn draw(group: &[usize], targets: &[Target], random: &mut Random) -> usize {
     let weight = |index: &usize| u64::from(targets[*index].weight);
     let total: u64 = group.iter().map(weight).sum();
     if total == 0 {
@@ -44,22 +45,6 @@ fn draw(group: &[usize], targets: &[Target], random: &mut SplitMix64) -> usize {
         }
     }
     0
-}
-
-/// Vigna's `SplitMix64`: the host's seed is random, this draws several numbers from it.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    /// A number below `bound`. The bias of the multiplication is at most `bound` / 2^64.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^= mixed >> 31;
-        let wide = u128::from(mixed) * u128::from(bound);
-        u64::try_from(wide >> 64).unwrap_or(0)
-    }
 }
 
 penstock_sdk::routing!(Weighted);
