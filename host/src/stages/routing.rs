@@ -152,6 +152,7 @@ fn candidate<'a>(target: &'a Target, health: Option<&Health>, facts: &'a [Pair<'
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use penstock_dialects::splice::Members;
 
     use super::*;

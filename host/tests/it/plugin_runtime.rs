@@ -299,6 +299,7 @@ fn policies_answer_and_break_alike() {
         healthy: true,
         latency_ms: 0,
         inflight: 0,
+        facts: &[],
     };
     let candidates = ["a", "b", "c"].map(candidate);
     assert_eq!(routing.rank(&call(""), &candidates, 1), Ok(vec![1, 2, 0]));
@@ -408,6 +409,7 @@ fn costs_of_a_crossing() {
         healthy: true,
         latency_ms: 0,
         inflight: 0,
+        facts: &[],
     };
     let candidates = ["a", "b", "c"].map(candidate);
     measure("routing.rank of 3", &mut || drop(routing.rank(&call(""), &candidates, 1)));
