@@ -17,6 +17,7 @@ mod store;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -118,17 +119,24 @@ impl Jobs {
     }
 }
 
-/// A new id: it begins with the time, and its rest cannot be guessed. Where a route is open, to know it is all that it takes
-/// to see a job.
+/// A new id: it begins with the time, later ones of this process with a later one, and its rest cannot be guessed. Where a
+/// route is open, to know it is all that it takes to see a job.
 ///
 /// # Errors
 /// The operating system has no random numbers.
 pub fn new_id() -> Result<(String, u64), StoreError> {
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(|error| StoreError::of_task(&error))?;
-    let now = book::now_ms();
+    let now = later_ms(book::now_ms());
     let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok((format!("{now:012x}{random}"), now))
+}
+
+/// The time, or the first millisecond that no id of this process has begun with: lists go by ids, the newest first.
+fn later_ms(now: u64) -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let next = |last: u64| now.max(last.saturating_add(1));
+    LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last))).map_or(now, next)
 }
 
 /// A job as its caller may know it.
@@ -156,4 +164,13 @@ async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(StoreError::of_task(&error)))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn later_ids_are_greater_though_they_come_in_one_millisecond() {
+        let ids: Vec<_> = (0..1_000).map(|_| super::new_id().expect("random numbers").0).collect();
+        assert!(ids.is_sorted_by(|one, next| one < next));
+    }
 }
