@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The admin API, on a listener of its own: everything that operators see and change while the gateway runs.
 //!
-//! [`rows`] is the table of all calls: what answers, who may ask, and what the OpenAPI document says of it. Nothing here
+//! [`mod@rows`] is the table of all calls: what answers, who may ask, and what the OpenAPI document says of it. Nothing here
 //! changes anything by itself: plugins and policies are asked of [`Control`], everything else of the [`Directory`], and each
 //! change is written down in the audit log.
 
