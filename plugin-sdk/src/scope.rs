@@ -4,6 +4,8 @@
 use penstock_sdk_macros::Config;
 
 use crate::call::Call;
+use crate::config::Issue;
+use crate::pattern::fits_any;
 
 /// What may have a counter of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Config)]
@@ -58,6 +60,21 @@ pub fn words(per: &[Per]) -> String {
         })
         .collect();
     if names.is_empty() { " for all callers together".to_owned() } else { format!(" for this {}", names.join(" and ")) }
+}
+
+/// What is wrong with the name of the rule at `index`, if one above it has the same: they would share a counter.
+#[must_use]
+pub fn repeated_name<'r>(names: impl Iterator<Item = Option<&'r str>>, index: usize) -> Option<Issue> {
+    let mut names = names.take(index + 1).collect::<Vec<_>>();
+    let name = names.pop()??;
+    let message = || format!("a rule `{name}` stands above: give each a name of its own");
+    names.contains(&Some(name)).then(|| Issue::new(format!("rules[{index}].name"), message()))
+}
+
+/// Whether a list of patterns takes a text; one without patterns takes every text.
+#[must_use]
+pub fn takes(patterns: &[String], text: &str) -> bool {
+    patterns.is_empty() || fits_any(patterns, text)
 }
 
 fn escape(text: &str) -> String {

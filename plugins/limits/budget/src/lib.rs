@@ -2,10 +2,9 @@
 //! Budgets: so much money, so many tokens or requests in an hour, a day, a month, or for ever. What a call may cost at most is
 //! reserved before it is made, so that a budget is not passed by many calls at once, by long streams or by hanging up.
 
-use penstock_sdk::pattern::fits_any;
 use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits};
 use penstock_sdk::rules;
-use penstock_sdk::scope::{self, Per};
+use penstock_sdk::scope::{self, Per, takes};
 
 const HOUR_MS: u64 = 3_600_000;
 /// 10^-9 dollars, in which money is counted.
@@ -87,13 +86,7 @@ impl Limits for Budget {
             if rule.sliding && matches!(rule.window, Window::Month | Window::Total) {
                 issues.push(Issue::new(at(".sliding"), "only an hour and a day can slide"));
             }
-            let earlier = options.rules.iter().take(index).any(|other| other.name == rule.name);
-            if let Some(name) = rule.name.as_ref().filter(|_| earlier) {
-                issues.push(Issue::new(
-                    at(".name"),
-                    format!("a rule `{name}` stands above: give each a name of its own"),
-                ));
-            }
+            issues.extend(scope::repeated_name(options.rules.iter().map(|rule| rule.name.as_deref()), index));
         }
         if issues.is_empty() { Ok(Self(options.rules)) } else { Err(issues) }
     }
@@ -108,10 +101,9 @@ impl Limits for Budget {
 
 impl Rule {
     fn matches(&self, call: &Call) -> bool {
-        let listed = |patterns: &[String], text: &str| patterns.is_empty() || fits_any(patterns, text);
-        listed(&self.models, &call.model)
-            && listed(&self.subjects, call.subject.as_deref().unwrap_or_default())
-            && listed(&self.tenants, call.tenant.as_deref().unwrap_or_default())
+        takes(&self.models, &call.model)
+            && takes(&self.subjects, call.subject.as_deref().unwrap_or_default())
+            && takes(&self.tenants, call.tenant.as_deref().unwrap_or_default())
     }
 
     fn checks(&self, index: usize, call: &Call) -> impl Iterator<Item = Check> {

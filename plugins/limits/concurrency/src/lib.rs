@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls at a time. A call holds its place from its admission to the end of its answer, a stream to its last byte.
 
-use penstock_sdk::pattern::fits_any;
 use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits};
 use penstock_sdk::rules;
-use penstock_sdk::scope::{self, Per};
+use penstock_sdk::scope::{self, Per, takes};
 
 /// The rules of the policy; those that operators keep as data come to them. A call needs a place in every rule that matches it.
 #[derive(Debug, Config)]
@@ -41,14 +40,9 @@ impl Limits for Concurrency {
     type Config = Options;
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
-        let mut issues = Vec::new();
-        for (index, rule) in options.rules.iter().enumerate() {
-            let earlier = options.rules.iter().take(index).any(|other| other.name == rule.name);
-            if let Some(name) = rule.name.as_ref().filter(|_| earlier) {
-                let path = format!("rules[{index}].name");
-                issues.push(Issue::new(path, format!("a rule `{name}` stands above: give each a name of its own")));
-            }
-        }
+        let names = || options.rules.iter().map(|rule| rule.name.as_deref());
+        let issues: Vec<_> =
+            (0..options.rules.len()).filter_map(|index| scope::repeated_name(names(), index)).collect();
         if issues.is_empty() { Ok(Self(options.rules)) } else { Err(issues) }
     }
 
@@ -61,8 +55,7 @@ impl Limits for Concurrency {
 
 impl Rule {
     fn matches(&self, call: &Call) -> bool {
-        let listed = |patterns: &[String], text: &str| patterns.is_empty() || fits_any(patterns, text);
-        listed(&self.models, &call.model) && listed(&self.subjects, call.subject.as_deref().unwrap_or_default())
+        takes(&self.models, &call.model) && takes(&self.subjects, call.subject.as_deref().unwrap_or_default())
     }
 
     fn check(&self, index: usize, call: &Call) -> Check {

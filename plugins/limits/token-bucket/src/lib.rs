@@ -2,10 +2,9 @@
 //! Requests and tokens per minute: says which counters a call is charged to; the host keeps them, refills them smoothly and
 //! corrects the tokens when the true usage is known.
 
-use penstock_sdk::pattern::fits_any;
 use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits};
 use penstock_sdk::rules;
-use penstock_sdk::scope::{self, Per};
+use penstock_sdk::scope::{self, Per, takes};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -67,13 +66,7 @@ impl Limits for TokenBucket {
                     issues.push(Issue::new(at(name), format!("this is a part of `{of}`: give that, too")));
                 }
             }
-            let earlier = options.rules.iter().take(index).any(|other| other.name == rule.name);
-            if let Some(name) = rule.name.as_ref().filter(|_| earlier) {
-                issues.push(Issue::new(
-                    at(".name"),
-                    format!("a rule `{name}` stands above: give each a name of its own"),
-                ));
-            }
+            issues.extend(scope::repeated_name(options.rules.iter().map(|rule| rule.name.as_deref()), index));
         }
         if issues.is_empty() { Ok(Self(options.rules)) } else { Err(issues) }
     }
@@ -87,8 +80,7 @@ impl Limits for TokenBucket {
 
 impl Rule {
     fn matches(&self, call: &Call) -> bool {
-        let listed = |patterns: &[String], text: &str| patterns.is_empty() || fits_any(patterns, text);
-        listed(&self.models, &call.model) && listed(&self.subjects, call.subject.as_deref().unwrap_or_default())
+        takes(&self.models, &call.model) && takes(&self.subjects, call.subject.as_deref().unwrap_or_default())
     }
 
     fn checks(&self, index: usize, call: &Call) -> impl Iterator<Item = Check> {
