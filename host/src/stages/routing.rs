@@ -61,15 +61,21 @@ pub fn rank(
         return Ok(targets);
     };
     let seen = sight.facts(routing);
-    let facts: Vec<Pair<'_>> = call.facts.iter().copied().chain(pairs(&seen)).collect();
+    let mut facts = Vec::new();
+    if !seen.is_empty() {
+        facts.extend(call.facts.iter().copied().chain(pairs(&seen)));
+    }
     let call = Call { facts: if seen.is_empty() { call.facts } else { &facts }, ..*call };
-    let wants_prices = routing.wants().facts.iter().any(|fact| fact == PRICES);
-    let prices: Vec<_> =
-        targets.iter().map(|target| if wants_prices { sight.prices_of(target) } else { Vec::new() }).collect();
+    let prices = sight.prices(routing, &targets);
     let prices: Vec<Vec<Pair<'_>>> = prices.iter().map(|prices| pairs(prices).collect()).collect();
-    let with_prices = targets.iter().zip(&prices);
-    let candidates: Vec<_> =
-        with_prices.map(|(target, facts)| candidate(target, health(target).as_deref(), facts, now)).collect();
+    let candidates: Vec<_> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, target)| {
+            let facts = prices.get(index).map_or(&[][..], Vec::as_slice);
+            candidate(target, health(target).as_deref(), facts, now)
+        })
+        .collect();
     let order = routing.rank(&call, &candidates, seed).map_err(|error| Failure::of_policy(error, Kind::NoTarget))?;
     if order.is_empty() {
         let message = format!("no target of {} is left to try; try again later", call.model);
@@ -89,6 +95,14 @@ impl Sight<'_> {
             facts.extend(beginning(self.content).map(|digest| (CONVERSATION.to_owned(), digest)));
         }
         facts
+    }
+
+    /// What the model of each target costs; nothing if the plugin does not want to know.
+    fn prices(&self, routing: &Routing, targets: &[Target]) -> Vec<Vec<(&'static str, String)>> {
+        if !routing.wants().facts.iter().any(|fact| fact == PRICES) {
+            return Vec::new();
+        }
+        targets.iter().map(|target| self.prices_of(target)).collect()
     }
 
     /// What a target's model costs, in US dollars for a million tokens.

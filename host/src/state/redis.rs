@@ -58,11 +58,9 @@ pub struct Redis {
 }
 
 /// What happens to calls while the shared store is away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Away {
     /// Each node counts in its own memory, from what it knew last.
-    #[default]
     Local,
     /// Calls that have a limit are refused.
     Closed,
