@@ -43,7 +43,8 @@ pub(crate) fn gateway(workspace: &Workspace) -> anyhow::Result<PathBuf> {
 /// The cargo command that builds the gateway.
 #[must_use]
 pub(crate) fn build_host(workspace: &Workspace) -> Command {
-    workspace.cargo(&["build", "--release", "--package", "penstock", "--bins"])
+    // Of the whole workspace, so that features are what they are for lints and tests, and the engine is compiled once.
+    workspace.cargo(&["build", "--release", "--workspace", "--bin", "penstock"])
 }
 
 /// The TLS library has parts in C and assembler.
