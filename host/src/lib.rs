@@ -36,6 +36,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod credential;
+pub mod database;
 pub mod directory;
 pub mod keys;
 pub mod library;

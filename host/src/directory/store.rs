@@ -3,21 +3,17 @@
 //! one commit after another, each of them whole or not at all, and only upon the revision that the writer has seen. The
 //! embedded database (redb) keeps it in one file that only its owner may read. Everything here blocks.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction, backends};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::audit::{LINES_MAX, Line, PAGE_MAX, Query};
 use super::document::{Document, Kind};
 use super::usage::Row;
+use crate::database;
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "directory.redb";
-/// Memory that the database may take for pages.
-const CACHE_BYTES: usize = 8 << 20;
 
 const DOCUMENTS: TableDefinition<'_, (&str, &str), &[u8]> = TableDefinition::new("documents");
 const AUDIT: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("audit");
@@ -110,19 +106,8 @@ impl Embedded {
     /// # Errors
     /// What is wrong with the file, and what to do.
     pub fn open(state: &Path) -> Result<Self, String> {
-        let path = state.join(FILE);
-        let problem = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let file = owned(&path).map_err(|error| problem(&error))?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(file);
-        let database = database.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                problem(&"another gateway has this state directory; give this one another (--state DIR)")
-            }
-            error => problem(&format_args!("{error}; put a copy in its place, or move it away to begin without keys")),
-        })?;
-        // A new name in a directory is on the disk only when the directory is.
-        File::open(state).and_then(|state| state.sync_all()).map_err(|error| problem(&error))?;
-        Self::with(database).map_err(|error| problem(&error))
+        let database = database::open(state, FILE, "put a copy in its place, or move it away to begin without keys")?;
+        Self::with(database).map_err(|error| format!("{}: {error}", state.join(FILE).display()))
     }
 
     /// A database that ends with the process.
@@ -130,10 +115,7 @@ impl Embedded {
     /// # Errors
     /// None that is known.
     pub fn in_memory() -> Result<Self, String> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backends::InMemoryBackend::new())
-            .map_err(|error| error.to_string())?;
+        let database = database::in_memory()?;
         Self::with(database).map_err(|error| error.to_string())
     }
 
@@ -150,9 +132,7 @@ impl Embedded {
     }
 
     fn write(&self, change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let write = self.database.begin_write()?;
-        change(&write)?; // dropping a transaction undoes it
-        Ok(write.commit()?)
+        database::write(&self.database, change)
     }
 }
 
@@ -236,13 +216,4 @@ fn encode(bytes: Result<Vec<u8>, serde_json::Error>) -> Result<Vec<u8>, StoreErr
 
 fn decode<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
     serde_json::from_slice(bytes).map_err(|error| StoreError::Broken(format!("a line cannot be read ({error})")))
-}
-
-/// Opens a file that only its owner may read, and makes it so if it is not.
-fn owned(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    }
-    Ok(file)
 }

@@ -30,6 +30,7 @@ pub use journal::{Rounds, is_repeatable};
 pub use runner::{Perform, Performed, Standing, Work};
 pub use store::StoreError;
 
+use crate::config::place::hex;
 use crate::failure::Failure;
 use crate::inbound::Asked;
 use crate::metrics::Metrics;
@@ -128,8 +129,7 @@ pub fn new_id() -> Result<(String, u64), StoreError> {
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(|error| StoreError::of_task(&error))?;
     let now = later_ms(book::now_ms());
-    let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok((format!("{now:012x}{random}"), now))
+    Ok((format!("{now:012x}{}", hex(&random)), now))
 }
 
 /// The time, or the first millisecond that no id of this process has begun with: lists go by ids, the newest first.

@@ -5,23 +5,19 @@
 //! Four tables: records as JSON, and by the same id the caller's body, the answers of vendors, and the answer to the caller.
 //! An answer is a line of JSON with all but its body, and then its body.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition, WriteTransaction, backends};
+use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::record::{Answer, Record};
 use crate::attempt::Recorded;
+use crate::database;
 
 /// Name of the file in the state directory.
 pub(super) const FILE: &str = "jobs.redb";
-/// Memory that the database may take for pages.
-const CACHE_BYTES: usize = 8 << 20;
 
 const RECORDS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("records");
 const BODIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("bodies");
@@ -57,19 +53,8 @@ impl Store {
     /// # Errors
     /// What is wrong with the file, and what to do.
     pub(super) fn open(state: &Path) -> Result<Self, String> {
-        let path = state.join(FILE);
-        let problem = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let file = owned(&path).map_err(|error| problem(&error))?;
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create_file(file);
-        let database = database.map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => {
-                problem(&"another gateway has this state directory; give this one another (--state DIR)")
-            }
-            error => problem(&format_args!("{error}; move the file away to begin without jobs")),
-        })?;
-        // A new name in a directory is on the disk only when the directory is.
-        File::open(state).and_then(|state| state.sync_all()).map_err(|error| problem(&error))?;
-        Self::with(database).map_err(|error| problem(&error))
+        let database = database::open(state, FILE, "move the file away to begin without jobs")?;
+        Self::with(database).map_err(|error| format!("{}: {error}", state.join(FILE).display()))
     }
 
     /// A database that ends with the process.
@@ -77,10 +62,7 @@ impl Store {
     /// # Errors
     /// None that is known.
     pub(super) fn in_memory() -> Result<Self, String> {
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backends::InMemoryBackend::new())
-            .map_err(|error| error.to_string())?;
+        let database = database::in_memory()?;
         Self::with(database).map_err(|error| error.to_string())
     }
 
@@ -216,19 +198,8 @@ impl Store {
     }
 
     fn write(&self, change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        let write = self.database.begin_write()?;
-        change(&write)?; // dropping a transaction undoes it
-        Ok(write.commit()?)
+        database::write(&self.database, change)
     }
-}
-
-/// Opens a file that only its owner may read, and makes it so if it is not.
-fn owned(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
-    if file.metadata()?.permissions().mode() & 0o077 != 0 {
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-    }
-    Ok(file)
 }
 
 fn put(write: &WriteTransaction, record: &Record) -> Result<(), StoreError> {
@@ -267,6 +238,9 @@ fn unpack(packed: &[u8]) -> Result<Answer, StoreError> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::jobs::record::{Asked, Owner};
     use penstock_dialects::job::Status;

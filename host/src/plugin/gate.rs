@@ -14,6 +14,7 @@ use super::chatter::printable;
 use super::component::Component;
 use super::engine::SelfTest;
 use super::manifest::{Kind, Manifest};
+use crate::config::place::hex;
 
 /// The version of the contract that this host offers.
 pub const API: (u64, u64) = (0, 1);
@@ -136,11 +137,7 @@ pub(super) fn inspect(bytes: &[u8], bytes_max: usize) -> Result<Passed, Refusal>
     check_api(&manifest.api)?;
     check_imports(kind, &parts.imports)?;
     check_exports(kind, &parts.exports)?;
-    let digest = Sha256::digest(bytes).iter().fold(String::with_capacity(64), |mut text, byte| {
-        use fmt::Write;
-        let _ = write!(text, "{byte:02x}");
-        text
-    });
+    let digest = hex(&Sha256::digest(bytes));
     let exports = |interface: &str| parts.exports.iter().any(|name| is_ours(name, interface));
     let further = Further {
         filters_responses: exports("response-filter"),
