@@ -127,8 +127,8 @@ mod tests {
         let list = |names: &str| names.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         for (one, other, common) in [
             ("a b", "b c", "b"),
-            ("gpt-*", "gpt-4* o3", "gpt-4*"),
-            ("gpt-4o *mini", "gpt-*", "gpt-4o"),
+            ("big-*", "big-4* o3", "big-4*"),
+            ("big-4o *mini", "big-*", "big-4o"),
             ("*", "a b*", "a b*"),
             ("a", "b", ""),
             ("a*", "a*", "a*"),
