@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use penstock_sdk::credential;
 use penstock_sdk::prelude::{Auth, Call, Config, Fault, FaultClass, Grant, Issue, Pairs, Secret, Wants};
 use penstock_sdk::virtual_keys::{self, VirtualKey};
 use sha2::{Digest, Sha256};
-
-/// Where SDKs put their key, in the order in which the headers are asked.
-const HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
 
 /// The keys.
 #[derive(Debug, Config)]
@@ -66,11 +64,11 @@ impl Auth for ApiKey {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().headers(HEADERS)
+        Wants::nothing().headers(credential::HEADERS)
     }
 
     fn authenticate(&self, _: &Call, headers: &Pairs) -> Result<Grant, Fault> {
-        let Some(credential) = HEADERS.iter().find_map(|name| credential(name, headers.get(name)?)) else {
+        let Some(credential) = credential::presented(headers) else {
             return Err(refusal("no API key: send one as `authorization: Bearer <key>` or as `x-api-key: <key>`"));
         };
         let digest: [u8; 32] = Sha256::digest(credential).into();
@@ -130,19 +128,6 @@ fn granted(key: VirtualKey) -> Result<Grant, Fault> {
     Ok(Grant { subject, tenant: team, attributes, cache_ms: 0 })
 }
 
-/// The credential in a header; `authorization` must be of the scheme Bearer.
-fn credential<'h>(name: &str, value: &'h str) -> Option<&'h str> {
-    let value = value.trim();
-    let credential = match name {
-        "authorization" => {
-            let (scheme, rest) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim_start())?
-        }
-        _ => value,
-    };
-    (!credential.is_empty()).then_some(credential)
-}
-
 fn digest(hex: &str) -> Option<[u8; 32]> {
     let mut digest = [0; 32];
     if hex.len() != 64 || !hex.is_ascii() {
@@ -162,7 +147,8 @@ penstock_sdk::auth!(ApiKey);
 
 #[cfg(test)]
 mod tests {
-    use penstock_sdk::prelude::{Auth, Call, Pairs};
+    use penstock_sdk::credential;
+use penstock_sdk::prelude::{Auth, Call, Pairs};
     use penstock_sdk::testkit;
     use penstock_sdk::virtual_keys::VirtualKey;
 
