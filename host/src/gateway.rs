@@ -34,7 +34,7 @@ use crate::realtime;
 use crate::relay::Body;
 use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
-use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Sight, Whose};
+use crate::stages::{self, Estimate, Gate, Principal, Reception, ResponseEdits, Sight, Whose};
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
 
@@ -148,7 +148,8 @@ impl Gateway {
         if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
             return Ok(Outcome::Local(reply));
         }
-        let principal = stages::authenticate(route, &call, &head.headers, &self.directory)?;
+        let reception = Reception { client: &self.client, metrics: &self.metrics, directory: &self.directory };
+        let principal = reception.authenticate(route, &call, &head.headers, &underway.peer).await?;
         entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 

@@ -2,6 +2,7 @@
 //! Filters, auth, limits ([`limits`]) and routing, as the gateway sees them. Each stage takes what an earlier one made, so that a wrong
 //! order does not compile; each fails closed when its plugin breaks.
 
+mod authenticate;
 mod estimate;
 mod limits;
 mod routing;
@@ -19,6 +20,7 @@ use crate::plugin::Filter;
 use crate::plugin::types::{Call, Edit, Pair, Reply};
 use crate::routes::Route;
 
+pub use authenticate::Reception;
 pub use estimate::Estimate;
 pub use limits::{Gate, Left, Permit, Refused, Rulebook, Served, Spent, Standing, Whose};
 pub use routing::{Sight, rank};
@@ -158,23 +160,6 @@ impl ResponseEdits {
         }
         apply(&self.edits, response.headers_mut());
     }
-}
-
-/// Says who asks.
-///
-/// # Errors
-/// `unauthenticated`, `forbidden`, or `plugin-broken`.
-pub fn authenticate(
-    route: &Route,
-    call: &Call<'_>,
-    headers: &HeaderMap,
-    directory: &Directory,
-) -> Result<Principal, Failure> {
-    let Some(auth) = &route.auth else { return Ok(Principal::default()) };
-    let pairs = wanted(&auth.wants().headers, headers);
-    let grant = auth.authenticate(call, &pairs).map_err(|error| Failure::of_policy(error, Kind::Unauthenticated))?;
-    let attributes = grant.attributes.into_iter().map(|(name, value)| (format!("auth.{name}"), value)).collect();
-    Principal::bound(grant.subject, grant.tenant, attributes, directory)
 }
 
 fn apply(edits: &[Edit], headers: &mut HeaderMap) {

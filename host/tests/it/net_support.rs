@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use penstock::config::{Limits, Listener, Timeouts, Tls};
+use penstock::config::{ClientAuth, Limits, Listener, Timeouts, Tls};
 use penstock::listener::{self, Certificates, Drained, Peer};
 use penstock::upstream::{Client, Endpoint, InBody, OutBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -185,7 +185,13 @@ impl Pki {
 
     pub(crate) fn tls(&self) -> Tls {
         let spanned = |path: &Path| toml::Spanned::new(0..0, path.to_str().unwrap().to_owned());
-        Tls { certificate: spanned(&self.chain()), key: spanned(&self.key()) }
+        Tls {
+            certificate: spanned(&self.chain()),
+            key: spanned(&self.key()),
+            client_ca: None,
+            client_auth: ClientAuth::default(),
+            client_crls: Vec::new(),
+        }
     }
 
     pub(crate) fn chain(&self) -> PathBuf {
