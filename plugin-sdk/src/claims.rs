@@ -41,6 +41,20 @@ pub struct Mapping {
     required: Vec<Required>,
 }
 
+/// The caller is the `sub` of the claims.
+impl Default for Mapping {
+    fn default() -> Self {
+        Self {
+            subject: "sub".to_owned(),
+            subject_prefix: String::new(),
+            tenant: None,
+            virtual_key: None,
+            attributes: BTreeMap::new(),
+            required: Vec::new(),
+        }
+    }
+}
+
 /// A claim that must be there.
 #[derive(Debug, Clone, Config)]
 pub struct Required {
@@ -126,7 +140,7 @@ impl Mapping {
     /// `authentication` if they name nobody, `permission` if something is not there that must be.
     pub fn grant(&self, claims: &Claims, cache_ms: u32) -> Result<Grant, Fault> {
         let nobody = |what: &str| Fault::new(FaultClass::Authentication, format!("the token names nobody: {what}"));
-        let subject = claims.find(&self.subject).and_then(text_of);
+        let subject = claims.find(&self.subject).and_then(name_of);
         let subject = subject.filter(|subject| !subject.trim().is_empty()).ok_or_else(|| {
             nobody(&format!("it has no claim {:?} that is a text", self.subject))
         })?;
@@ -139,7 +153,7 @@ impl Mapping {
                 return Err(Fault::new(FaultClass::Permission, message));
             }
         }
-        let tenant = self.tenant.as_ref().and_then(|claim| claims.find(claim)).and_then(text_of);
+        let tenant = self.tenant.as_ref().and_then(|claim| claims.find(claim)).and_then(name_of);
         let named = self.attributes.iter().filter_map(|(name, claim)| Some((name.clone(), text_of(claims.find(claim)?)?)));
         let mut attributes: Vec<_> = named.collect();
         // The name that binds to a virtual key is never free: a claim could name another one's.
@@ -170,6 +184,11 @@ pub fn object(json: &[u8]) -> Result<Map<String, Value>, &'static str> {
         Err(error) if error.is_data() => Err("a member of it stands twice"),
         Err(_) => Err("it is no JSON"),
     }
+}
+
+/// A value that names one thing.
+fn name_of(value: &Value) -> Option<String> {
+    if value.is_array() { None } else { text_of(value).filter(|_| !value.is_boolean()) }
 }
 
 /// A value as the text of an attribute: a list as its words.
