@@ -24,6 +24,10 @@ use crate::slots::{Digest, Slot, Slots};
 const NEGATIVE_MS: u64 = 5_000;
 /// How long after a failure nobody is asked again.
 const PAUSE_MS: u64 = 1_000;
+/// A question may be asked so often in a row, and then once in [`AGAIN_MS`]: whoever makes up names of keys has nobody asked
+/// more often than that, and an issuer that changes its keys time and again loses no request.
+const IN_A_ROW: u64 = 10;
+const AGAIN_MS: u64 = 1_000;
 
 /// What somebody has answered.
 pub struct Document {
@@ -33,6 +37,7 @@ pub struct Document {
     pub body: Bytes,
     /// The same for the same body.
     pub version: u64,
+    /// When it was asked for.
     at: Instant,
     /// Counts its bytes for as long as it lives.
     _weight: Weight,
@@ -67,6 +72,8 @@ pub struct Entry {
     /// Until when nobody is asked, in milliseconds of [`Documents::begun`]; 0 if whoever is asked has answered.
     pause_until_ms: AtomicU64,
     touched_ms: AtomicU64,
+    /// When it may have been asked once in [`AGAIN_MS`], each time counted (a leaky bucket).
+    spent_until_ms: AtomicU64,
     flying: AtomicBool,
     landed: Notify,
 }
@@ -107,6 +114,7 @@ impl Documents {
             document: ArcSwapOption::empty(),
             pause_until_ms: AtomicU64::new(0),
             touched_ms: AtomicU64::new(0),
+            spent_until_ms: AtomicU64::new(0),
             flying: AtomicBool::new(false),
             landed: Notify::new(),
         };
@@ -115,9 +123,15 @@ impl Documents {
         entry
     }
 
-    /// What is known of a question: at most `max_age_ms` old, or at most `or_stale_ms` if whoever is asked is away.
+    /// What is known of a question: at most `max_age_ms` old or asked for since `since`, or at most `or_stale_ms` old if whoever is
+    /// asked is away.
     #[must_use]
-    pub fn look(&self, entry: &Entry, max_age_ms: u64, or_stale_ms: u64, now: Instant) -> Known {
+    pub fn look(&self, entry: &Entry, max_age_ms: u64, or_stale_ms: u64, since: Instant) -> Known {
+        let now = Instant::now();
+        self.look_at(entry, max_age_ms, or_stale_ms, since, now)
+    }
+
+    fn look_at(&self, entry: &Entry, max_age_ms: u64, or_stale_ms: u64, since: Instant, now: Instant) -> Known {
         let pause_until_ms = entry.pause_until_ms.load(Ordering::Relaxed);
         let (fails, away) = (pause_until_ms != 0, self.ms(now) < pause_until_ms);
         let Some(document) = entry.document.load_full() else {
@@ -126,6 +140,9 @@ impl Documents {
         let is_good = (200..300).contains(&document.status);
         let max_age_ms = if is_good { max_age_ms } else { max_age_ms.min(NEGATIVE_MS) };
         let age_ms = document.age_ms(now);
+        if document.at >= since {
+            return Known::Fresh(document);
+        }
         if age_ms <= max_age_ms {
             let aging = is_good && age_ms > max_age_ms / 2 && !away;
             return if aging { Known::Aging(document) } else { Known::Fresh(document) };
@@ -135,16 +152,28 @@ impl Documents {
             // No request waits for somebody who was away the last time.
             (true, true, false) => Known::Aging(document),
             (_, _, true) => Known::Away,
-            (_, _, false) => Known::Nothing,
+            (_, _, false) if self.may_ask(entry, now) => Known::Nothing,
+            // It was asked a moment ago, time and again.
+            _ if age_ms <= IN_A_ROW * AGAIN_MS => Known::Fresh(document),
+            _ => Known::Away,
         }
     }
 
-    /// Keeps an answer. One that is not 2xx does not take the place of one that is.
-    pub fn keep(&self, entry: &Entry, status: u16, body: Bytes, now: Instant) {
+    fn may_ask(&self, entry: &Entry, now: Instant) -> bool {
+        entry.spent_until_ms.load(Ordering::Relaxed) < self.ms(now) + IN_A_ROW * AGAIN_MS
+    }
+
+    fn spend(&self, entry: &Entry, now: Instant) {
+        let next = |spent: u64| Some(spent.max(self.ms(now)) + AGAIN_MS);
+        let _ = entry.spent_until_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// Keeps an answer that was asked for at a time. One that is not 2xx does not take the place of one that is.
+    pub fn keep(&self, entry: &Entry, status: u16, body: Bytes, at: Instant) {
         let is_good = |status: u16| (200..300).contains(&status);
         let before = entry.document.load();
         if !is_good(status) && before.as_ref().is_some_and(|before| is_good(before.status)) {
-            return self.failed(entry, now);
+            return self.failed(entry, Instant::now());
         }
         let bytes = body.len() as u64;
         if self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.limits.documents_bytes_max {
@@ -154,7 +183,7 @@ impl Documents {
         let digest: [u8; 32] = Sha256::digest(&body).into();
         let version = u64::from_le_bytes(digest[..8].try_into().unwrap_or_default());
         let weight = Weight { bytes, all: Arc::clone(&self.bytes) };
-        entry.document.store(Some(Arc::new(Document { status, body, version, at: now, _weight: weight })));
+        entry.document.store(Some(Arc::new(Document { status, body, version, at, _weight: weight })));
         entry.pause_until_ms.store(0, Ordering::Relaxed);
     }
 
@@ -209,6 +238,7 @@ pub async fn asked_once<F>(
         if under_way >= documents.limits.fetches_max {
             return;
         }
+        documents.spend(&entry.value, Instant::now());
         let asking = ask();
         tokio::spawn(async move {
             asking.await;
@@ -243,7 +273,8 @@ mod tests {
         let entry = documents.entry(&[1; 32]);
         let (entry, begun) = (&entry.value, Instant::now());
         let at = |ms: u64| begun + Duration::from_millis(ms);
-        let look = |ms: u64| told(&documents.look(entry, 10_000, 60_000, at(ms)));
+        let later = at(1_000_000);
+        let look = |ms: u64| told(&documents.look_at(entry, 10_000, 60_000, later, at(ms)));
         assert_eq!(look(0), "nothing");
         documents.failed(entry, at(0));
         assert_eq!((look(10), look(PAUSE_MS + 10)), ("away", "nothing"));
@@ -263,8 +294,26 @@ mod tests {
         let entry = documents.entry(&[1; 32]);
         let begun = Instant::now();
         documents.keep(&entry.value, 404, Bytes::new(), begun);
-        let look = |ms: u64| told(&documents.look(&entry.value, 3_600_000, 0, begun + Duration::from_millis(ms)));
+        let at = |ms: u64| begun + Duration::from_millis(ms);
+        let look = |ms: u64| told(&documents.look_at(&entry.value, 3_600_000, 0, at(10_000), at(ms)));
         assert_eq!((look(NEGATIVE_MS), look(NEGATIVE_MS + 1)), ("fresh", "nothing"));
+    }
+
+    #[test]
+    fn what_must_be_new_is_asked_for_again_but_not_without_end() {
+        let documents = documents();
+        let entry = documents.entry(&[1; 32]);
+        let (entry, begun) = (&entry.value, Instant::now());
+        let at = |ms: u64| begun + Duration::from_millis(ms);
+        let look = |since: u64, ms: u64| told(&documents.look_at(entry, 0, 0, at(since), at(ms)));
+        for number in 0..IN_A_ROW {
+            assert_eq!(look(number + 1, number + 1), "nothing", "{number}");
+            documents.spend(entry, at(number + 1));
+            documents.keep(entry, 200, "keys".into(), at(number + 2));
+            assert_eq!(look(number + 1, number + 3), "fresh", "it was asked for since this request came");
+        }
+        assert_eq!(look(100, 100), "fresh", "it was asked for ten times in a moment");
+        assert_eq!(look(1_100, 1_100), "nothing", "and is asked for once a second from then on");
     }
 
     #[test]
@@ -293,7 +342,7 @@ mod tests {
                     }
                 };
                 asked_once(&documents, &entry, limit, asking).await;
-                matches!(documents.look(&entry.value, 1000, 0, Instant::now()), Known::Fresh(_))
+                matches!(documents.look(&entry.value, 60_000, 0, Instant::now()), Known::Fresh(_))
             }
         };
         let long = Duration::from_secs(15);

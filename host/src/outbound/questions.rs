@@ -35,24 +35,31 @@ pub async fn ask(
         let (client, metrics, authority, wish) =
             (client.clone(), Arc::clone(metrics), Arc::clone(authority), wish.clone());
         async move {
+            let begun = Instant::now();
             let asked = tokio::time::timeout(limit, fetch(&client, &authority, &wish)).await;
             let late = |_| Err(away(&authority, "it did not answer within auth.fetch_ms"));
-            land(&metrics, &authority, &wish, asked.unwrap_or_else(late));
+            land(&metrics, &authority, &wish, asked.unwrap_or_else(late), begun);
         }
     };
     asked_once(documents, &wish.entry, wait, asking).await;
 }
 
 /// Puts an answer where the plugin finds it.
-fn land(metrics: &Metrics, authority: &Authority, wish: &Wish, answer: Result<(StatusCode, Bytes), Failure>) {
-    let (documents, plugin, now) = (authority.plugin.documents(), authority.plugin.name(), Instant::now());
+fn land(
+    metrics: &Metrics,
+    authority: &Authority,
+    wish: &Wish,
+    answer: Result<(StatusCode, Bytes), Failure>,
+    begun: Instant,
+) {
+    let (documents, plugin) = (authority.plugin.documents(), authority.plugin.name());
     let outcome = match answer {
         Ok((status, body)) => {
-            documents.keep(&wish.entry.value, status.as_u16(), body, now);
+            documents.keep(&wish.entry.value, status.as_u16(), body, begun);
             if status.is_success() { "ok" } else { "refused" }
         }
         Err(failure) => {
-            documents.failed(&wish.entry.value, now);
+            documents.failed(&wish.entry.value, Instant::now());
             let endpoint = wish.request.endpoint.as_str();
             tracing::warn!(plugin, endpoint, %failure, "no answer for an auth plugin");
             "failed"

@@ -88,13 +88,13 @@ impl Auth {
     }
 
     /// Who asks. `headers` are those of [`Self::wants`] that the request has. Without what it wishes to know it may have refused
-    /// for the lack of that.
+    /// for the lack of that. `since` is when the request came: what was found out since is young enough.
     #[must_use]
-    pub fn authenticate(&self, call: &Call<'_>, headers: &[Pair<'_>]) -> Verified {
+    pub fn authenticate(&self, call: &Call<'_>, headers: &[Pair<'_>], since: Instant) -> Verified {
         let authenticate = |store: &mut Store<Imports>, guest: &auth::Guest| {
-            store.data_mut().known = Findings::default();
+            store.data_mut().known = Findings::since(since);
             let granted = guest.call_authenticate(&mut *store, convert::call(call), headers)?;
-            Ok((granted, std::mem::take(&mut store.data_mut().known)))
+            Ok((granted, std::mem::replace(&mut store.data_mut().known, Findings::since(since))))
         };
         match self.pool.call("auth.authenticate", authenticate) {
             Ok((granted, known)) => {
@@ -102,7 +102,7 @@ impl Auth {
                 let checked = |grant| convert::grant(grant).map_err(|invalid| invalid.broken(self.name()));
                 known.with(granted.and_then(checked), self.name())
             }
-            Err(error) => Findings::default().with(Err(error), self.name()),
+            Err(error) => Findings::since(since).with(Err(error), self.name()),
         }
     }
 

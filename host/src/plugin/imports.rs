@@ -64,8 +64,9 @@ pub(super) struct Imports {
 }
 
 /// What the host has noted in one call into an auth plugin.
-#[derive(Default)]
 pub(super) struct Findings {
+    /// When the request came that the call is about.
+    since: Instant,
     wishes: Vec<Wish>,
     away: bool,
     valid_until_unix_s: Option<u64>,
@@ -73,6 +74,11 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// Nothing yet, about a request that came at a time.
+    pub(super) fn since(since: Instant) -> Self {
+        Self { since, wishes: Vec::new(), away: false, valid_until_unix_s: None, invalid: None }
+    }
+
     fn wish(&mut self, new: Wish) {
         match self.wishes.iter().position(|wish| Arc::ptr_eq(&wish.entry, &new.entry)) {
             Some(known) => self.wishes[known].is_needed |= new.is_needed,
@@ -83,7 +89,7 @@ impl Findings {
 
     /// With what the plugin has answered. A question that cannot be asked breaks the call.
     pub(super) fn with(self, grant: Result<Grant, CallError>, plugin: &str) -> Verified {
-        let Self { wishes, away, valid_until_unix_s, invalid } = self;
+        let Self { since: _, wishes, away, valid_until_unix_s, invalid } = self;
         let grant = invalid.map_or(grant, |invalid| Err(invalid.broken(plugin)));
         Verified { grant, wishes, away, valid_until_unix_s }
     }
@@ -94,7 +100,7 @@ impl Imports {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(HANDLES_MAX);
         let ceiling = Ceiling { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false };
-        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), rules: Arc::default(), known: Findings::default(), handles }
+        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), rules: Arc::default(), known: Findings::since(Instant::now()), handles }
     }
 
     /// Takes bytes of a standard stream.
@@ -345,7 +351,7 @@ impl documents::Host for Imports {
         };
         let (store, now) = (&self.shared.documents, Instant::now());
         let entry = store.entry(&digest(&request));
-        let (document, wish) = match store.look(&entry.value, max_age_ms, or_stale_ms, now) {
+        let (document, wish) = match store.look(&entry.value, max_age_ms, or_stale_ms, self.known.since) {
             Known::Fresh(document) => (Some(document), None),
             Known::Aging(document) => (Some(document), Some(false)),
             Known::Nothing => (None, Some(true)),

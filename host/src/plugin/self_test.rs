@@ -200,7 +200,8 @@ fn authenticate(
     headers: &[Pair<'_>],
     documents: &[case::Document],
 ) -> Result<Grant, CallError> {
-    let mut verified = plugin.authenticate(call, headers);
+    let begun = Instant::now();
+    let mut verified = plugin.authenticate(call, headers, begun);
     for _ in 0..documents.len() {
         for wish in &verified.wishes {
             let asked = upstream_json(&wish.request);
@@ -211,7 +212,7 @@ fn authenticate(
         if verified.wishes.is_empty() {
             break;
         }
-        verified = plugin.authenticate(call, headers);
+        verified = plugin.authenticate(call, headers, begun);
     }
     verified.grant
 }

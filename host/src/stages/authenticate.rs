@@ -55,8 +55,9 @@ impl Reception<'_> {
         if let Some(known) = plugin.remembered(&digest, revision, Instant::now()) {
             return self.principal(&known.value.grant);
         }
+        let begun = Instant::now();
         let facts = certificate.map_or(&[][..], |certificate| &certificate.facts);
-        let visit = Visit { reception: *self, authority, call, headers, facts, digest, revision };
+        let visit = Visit { reception: *self, authority, call, headers, facts, digest, revision, begun };
         let verified = visit.ask();
         if verified.wishes.is_empty() {
             return visit.conclude(verified);
@@ -81,6 +82,7 @@ struct Visit<'v> {
     facts: &'v [(String, String)],
     digest: Digest,
     revision: u64,
+    begun: Instant,
 }
 
 impl Visit<'_> {
@@ -88,7 +90,7 @@ impl Visit<'_> {
     fn ask(&self) -> Verified {
         let plugin = &self.authority.plugin;
         if !plugin.wants_time() && self.facts.is_empty() {
-            return plugin.authenticate(self.call, &self.headers);
+            return plugin.authenticate(self.call, &self.headers, self.begun);
         }
         let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis()).to_string();
         let mut facts = self.call.facts.to_vec();
@@ -96,12 +98,11 @@ impl Visit<'_> {
             facts.push((TIME, &time));
         }
         facts.extend(self.facts.iter().map(|(name, value)| (name.as_str(), value.as_str())));
-        plugin.authenticate(&Call { facts: &facts, ..*self.call }, &self.headers)
+        plugin.authenticate(&Call { facts: &facts, ..*self.call }, &self.headers, self.begun)
     }
 
     /// Asks others what the plugin wishes to know, and the plugin again.
     async fn find_out(&self, mut verified: Verified) -> Result<Principal, Failure> {
-        let begun = Instant::now();
         let deadline = Duration::from_millis(self.call.deadline_ms.into());
         for _ in 1..ROUNDS_MAX {
             let lacks = verified.wishes.iter().any(|wish| wish.is_needed);
@@ -109,7 +110,7 @@ impl Visit<'_> {
             for wish in &mut verified.wishes {
                 // What is not needed for this answer is asked for, and not waited for.
                 wish.is_needed &= must_wait;
-                let patience = deadline.saturating_sub(begun.elapsed());
+                let patience = deadline.saturating_sub(self.begun.elapsed());
                 let Reception { client, metrics, .. } = self.reception;
                 questions::ask(client, metrics, self.authority, wish, patience).await;
             }

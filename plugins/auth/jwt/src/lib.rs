@@ -15,8 +15,8 @@ use penstock_sdk::adapter::Upstream;
 use penstock_sdk::claims::Claims;
 use penstock_sdk::credential;
 use penstock_sdk::documents::{self, Document};
-use penstock_sdk::prelude::{Auth, Call, Fault, FaultClass, Grant, Issue, Pairs, Wants};
 use penstock_sdk::log;
+use penstock_sdk::prelude::{Auth, Call, Fault, FaultClass, Grant, Issue, Pairs, Wants};
 
 use jws::{Key, Token, Verdict, key_set};
 pub use options::{Issuer, Options, Shared};
@@ -40,6 +40,15 @@ struct Trusted {
     fixed: Option<Rc<[Key]>>,
     /// What was made of a set of keys, by the version of that.
     read: RefCell<Option<(u64, Rc<[Key]>)>>,
+}
+
+/// How old the keys of an issuer may be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// As the operator says.
+    Usual,
+    /// As they are now.
+    Now,
 }
 
 impl Auth for Jwt {
@@ -130,13 +139,12 @@ impl Trusted {
         if !types.is_empty() && !types.iter().any(|known| known.eq_ignore_ascii_case(kind)) {
             return Err(refusal("the token is of another kind (typ)"));
         }
-        let refresh_ms = self.issuer.keys_refresh_s.saturating_mul(1000);
         let verdict = match &self.fixed {
             Some(keys) => token.is_signed_by(keys),
-            None => match token.is_signed_by(&self.keys(None)?) {
+            None => match token.is_signed_by(&self.keys(Age::Usual)?) {
                 // The issuer may have a new key: one that a token names, or one without a name.
-                Verdict::NoKey => token.is_signed_by(&self.keys(Some(refresh_ms))?),
-                Verdict::Forged if token.kid.is_none() => token.is_signed_by(&self.keys(Some(refresh_ms))?),
+                Verdict::NoKey => token.is_signed_by(&self.keys(Age::Now)?),
+                Verdict::Forged if token.kid.is_none() => token.is_signed_by(&self.keys(Age::Now)?),
                 known => known,
             },
         };
@@ -147,13 +155,13 @@ impl Trusted {
         }
     }
 
-    /// The keys of the issuer, as old as they may be, or at most this old.
-    fn keys(&self, age_ms_max: Option<u64>) -> Result<Rc<[Key]>, Fault> {
+    /// The keys of the issuer.
+    fn keys(&self, age: Age) -> Result<Rc<[Key]>, Fault> {
         let Issuer { endpoint, discovery, keys_age_s_max, keys_stale_s, .. } = &self.issuer;
         let usual_ms = (keys_age_s_max.saturating_mul(1000), keys_stale_s.saturating_mul(1000));
         let path = if *discovery { self.discovered(usual_ms)? } else { String::new() };
-        let (age_ms_max, stale_ms) = age_ms_max.map_or(usual_ms, |age_ms_max| (age_ms_max, 0));
-        let set = asked(endpoint, path, (age_ms_max, stale_ms))?;
+        let ages_ms = if age == Age::Now { (0, 0) } else { usual_ms };
+        let set = asked(endpoint, path, ages_ms)?;
         if let Some((version, keys)) = &*self.read.borrow()
             && *version == set.version
         {

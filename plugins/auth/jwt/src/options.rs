@@ -64,9 +64,6 @@ pub struct Issuer {
     /// How long its keys are believed, in seconds; they are asked for again at half of that.
     #[config(default = 3600, min = 1)]
     pub(crate) keys_age_s_max: u64,
-    /// A token that names a key which is not there has them asked for again, if they are older than this, in seconds.
-    #[config(default = 5, min = 1)]
-    pub(crate) keys_refresh_s: u64,
     /// How long its keys are believed while it is away, in seconds.
     #[config(default = 86400)]
     pub(crate) keys_stale_s: u64,
