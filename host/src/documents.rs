@@ -279,7 +279,10 @@ mod tests {
         documents.failed(entry, at(0));
         assert_eq!((look(10), look(PAUSE_MS + 10)), ("away", "nothing"));
         documents.keep(entry, 200, "keys".into(), at(0));
-        assert_eq!([look(0), look(5_000), look(5_001), look(10_000), look(10_001)], ["fresh", "fresh", "aging", "aging", "nothing"]);
+        assert_eq!(
+            [look(0), look(5_000), look(5_001), look(10_000), look(10_001)],
+            ["fresh", "fresh", "aging", "aging", "nothing"]
+        );
         documents.failed(entry, at(59_900));
         assert_eq!([look(59_950), look(60_001), look(61_000)], ["fresh", "away", "nothing"]);
         documents.failed(entry, at(30_000));

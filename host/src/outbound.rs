@@ -93,7 +93,8 @@ async fn ask(
         let member = pool.and_then(|pool| pool.pick(turn, goes_on, Instant::now()));
         let key = member.map(Member::secret);
         let token = token(client, vendor, request).await?;
-        let mut message = build(Sender::of(vendor), endpoint, request, payload.clone(), Secrets { token: token.as_deref(), key })?;
+        let mut message =
+            build(Sender::of(vendor), endpoint, request, payload.clone(), Secrets { token: token.as_deref(), key })?;
         for (name, value) in upgrade.iter().flatten() {
             message.headers_mut().insert(name, value.clone());
         }

@@ -121,10 +121,16 @@ mod tests {
     fn threads_that_make_the_same_value_share_one() {
         let slots: Slots<u64> = Slots::new(64);
         std::thread::scope(|scope| {
-            let made: Vec<_> = (0..8).map(|number| {
-                let slots = &slots;
-                scope.spawn(move || (0..=255).map(|set| slots.get_or_put(&key(set, 0), || number, |worth| *worth).value).collect::<Vec<_>>())
-            }).collect();
+            let made: Vec<_> = (0..8)
+                .map(|number| {
+                    let slots = &slots;
+                    scope.spawn(move || {
+                        (0..=255)
+                            .map(|set| slots.get_or_put(&key(set, 0), || number, |worth| *worth).value)
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
             for thread in made {
                 assert_eq!(thread.join().unwrap().len(), 256);
             }

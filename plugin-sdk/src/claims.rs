@@ -141,9 +141,9 @@ impl Mapping {
     pub fn grant(&self, claims: &Claims, cache_ms: u32) -> Result<Grant, Fault> {
         let nobody = |what: &str| Fault::new(FaultClass::Authentication, format!("the token names nobody: {what}"));
         let subject = claims.find(&self.subject).and_then(name_of);
-        let subject = subject.filter(|subject| !subject.trim().is_empty()).ok_or_else(|| {
-            nobody(&format!("it has no claim {:?} that is a text", self.subject))
-        })?;
+        let subject = subject
+            .filter(|subject| !subject.trim().is_empty())
+            .ok_or_else(|| nobody(&format!("it has no claim {:?} that is a text", self.subject)))?;
         let subject = format!("{}{subject}", self.subject_prefix);
         for Required { claim, any_of } in &self.required {
             let found = claims.find(claim).filter(|value| !value.is_null());
@@ -154,7 +154,8 @@ impl Mapping {
             }
         }
         let tenant = self.tenant.as_ref().and_then(|claim| claims.find(claim)).and_then(name_of);
-        let named = self.attributes.iter().filter_map(|(name, claim)| Some((name.clone(), text_of(claims.find(claim)?)?)));
+        let named =
+            self.attributes.iter().filter_map(|(name, claim)| Some((name.clone(), text_of(claims.find(claim)?)?)));
         let mut attributes: Vec<_> = named.collect();
         // The name that binds to a virtual key is never free: a claim could name another one's.
         attributes.retain(|(name, _)| name != virtual_keys::ATTRIBUTE);
@@ -291,8 +292,21 @@ mod tests {
     #[test]
     fn what_two_readers_could_take_for_two_things_is_refused() {
         for bad in [
-            "", "1", "[]", "{", "{}x", "{} {}", "\u{feff}{}", r#"{"a":1,"a":1}"#, r#"{"a":{"b":1,"b":2}}"#,
-            r#"{"a":[{"b":1,"\u0062":2}]}"#, "{\"a\":\"\n\"}", r#"{"a":1,}"#, r#"{'a':1}"#, r#"{"a":NaN}"#, r#"{"a":1e999}"#,
+            "",
+            "1",
+            "[]",
+            "{",
+            "{}x",
+            "{} {}",
+            "\u{feff}{}",
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":{"b":1,"b":2}}"#,
+            r#"{"a":[{"b":1,"\u0062":2}]}"#,
+            "{\"a\":\"\n\"}",
+            r#"{"a":1,}"#,
+            r#"{'a':1}"#,
+            r#"{"a":NaN}"#,
+            r#"{"a":1e999}"#,
         ] {
             assert!(Claims::parse(bad.as_bytes()).is_err(), "{bad}");
         }
@@ -305,7 +319,8 @@ mod tests {
     #[test]
     fn a_claim_is_found_by_name_or_by_pointer() {
         let claims = claims(&json!({"a.b": 1, "https://x/y": 2, "a": {"b": ["c", {"d/e": 3}]}}));
-        let cases = [("a.b", Some(1)), ("https://x/y", Some(2)), ("/a/b/1/d~1e", Some(3)), ("/a/c", None), ("a/b", None)];
+        let cases =
+            [("a.b", Some(1)), ("https://x/y", Some(2)), ("/a/b/1/d~1e", Some(3)), ("/a/c", None), ("a/b", None)];
         for (claim, found) in cases {
             assert_eq!(claims.find(claim).and_then(Value::as_u64), found, "{claim}");
         }
@@ -330,7 +345,8 @@ mod tests {
             "required": [{"claim": "scope", "any_of": ["chat", "admin"]}, {"claim": "org"}],
         });
         let mapping: Mapping = Reader::read(&config).unwrap();
-        let good = json!({"email": "a@b", "org": {"team": "red"}, "vk": "vk_1", "roles": ["x", "y"], "scope": "openid chat"});
+        let good =
+            json!({"email": "a@b", "org": {"team": "red"}, "vk": "vk_1", "roles": ["x", "y"], "scope": "openid chat"});
         let grant = mapping.grant(&claims(&good), 7).unwrap();
         assert_eq!((&*grant.subject, grant.tenant.as_deref(), grant.cache_ms), ("corp:a@b", Some("red"), 7));
         let attributes = [("roles", "x y"), ("virtual-key", "vk_1")];

@@ -42,8 +42,8 @@ extern crate self as penstock_sdk;
 
 pub mod adapter;
 pub mod call;
-pub mod compatible;
 pub mod claims;
+pub mod compatible;
 pub mod config;
 pub mod credential;
 pub mod dialect;

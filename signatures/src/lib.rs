@@ -153,7 +153,9 @@ mod tests {
 
     #[test]
     fn a_key_is_used_for_what_it_is_for_and_nothing_else() {
-        for members in ["", r#","use":"sig""#, r#","alg":"ES256","key_ops":["verify"]"#, r#","kid":"a\u0062","x5t":"b""#] {
+        for members in
+            ["", r#","use":"sig""#, r#","alg":"ES256","key_ops":["verify"]"#, r#","kid":"a\u0062","x5t":"b""#]
+        {
             let (jwk, signature) = signed(members);
             assert_eq!(verify("ES256", &jwk, b"message", &signature), Ok(true), "{members}");
             for other in ["ES384", "RS256", "PS256", "EdDSA", "HS256", "none", "", "es256", "ES512", "ES256K"] {
@@ -188,6 +190,8 @@ mod tests {
         assert!(verify_hmac("RS256", &secret, b"message", b"").is_err());
         let public = b"-----BEGIN PUBLIC KEY-----\nMIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8AMIIBCgKCAQEA\n";
         assert!(verify_hmac("HS256", public, b"message", b"").is_err());
-        assert!(verify_hmac("HS256", br#" {"kty":"RSA","n":"AAAAAAAAAAAAAAAAAAAA","e":"AQAB"}"#, b"message", b"").is_err());
+        assert!(
+            verify_hmac("HS256", br#" {"kty":"RSA","n":"AAAAAAAAAAAAAAAAAAAA","e":"AQAB"}"#, b"message", b"").is_err()
+        );
     }
 }

@@ -13,7 +13,9 @@ const PRIMES: [u32; 38] = [
 
 /// Whether a modulus, big-endian, is of this kind.
 pub(crate) fn is_weak(modulus: &[u8]) -> bool {
-    PRIMES.iter().all(|prime| is_power(modulus.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime), *prime))
+    PRIMES
+        .iter()
+        .all(|prime| is_power(modulus.iter().fold(0, |rest, byte| (rest * 256 + u32::from(*byte)) % prime), *prime))
 }
 
 /// Whether `number` is a power of 65537 modulo `prime`.

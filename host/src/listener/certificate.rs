@@ -135,7 +135,8 @@ mod tests {
         ];
         let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
         let read = ClientCertificate::read(certificate.der()).unwrap();
-        let facts = read.facts.iter().map(|(name, value)| (name.strip_prefix("client-certificate.").unwrap(), value.as_str()));
+        let facts =
+            read.facts.iter().map(|(name, value)| (name.strip_prefix("client-certificate.").unwrap(), value.as_str()));
         let facts: Vec<_> = facts.collect();
         assert_eq!(facts[0], ("sha256", &*hex(&read.sha256)));
         assert_eq!(facts[1].0, "not-after");

@@ -284,7 +284,13 @@ impl<H> Server<H> {
     fn peer(&self, addr: SocketAddr, listener: &Open, permit: OwnedSemaphorePermit) -> Peer {
         self.connections.inc();
         let held = Held { _permit: permit, gauge: self.connections.clone(), life: self.life.subscribe() };
-        Peer { addr, listener: listener.address, tls: listener.tls.is_some(), certificate: None, held: Some(Arc::new(held)) }
+        Peer {
+            addr,
+            listener: listener.address,
+            tls: listener.tls.is_some(),
+            certificate: None,
+            held: Some(Arc::new(held)),
+        }
     }
 }
 

@@ -21,13 +21,7 @@ use crate::upstream::Client;
 const GRACE: Duration = Duration::from_millis(100);
 
 /// Has a question asked, and waits for the answer if the plugin needs it, at most `patience`. The answer is found in its entry.
-pub async fn ask(
-    client: &Client,
-    metrics: &Arc<Metrics>,
-    authority: &Arc<Authority>,
-    wish: &Wish,
-    patience: Duration,
-) {
+pub async fn ask(client: &Client, metrics: &Arc<Metrics>, authority: &Arc<Authority>, wish: &Wish, patience: Duration) {
     let documents = authority.plugin.documents();
     let limit = Duration::from_millis(documents.limits().fetch_ms);
     let wait = if wish.is_needed { patience.min(limit + GRACE) } else { Duration::ZERO };

@@ -7,6 +7,7 @@ use serde_json::Value;
 use wasmtime::component::InstancePre;
 
 use super::adapter::{Adapter, AdapterRole};
+use super::auth::Auth;
 use super::bindings::exports::penstock::plugin::{auth, lifecycle, limits, routing};
 use super::chatter::Flood;
 use super::compile::cannot_compile;
@@ -14,7 +15,6 @@ use super::engine::Runtime;
 use super::gate::{self, Issue, Passed, Refusal};
 use super::imports::{Imports, Shared};
 use super::manifest::{Kind, Manifest};
-use super::auth::Auth;
 use super::policy::{Filter, FilterRole, Limits, Routing};
 use super::pool::{Linked, Pool, Role, Stillborn, Stock, start};
 use super::schema;

@@ -100,7 +100,15 @@ impl Imports {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(HANDLES_MAX);
         let ceiling = Ceiling { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false };
-        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), rules: Arc::default(), known: Findings::since(Instant::now()), handles }
+        Self {
+            shared,
+            chatter: Chatter::default(),
+            ceiling,
+            watch: Watch::default(),
+            rules: Arc::default(),
+            known: Findings::since(Instant::now()),
+            handles,
+        }
     }
 
     /// Takes bytes of a standard stream.
@@ -309,17 +317,19 @@ impl state::Host for Imports {
 impl virtual_keys::Host for Imports {
     fn find(&mut self, presented: String) -> wasmtime::Result<Option<virtual_keys::VirtualKey>> {
         let found = self.shared.directory.as_ref().and_then(|directory| directory.find(presented.as_bytes()));
-        Ok(found.map(|(key, valid_until_unix_s)| {
-            let ends = [self.known.valid_until_unix_s, valid_until_unix_s, key.expires_unix_s];
-            self.known.valid_until_unix_s = ends.into_iter().flatten().min();
-            key
-        }).map(|key| virtual_keys::VirtualKey {
-            id: key.id.clone(),
-            subject: key.subject.clone(),
-            team: key.team.clone(),
-            attributes: key.attributes.clone(),
-            refusal: key.refusal(now_unix_s()).map(str::to_owned),
-        }))
+        Ok(found
+            .map(|(key, valid_until_unix_s)| {
+                let ends = [self.known.valid_until_unix_s, valid_until_unix_s, key.expires_unix_s];
+                self.known.valid_until_unix_s = ends.into_iter().flatten().min();
+                key
+            })
+            .map(|key| virtual_keys::VirtualKey {
+                id: key.id.clone(),
+                subject: key.subject.clone(),
+                team: key.team.clone(),
+                attributes: key.attributes.clone(),
+                refusal: key.refusal(now_unix_s()).map(str::to_owned),
+            }))
     }
 }
 

@@ -149,7 +149,7 @@ penstock_sdk::auth!(ApiKey);
 
 #[cfg(test)]
 mod tests {
-use penstock_sdk::prelude::{Auth, Call, Pairs};
+    use penstock_sdk::prelude::{Auth, Call, Pairs};
     use penstock_sdk::testkit;
     use penstock_sdk::virtual_keys::VirtualKey;
 

@@ -75,7 +75,8 @@ impl<'t> Token<'t> {
             return Err("it is longer than 16 KiB");
         }
         let mut parts = text.split('.');
-        let (Some(head), Some(body), Some(seal), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(head), Some(body), Some(seal), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err("it has not three parts");
         };
         let message = &text[..head.len() + 1 + body.len()];

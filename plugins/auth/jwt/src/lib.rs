@@ -186,7 +186,8 @@ impl Trusted {
             let known = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
             path.bytes().all(known) && !path.split('/').any(|segment| segment == "." || segment == "..")
         };
-        let elsewhere = || unusable(what, "its jwks_uri is not below it: name the place as an endpoint, without `discovery`");
+        let elsewhere =
+            || unusable(what, "its jwks_uri is not below it: name the place as an endpoint, without `discovery`");
         path.filter(is_plain).map(str::to_owned).ok_or_else(elsewhere)
     }
 }
@@ -194,7 +195,11 @@ impl Trusted {
 fn asked(endpoint: &str, path: String, (age_ms_max, stale_ms): (u64, u64)) -> Result<Document, Fault> {
     let request = Upstream::get(path).endpoint(endpoint).header("accept", "application/json");
     let document = documents::read(request, age_ms_max, stale_ms)?;
-    if document.status == 200 { Ok(document) } else { Err(unusable("an answer of the issuer", "its status is not 200")) }
+    if document.status == 200 {
+        Ok(document)
+    } else {
+        Err(unusable("an answer of the issuer", "its status is not 200"))
+    }
 }
 
 fn now_ms(call: &Call) -> Result<u64, Fault> {

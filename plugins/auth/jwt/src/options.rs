@@ -87,7 +87,10 @@ impl Issuer {
     pub(crate) fn fixed_keys(&self, index: usize, issues: &mut Vec<Issue>) -> Option<Vec<Key>> {
         let mut issue = |at: &str, message: String| issues.push(Issue::new(format!("issuers[{index}].{at}"), message));
         if !self.secrets.is_empty() && (!self.keys.is_empty() || self.discovery) {
-            issue("secrets", "give either secrets or public keys: with both, one could be taken for the other".to_owned());
+            issue(
+                "secrets",
+                "give either secrets or public keys: with both, one could be taken for the other".to_owned(),
+            );
         }
         let known: &[&str] = if self.secrets.is_empty() { &PUBLIC } else { &SHARED };
         for (at, algorithm) in self.algorithms.iter().enumerate() {
@@ -105,7 +108,10 @@ impl Issuer {
         for (at, shared) in self.secrets.iter().enumerate() {
             let before = self.secrets.get(..at).unwrap_or_default();
             if before.iter().any(|other| other.kid == shared.kid) {
-                issue(&format!("secrets[{at}].kid"), "another secret has the same: give each a kid of its own".to_owned());
+                issue(
+                    &format!("secrets[{at}].kid"),
+                    "another secret has the same: give each a kid of its own".to_owned(),
+                );
             }
             match Secret::open(&shared.secret) {
                 Some(secret) => keys.push(Key::Shared { kid: shared.kid.clone(), secret }),

@@ -78,7 +78,8 @@ fn a_good_token_is_let_in_until_it_ends() {
     soon["exp"] = json!(NOW - 20);
     let grant = ask(&plugin(json!({})), &signed(1, HEADER, &soon.to_string())).unwrap();
     assert_eq!(grant.cache_ms, 10_000, "30 s of leeway, and not a moment more from the cache");
-    let forms = [r#"{"alg":"EdDSA"}"#, r#"{"typ":"JWT","alg":"EdDSA","kid":"k1","x5t":"a"}"#, " {\n\"alg\" : \"EdDSA\" } "];
+    let forms =
+        [r#"{"alg":"EdDSA"}"#, r#"{"typ":"JWT","alg":"EdDSA","kid":"k1","x5t":"a"}"#, " {\n\"alg\" : \"EdDSA\" } "];
     for header in forms {
         assert!(ask(&plugin(json!({})), &signed(1, header, &claims().to_string())).is_ok(), "{header}");
     }
@@ -153,9 +154,11 @@ fn a_public_key_is_never_a_shared_secret() {
         pair(1).public_key().as_ref().to_vec(),
         Vec::new(),
     ];
-    for (name, algorithm) in [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)] {
+    for (name, algorithm) in [("HS256", hmac::HMAC_SHA256), ("HS384", hmac::HMAC_SHA384), ("HS512", hmac::HMAC_SHA512)]
+    {
         for secret in &secrets {
-            let message = format!("{}.{}", text(format!(r#"{{"alg":"{name}","kid":"k1"}}"#)), text(claims().to_string()));
+            let message =
+                format!("{}.{}", text(format!(r#"{{"alg":"{name}","kid":"k1"}}"#)), text(claims().to_string()));
             let tag = hmac::sign(&hmac::Key::new(algorithm, secret), message.as_bytes());
             assert!(ask(&plugin, &format!("{message}.{}", text(tag))).is_err(), "{name}");
         }
@@ -200,7 +203,14 @@ fn claims_that_are_not_as_they_should_be_are_refused() {
         bad[claim] = value;
         let refused = ask(&plugin, &signed(1, HEADER, &bad.to_string())).unwrap_err();
         assert_eq!(refused.class, FaultClass::Authentication, "{claim}: {}", bad[claim]);
-        let without: Value = bad.as_object().unwrap().iter().filter(|(name, _)| *name != claim).map(|(name, value)| (name.clone(), value.clone())).collect::<serde_json::Map<_, _>>().into();
+        let without: Value = bad
+            .as_object()
+            .unwrap()
+            .iter()
+            .filter(|(name, _)| *name != claim)
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
         let optional = ["nbf", "iat"].contains(&claim);
         assert_eq!(ask(&plugin, &signed(1, HEADER, &without.to_string())).is_ok(), optional, "without {claim}");
     }
@@ -217,7 +227,8 @@ fn claims_that_are_not_as_they_should_be_are_refused() {
 fn a_token_has_one_spelling() {
     let (plugin, good) = (plugin(json!({})), good());
     let (message, seal) = good.rsplit_once('.').unwrap();
-    let last = |from: &str, to: &str| format!("{message}.{}{to}", seal.strip_suffix(from).unwrap_or_else(|| panic!("{seal}")));
+    let last =
+        |from: &str, to: &str| format!("{message}.{}{to}", seal.strip_suffix(from).unwrap_or_else(|| panic!("{seal}")));
     let end = seal.chars().last().unwrap().to_string();
     // The last character of 64 bytes has four bits that mean nothing: 15 other spellings of the same signature.
     const ALPHABET: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -228,7 +239,7 @@ fn a_token_has_one_spelling() {
         format!("{good}."),
         format!(".{good}"),
         format!("{good}=="),
-        format!("{good}=" ),
+        format!("{good}="),
         format!("{good}.{seal}"),
         format!("{good}\t"),
         format!("{message}.{} ", seal),
