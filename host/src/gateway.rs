@@ -148,8 +148,7 @@ impl Gateway {
         if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
             return Ok(Outcome::Local(reply));
         }
-        let reception = Reception { client: &self.client, metrics: &self.metrics, directory: &self.directory };
-        let principal = reception.authenticate(route, &call, &head.headers, &underway.peer).await?;
+        let principal = self.reception().authenticate(route, &call, &head.headers, &underway.peer).await?;
         entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 
@@ -206,6 +205,11 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Who finds out who asks.
+    fn reception(&self) -> Reception<'_> {
+        Reception { client: &self.client, metrics: &self.metrics, directory: &self.directory }
+    }
+
     /// What a caller asks about itself, models and vendors; none if it asks for anything else.
     fn told(
         &self,
