@@ -96,9 +96,9 @@ pub struct Tls {
     /// PEM file with the roots of trust for certificates of callers; without it none is asked for.
     #[serde(default)]
     pub client_ca: Option<Spanned<String>>,
-    /// Whether a caller must show a certificate.
+    /// Whether a caller must show a certificate; with `client_ca` and without this, it must.
     #[serde(default)]
-    pub client_auth: ClientAuth,
+    pub client_auth: Option<ClientAuth>,
     /// PEM files with lists of certificates that are revoked. With any, who has issued a caller's certificate must have a list
     /// among them.
     #[serde(default)]
@@ -106,18 +106,16 @@ pub struct Tls {
 }
 
 /// Whether callers must show a certificate that `client_ca` has signed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     /// Who has none is connected, too: a route decides by its auth plugin.
     Optional,
     /// Who has none is not connected.
-    #[default]
     Required,
 }
 
-/// What is remembered for auth plugins, and asked for them. Each of them has its own; a change holds for a plugin from its
-/// next configuration on.
+/// What is remembered for auth plugins, and asked for them. Each of them has its own; a change makes them forget.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Auth {

@@ -55,10 +55,13 @@ impl Certificate {
     /// Reads the files. The error names the file and never its content.
     pub(super) fn read(tls: &config::Tls) -> Result<Arc<Self>, String> {
         let path = |path: &toml::Spanned<String>| PathBuf::from(path.as_ref());
+        if tls.client_ca.is_none() && (tls.client_auth.is_some() || !tls.client_crls.is_empty()) {
+            return Err(format!("{}: client_auth and client_crls need client_ca", tls.certificate.as_ref()));
+        }
         let callers = tls.client_ca.as_ref().map(|ca| Callers {
             ca: path(ca),
             crls: tls.client_crls.iter().map(path).collect(),
-            must: tls.client_auth,
+            must: tls.client_auth.unwrap_or(ClientAuth::Required),
         });
         let (chain, key) = (path(&tls.certificate), path(&tls.key));
         let current = ArcSwap::from_pointee(current(&chain, &key, callers.as_ref())?);

@@ -127,7 +127,7 @@ impl Files {
             certificate: spanned(&self.path("server.pem")),
             key: spanned(&self.path("server.key")),
             client_ca: Some(spanned(&self.path("callers.pem"))),
-            client_auth,
+            client_auth: Some(client_auth),
             client_crls: crls.iter().map(|name| spanned(&self.path(name))).collect(),
         }
     }
@@ -210,4 +210,19 @@ async fn a_certificate_that_is_revoked_is_not_taken_any_more() {
     files.write("callers.pem", &Authority::new("others").root);
     assert_eq!(rig.certificates.reload(), Ok(1));
     assert_eq!(status().await, None, "another authority");
+}
+
+#[tokio::test]
+async fn a_listener_that_should_ask_for_certificates_and_cannot_does_not_start() {
+    let files = Files::new(&Authority::new("callers"));
+    let start = |tls: Tls| {
+        let address = "127.0.0.1:0".parse().unwrap();
+        penstock::listener::bind(&[penstock::config::Listener { address, tls: Some(tls) }]).err().unwrap_or_default()
+    };
+    let tls = files.tls(ClientAuth::Required, &[]);
+    assert_eq!(start(tls.clone()), "");
+    assert!(start(Tls { client_ca: None, ..tls.clone() }).contains("client_ca"));
+    assert!(start(files.tls(ClientAuth::Required, &["none.pem"])).contains("none.pem"));
+    files.write("callers.pem", "nothing");
+    assert!(start(tls).contains("callers.pem"));
 }

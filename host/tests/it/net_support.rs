@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use penstock::config::{ClientAuth, Limits, Listener, Timeouts, Tls};
+use penstock::config::{Limits, Listener, Timeouts, Tls};
 use penstock::listener::{self, Certificates, Drained, Peer};
 use penstock::upstream::{Client, Endpoint, InBody, OutBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -189,7 +189,7 @@ impl Pki {
             certificate: spanned(&self.chain()),
             key: spanned(&self.key()),
             client_ca: None,
-            client_auth: ClientAuth::default(),
+            client_auth: None,
             client_crls: Vec::new(),
         }
     }
