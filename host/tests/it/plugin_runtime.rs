@@ -280,7 +280,9 @@ fn policies_answer_and_break_alike() {
         other => panic!("{other:?}"),
     };
     let Plugin::Auth(auth) = policy("auth") else { panic!("no auth") };
-    let ask = |call: &Call<'_>, headers: &[(&str, &str)]| auth.authenticate(call, headers, Instant::now()).grant;
+    let ask = |call: &penstock::plugin::types::Call<'_>, headers: &[(&str, &str)]| {
+        auth.authenticate(call, headers, Instant::now()).grant
+    };
     let grant = ask(&call(""), &[("x-wanted", "1")]).expect("a grant");
     assert_eq!(grant.subject, "1 headers");
     assert_eq!(broken(ask(&call("loop"), &[]).map(drop)), Broken::Deadline(5));
