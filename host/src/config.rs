@@ -27,6 +27,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Requests that go on when their callers have gone.
     pub jobs: Jobs,
+    /// What is remembered for auth plugins, and asked for them.
+    pub auth: Auth,
     /// Ceilings of the data path.
     pub limits: Limits,
     /// Time-outs towards callers and upstreams.
@@ -91,6 +93,60 @@ pub struct Tls {
     pub certificate: Spanned<String>,
     /// PEM file with the private key.
     pub key: Spanned<String>,
+    /// PEM file with the roots of trust for certificates of callers; without it none is asked for.
+    #[serde(default)]
+    pub client_ca: Option<Spanned<String>>,
+    /// Whether a caller must show a certificate; with `client_ca` and without this, it must.
+    #[serde(default)]
+    pub client_auth: Option<ClientAuth>,
+    /// PEM files with lists of certificates that are revoked. With any, who has issued a caller's certificate must have a list
+    /// among them.
+    #[serde(default)]
+    pub client_crls: Vec<Spanned<String>>,
+}
+
+/// Whether callers must show a certificate that `client_ca` has signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// Who has none is connected, too: a route decides by its auth plugin.
+    Optional,
+    /// Who has none is not connected.
+    Required,
+}
+
+/// What is remembered for auth plugins, and asked for them. Each of them has its own; a change makes them forget.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Auth {
+    /// Callers that are let in again without asking the plugin. Rounded to a power of two.
+    pub grants_max: usize,
+    /// How long at most a caller is let in without asking the plugin, in milliseconds, whatever the plugin says; 0 for never.
+    pub grant_ms_max: u64,
+    /// Answers of others that are kept: sets of keys, what is thought of a token. Rounded to a power of two.
+    pub documents_max: usize,
+    /// Largest such answer, in bytes.
+    pub document_bytes_max: usize,
+    /// Sum of these answers, in bytes; when there are more, they are forgotten.
+    pub documents_bytes_max: u64,
+    /// Such questions on their way at a time.
+    pub fetches_max: usize,
+    /// How long an answer may take, in milliseconds; then whoever was asked is away.
+    pub fetch_ms: u64,
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            grants_max: 65_536,
+            grant_ms_max: 300_000,
+            documents_max: 8_192,
+            document_bytes_max: 256 << 10,
+            documents_bytes_max: 64 << 20,
+            fetches_max: 64,
+            fetch_ms: 5_000,
+        }
+    }
 }
 
 /// Ceilings of the data path.
@@ -341,6 +397,12 @@ pub struct Plugin {
     /// Names from `[secrets]` that the plugin may use.
     #[serde(default)]
     pub secrets: Vec<Spanned<String>>,
+    /// Auth: places that the plugin may ask, by the names that its README gives.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, Spanned<String>>,
+    /// Auth: PEM file with further roots of trust for these places.
+    #[serde(default)]
+    pub ca: Option<Spanned<String>>,
     /// Sharing of instances.
     #[serde(default)]
     pub isolation: Isolation,

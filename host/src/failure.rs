@@ -93,6 +93,8 @@ failures! {
     Unauthenticated = "unauthenticated", 401, Authentication, Caller;
     /// The credential does not allow this.
     Forbidden = "forbidden", 403, Permission, Caller;
+    /// Who asks cannot be found out now: whoever knows it is away.
+    AuthAway = "auth-away", 503, Overloaded, Operator;
     /// A limit refuses the call for now.
     Limited = "limited", 429, RateLimit, Caller;
     /// A strict route, and a part of the request has no place at the vendor.
@@ -224,6 +226,7 @@ impl Failure {
                     FaultClass::Permission | FaultClass::Billing => Kind::Forbidden,
                     FaultClass::RateLimit | FaultClass::Quota => Kind::Limited,
                     FaultClass::ModelNotFound => Kind::UnknownModel,
+                    FaultClass::Overloaded | FaultClass::Timeout if refusal == Kind::Unauthenticated => Kind::AuthAway,
                     _ => refusal,
                 };
                 Self::of_fault(kind, fault)

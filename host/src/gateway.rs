@@ -34,7 +34,7 @@ use crate::realtime;
 use crate::relay::Body;
 use crate::routes::{Alias, Serves, Target};
 use crate::snapshot::Snapshot;
-use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Sight, Whose};
+use crate::stages::{self, Estimate, Gate, Principal, Reception, ResponseEdits, Sight, Whose};
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
 
@@ -147,7 +147,7 @@ impl Gateway {
         if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
             return Ok(Outcome::Local(reply));
         }
-        let principal = stages::authenticate(route, &call, &head.headers, &self.directory)?;
+        let principal = self.reception().authenticate(route, &call, &head.headers, &underway.peer).await?;
         entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 
@@ -219,6 +219,11 @@ impl Gateway {
         let targets = the_targets(underway, &inbound, alias.as_deref(), &call, head)?;
         let asking = Asking::new(underway, &self.client, head, &inbound, principal);
         realtime::open(&self.gate, &asking, &targets, caller, entry).await
+    }
+
+    /// Who finds out who asks.
+    fn reception(&self) -> Reception<'_> {
+        Reception { client: &self.client, metrics: &self.metrics, directory: &self.directory }
     }
 
     /// What a caller asks about itself, models and vendors; none if it asks for anything else.

@@ -88,6 +88,8 @@ metrics! {
         "Targets tried, by `ok` or the code of the failure.";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
         "Requests that failed, by the stable code of the failure.";
+    auth_questions: Counters = counter "penstock_auth_questions_total", ["plugin", "outcome"],
+        "What auth plugins had to ask others: `ok`, `refused` with a status that is not 2xx, or `failed` without an answer.";
     jobs: Gauges = gauge "penstock_jobs", ["status"],
         "Jobs that are kept, by status: `queued` is the queue, `running` is what is worked on.";
     jobs_ended: Counters = counter "penstock_jobs_ended_total", ["operation", "status"],
@@ -192,6 +194,11 @@ impl Metrics {
     /// A target was tried; the outcome is `ok` or the code of a failure.
     pub fn attempted(&self, vendor: &str, outcome: &'static str) {
         self.attempts.with(&[vendor, outcome], IntCounter::inc);
+    }
+
+    /// Somebody was asked for an auth plugin, or could not be.
+    pub fn asked_for_auth(&self, plugin: &str, outcome: &'static str) {
+        self.auth_questions.with(&[plugin, outcome], IntCounter::inc);
     }
 
     /// A request failed; the code is that of the failure.

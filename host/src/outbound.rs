@@ -3,6 +3,8 @@
 //! it, and its signature. This is the one place where a secret meets a request; nothing here retries but a credential that
 //! the vendor refuses.
 
+pub mod questions;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,7 +18,7 @@ use sha2::{Digest, Sha256};
 use crate::config::place::hex;
 use crate::directory::pool::{COOL_DOWN_LIMITED, COOL_DOWN_REFUSED, Member, Pool, Turn};
 use crate::failure::{Failure, Kind};
-use crate::keys::Secret;
+use crate::keys::{Grants, Secret};
 use crate::plugin::types::{Body, Placed, TOKEN, Unsigned, UpstreamRequest, Value};
 use crate::routes::Vendor;
 use crate::upstream::{Answer, Client, Endpoint, OutBody};
@@ -91,7 +93,8 @@ async fn ask(
         let member = pool.and_then(|pool| pool.pick(turn, goes_on, Instant::now()));
         let key = member.map(Member::secret);
         let token = token(client, vendor, request).await?;
-        let mut message = build(vendor, endpoint, request, payload.clone(), Secrets { token: token.as_deref(), key })?;
+        let mut message =
+            build(Sender::of(vendor), endpoint, request, payload.clone(), Secrets { token: token.as_deref(), key })?;
         for (name, value) in upgrade.iter().flatten() {
             message.headers_mut().insert(name, value.clone());
         }
@@ -139,6 +142,21 @@ fn names(request: &UpstreamRequest, secret: &str) -> bool {
     request.headers.iter().chain(&request.query).any(names_it)
 }
 
+/// Whose words a request is made of.
+#[derive(Clone, Copy)]
+struct Sender<'s> {
+    /// Name of the plugin.
+    name: &'s str,
+    /// Secrets that it may name.
+    grants: &'s Grants,
+}
+
+impl<'s> Sender<'s> {
+    fn of(vendor: &'s Vendor) -> Self {
+        Self { name: vendor.adapter.name(), grants: vendor.adapter.secrets() }
+    }
+}
+
 /// Secrets of one request, before those that the adapter was granted.
 #[derive(Clone, Copy, Default)]
 struct Secrets<'s> {
@@ -158,14 +176,13 @@ fn endpoint<'v>(vendor: &'v Vendor, name: &str) -> Result<&'v Endpoint, Failure>
 }
 
 fn build<'r>(
-    vendor: &Vendor,
+    sender: Sender<'_>,
     endpoint: &Endpoint,
     request: &'r UpstreamRequest,
     payload: Payload,
     secrets: Secrets<'_>,
 ) -> Result<Request<OutBody>, Failure> {
-    let adapter = &vendor.adapter;
-    let wrong = |what: &str| Failure::new(Kind::Misconfigured, format!("the adapter {} {what}", adapter.name()));
+    let wrong = |what: &str| Failure::new(Kind::Misconfigured, format!("the plugin {} {what}", sender.name));
     let value = |placed: &'r Placed| match &placed.value {
         Value::Text(text) => Ok(Cow::Borrowed(text.as_bytes())),
         Value::Secret { prefix, name } => {
@@ -174,7 +191,7 @@ fn build<'r>(
                 KEY => secrets.key,
                 _ => None,
             };
-            let secret = own.or_else(|| adapter.secrets().secret(name));
+            let secret = own.or_else(|| sender.grants.secret(name));
             match secret {
                 Some(secret) => Ok(Cow::Owned([prefix.as_bytes(), secret.expose()].concat())),
                 None => Err(wrong(&format!("wants the secret {name:?}, which the policy does not grant"))),
@@ -198,7 +215,8 @@ fn build<'r>(
     } else if !query.is_empty() {
         path = Cow::Owned(format!("{path}?{query}"));
     }
-    let uri = endpoint.uri(&path).map_err(|_| wrong("gave a path that is no path"))?;
+    let uri = if request.path.is_empty() { endpoint.itself(&path) } else { endpoint.uri(&path) };
+    let uri = uri.map_err(|_| wrong("gave a path that is no path"))?;
     let has_body = !payload.bytes.is_empty();
     let mut message = Request::new(if has_body { OutBody::Full(payload.bytes) } else { OutBody::Empty });
     *message.method_mut() = request.method.clone();
@@ -280,7 +298,7 @@ async fn fetch(client: &Client, vendor: &Vendor) -> Result<(Secret, Duration), F
         _ => Payload::default(),
     };
     let endpoint = endpoint(vendor, &fetching.request.endpoint)?;
-    let message = build(vendor, endpoint, &fetching.request, payload, Secrets::default())?;
+    let message = build(Sender::of(vendor), endpoint, &fetching.request, payload, Secrets::default())?;
     let answer = client.send(endpoint, message).await;
     let answer = answer.map_err(|error| Failure::unanswered(&error, &vendor.name))?;
     let status = answer.status();

@@ -22,7 +22,7 @@ pub struct Route {
     /// Filters, in order.
     pub filters: Vec<Arc<Filter>>,
     /// Who may ask.
-    pub auth: Option<Arc<Auth>>,
+    pub auth: Option<Arc<Authority>>,
     /// What it is charged to.
     pub limits: Vec<Arc<Limits>>,
     /// Order of the targets.
@@ -33,6 +33,14 @@ pub struct Route {
     pub dialects: Vec<String>,
     /// AI or plain HTTP.
     pub serves: Serves,
+}
+
+/// Who says who may ask.
+pub struct Authority {
+    /// The plugin.
+    pub plugin: Arc<Auth>,
+    /// Where it may ask others, by the names that it knows.
+    pub endpoints: BTreeMap<String, Arc<Endpoint>>,
 }
 
 /// What a route leads to.

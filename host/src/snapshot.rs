@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::config::place::{Problem, Sources};
 use crate::config::{Config, Limits, Timeouts};
 use crate::directory::Directory;
+use crate::documents::Documents;
 use crate::library::Library;
 use crate::plugin::{Component, Plugin};
 use crate::routes::{Models, Routes};
@@ -48,7 +49,19 @@ pub struct Snapshot {
 struct Configured {
     /// SHA-256 over all that made it.
     fingerprint: [u8; 32],
+    /// SHA-256 over what decides what is asked of others for it.
+    sources: [u8; 32],
     plugin: Plugin,
+}
+
+impl Configured {
+    /// What an auth plugin was told by others.
+    fn documents(&self) -> Option<Arc<Documents>> {
+        match &self.plugin {
+            Plugin::Auth(auth) => Some(Arc::clone(auth.documents())),
+            _ => None,
+        }
+    }
 }
 
 /// What a snapshot is built from.

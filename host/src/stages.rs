@@ -2,6 +2,7 @@
 //! Filters, auth, limits ([`limits`]) and routing, as the gateway sees them. Each stage takes what an earlier one made, so that a wrong
 //! order does not compile; each fails closed when its plugin breaks.
 
+mod authenticate;
 mod estimate;
 mod limits;
 mod routing;
@@ -20,6 +21,7 @@ use crate::plugin::types::{Call, Edit, Pair, Reply, Verdict};
 use crate::routes::Route;
 
 pub use crate::plugin::types::Whose;
+pub use authenticate::Reception;
 pub use estimate::Estimate;
 pub use limits::{Gate, Left, Permit, Refused, Rulebook, Served, Spent, Standing};
 pub use routing::{Sight, rank};
@@ -164,23 +166,6 @@ impl ResponseEdits {
             apply(&verdict.response, response.headers_mut());
         }
     }
-}
-
-/// Says who asks.
-///
-/// # Errors
-/// `unauthenticated`, `forbidden`, or `plugin-broken`.
-pub fn authenticate(
-    route: &Route,
-    call: &Call<'_>,
-    headers: &HeaderMap,
-    directory: &Directory,
-) -> Result<Principal, Failure> {
-    let Some(auth) = &route.auth else { return Ok(Principal::default()) };
-    let pairs = wanted(&auth.wants().headers, headers);
-    let grant = auth.authenticate(call, &pairs).map_err(|error| Failure::of_policy(error, Kind::Unauthenticated))?;
-    let attributes = grant.attributes.into_iter().map(|(name, value)| (format!("auth.{name}"), value)).collect();
-    Principal::bound(grant.subject, grant.tenant, attributes, directory)
 }
 
 fn apply(edits: &[Edit], headers: &mut HeaderMap) {

@@ -78,7 +78,7 @@ pub struct Wants {
     pub response_headers: Vec<String>,
     /// Top-level members of the request body, given as raw JSON.
     pub members: Vec<String>,
-    /// Facts that cost the host something to make: `conversation`, `prices` (routing).
+    /// Facts that cost the host something to make: `conversation`, `prices` (routing), `time-ms`, `client-certificate` (auth).
     pub facts: Vec<String>,
     /// What an adapter does not do as it is configured, of what its constants say that it can: dialects, operations, features.
     pub without: Vec<String>,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What authors of Penstock plugins depend on: a trait and a macro for each kind of plugin, a derive for its
-//! configuration, and wrappers of what the host offers (log, metrics, rules, secrets, state, virtual keys).
+//! configuration, and wrappers of what the host offers (documents, log, metrics, rules, secrets, signatures, state, virtual
+//! keys).
 //!
 //! A plugin is a library with `crate-type = ["cdylib", "rlib"]`, built for `wasm32-wasip2`:
 //!
@@ -41,9 +42,12 @@ extern crate self as penstock_sdk;
 
 pub mod adapter;
 pub mod call;
+pub mod claims;
 pub mod compatible;
 pub mod config;
+pub mod credential;
 pub mod dialect;
+pub mod documents;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
@@ -55,6 +59,7 @@ pub mod relayed;
 pub mod rules;
 pub mod scope;
 pub mod secrets;
+pub mod signatures;
 pub mod signing;
 pub mod state;
 pub mod virtual_keys;

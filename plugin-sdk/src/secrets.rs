@@ -43,6 +43,14 @@ impl Secret {
     pub fn rs256(&self, data: &[u8]) -> Option<Vec<u8>> {
         self.0.rs256(data)
     }
+
+    /// Whether a tag over `data` is that of this secret, compared in constant time. `algorithm` is HS256, HS384 or HS512.
+    ///
+    /// # Errors
+    /// Why the secret must not be used so: it is shorter than the tag, or a key of another kind.
+    pub fn verify_hmac(&self, algorithm: &str, data: &[u8], tag: &[u8]) -> Result<bool, String> {
+        self.0.verify_hmac(algorithm, data, tag)
+    }
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -71,16 +79,16 @@ pub(crate) mod imp {
     pub(crate) struct Secret(Vec<u8>);
 
     thread_local! {
-        static GRANTED: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
+        static GRANTED: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
     }
 
     /// Replaces the grants of this thread.
-    pub(crate) fn grant(secrets: BTreeMap<String, String>) {
+    pub(crate) fn grant(secrets: BTreeMap<String, Vec<u8>>) {
         GRANTED.with(|granted| granted.replace(secrets));
     }
 
     pub(super) fn open(name: &str) -> Option<Secret> {
-        GRANTED.with(|granted| granted.borrow().get(name).map(|text| Secret(text.clone().into_bytes())))
+        GRANTED.with(|granted| granted.borrow().get(name).map(|bytes| Secret(bytes.clone())))
     }
 
     impl Secret {
@@ -107,6 +115,10 @@ pub(crate) mod imp {
             let mut signature = vec![0; pair.public().modulus_len()];
             pair.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), data, &mut signature).ok()?;
             Some(signature)
+        }
+
+        pub(super) fn verify_hmac(&self, algorithm: &str, data: &[u8], tag: &[u8]) -> Result<bool, String> {
+            penstock_signatures::verify_hmac(algorithm, &self.0, data, tag).map_err(|why| why.to_string())
         }
 
         pub(super) fn derive(&self, prefix: &str, data: &[u8]) -> Self {

@@ -57,8 +57,13 @@ pub fn virtual_keys(keys: impl IntoIterator<Item = (String, crate::virtual_keys:
 }
 
 /// Grants secrets to what runs in this thread, for tests without a case: of signatures, for one.
-pub fn grant<'s>(granted: impl IntoIterator<Item = (&'s str, &'s str)>) {
-    secrets::imp::grant(granted.into_iter().map(|(name, text)| (name.to_owned(), text.to_owned())).collect());
+pub fn grant<'s, B: AsRef<[u8]>>(granted: impl IntoIterator<Item = (&'s str, B)>) {
+    secrets::imp::grant(granted.into_iter().map(|(name, bytes)| (name.to_owned(), bytes.as_ref().to_vec())).collect());
+}
+
+/// Puts answers of others before what runs in this thread; see [`crate::documents`].
+pub fn documents(known: Vec<case::Document>) {
+    crate::documents::imp::give(known);
 }
 
 fn run_case<P: Plugin>(file: &Path) -> Result<Outcome, Vec<String>> {
@@ -217,8 +222,10 @@ policy_subject!(
     Auth,
     T::wants,
     |plugin, call, ask| match ask {
-        Ask::Authenticate { headers } =>
-            plugin.authenticate(call, &headers.into()).map(|grant| json!(grant)).map_err(Failed::Fault),
+        Ask::Authenticate { headers, documents } => {
+            crate::documents::imp::give(documents.clone());
+            plugin.authenticate(call, &headers.into()).map(|grant| json!(grant)).map_err(Failed::Fault)
+        }
         other => Err(not_of_this_kind(other)),
     }
 );
@@ -290,7 +297,7 @@ fn configure<T, C: Config>(
     new: impl FnOnce(C) -> Result<T, Vec<Issue>>,
     wants: impl FnOnce(&T) -> Wants,
 ) -> Result<Value, Unfit> {
-    secrets::imp::grant(granted.clone());
+    grant(granted.iter().map(|(name, text)| (name.as_str(), text)));
     let made = Reader::read(config).and_then(new).map_err(|issues| Unfit::Issues(json!(issues)))?;
     let Wants { headers, response_headers, members, facts: _, without: _, alike: _ } = wants(&made);
     let wants = json!({

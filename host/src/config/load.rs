@@ -145,8 +145,9 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 14] = [
+const SECTIONS: [(&str, Kind); 15] = [
     ("admin", Kind::Scalars),
+    ("auth", Kind::Scalars),
     ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
     ("listeners", Kind::List),
@@ -218,6 +219,7 @@ impl<'s> Merge<'s> {
     fn finish(mut self) -> (Config, Vec<(usize, Problem)>) {
         let config = Config {
             admin: self.scalars("admin"),
+            auth: self.scalars("auth"),
             listeners: self.list("listeners"),
             jobs: self.scalars("jobs"),
             limits: self.scalars("limits"),

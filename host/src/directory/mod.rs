@@ -95,10 +95,11 @@ impl Directory {
         self.0.view.load()
     }
 
-    /// The virtual key that a caller presents; one that is not accepted any more is found, too.
+    /// The virtual key that a caller presents, and until when it is accepted under this secret, in seconds since 1970; one that is
+    /// not accepted any more is found, too.
     #[must_use]
-    pub fn find(&self, presented: &[u8]) -> Option<Arc<VirtualKey>> {
-        self.view().find(presented, now_unix_s()).cloned()
+    pub fn find(&self, presented: &[u8]) -> Option<(Arc<VirtualKey>, Option<u64>)> {
+        self.view().find(presented, now_unix_s()).map(|(key, until)| (Arc::clone(key), until))
     }
 
     /// The virtual key of an id.

@@ -171,16 +171,18 @@ impl View {
         self.keys.get(id)
     }
 
-    /// The virtual key that a caller presents; one that is not accepted any more is found, too.
+    /// The virtual key that a caller presents, and until when it is accepted under this secret; one that is not accepted any more
+    /// is found, too.
     #[must_use]
-    pub fn find(&self, presented: &[u8], now_unix_s: u64) -> Option<&Arc<VirtualKey>> {
-        self.keys.get(self.owner(Kind::VirtualKey, presented, now_unix_s)?)
+    pub fn find(&self, presented: &[u8], now_unix_s: u64) -> Option<(&Arc<VirtualKey>, Option<u64>)> {
+        let entry = self.owner(Kind::VirtualKey, presented, now_unix_s)?;
+        Some((self.keys.get(&entry.id)?, entry.valid_until_unix_s))
     }
 
     /// Who has an admin token.
     #[must_use]
     pub fn actor(&self, presented: &[u8], now_unix_s: u64) -> Option<Actor> {
-        let document = self.get(Kind::AdminToken, self.owner(Kind::AdminToken, presented, now_unix_s)?)?;
+        let document = self.get(Kind::AdminToken, &self.owner(Kind::AdminToken, presented, now_unix_s)?.id)?;
         let Settings::AdminToken(token) = &document.settings else { return None };
         let is_valid = token.enabled && token.expires_unix_s.is_none_or(|expires| now_unix_s < expires);
         is_valid.then(|| Actor { name: token.name.clone(), role: token.role })
@@ -192,12 +194,12 @@ impl View {
         self.pools.get(vendor)
     }
 
-    fn owner(&self, kind: Kind, presented: &[u8], now_unix_s: u64) -> Option<&str> {
+    fn owner(&self, kind: Kind, presented: &[u8], now_unix_s: u64) -> Option<&Entry> {
         let presented = sum(presented);
         let mut candidates = self.by_secret.get(&half(&presented))?.iter();
         let found = candidates.rfind(|entry| entry.kind == kind && is_same(&entry.sum, &presented))?;
         let is_valid = found.valid_until_unix_s.is_none_or(|until| now_unix_s < until);
-        is_valid.then_some(&found.id)
+        is_valid.then_some(found)
     }
 
     fn check_references(&self, document: &Document) -> Result<(), Refused> {

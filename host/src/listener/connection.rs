@@ -29,7 +29,7 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::socket::{Activity, Open, Socket};
-use super::{BoxError, Life, Peer, Server};
+use super::{BoxError, ClientCertificate, Life, Peer, Server};
 use crate::upstream::InBody;
 
 /// What an HTTP/2 connection starts with (RFC 9113 section 3.4).
@@ -81,6 +81,8 @@ where
         };
     };
     let Some(Ok(stream)) = in_time(&mut life, &activity, tls.accept(socket)).await else { return };
+    let shown = stream.get_ref().1.peer_certificates().and_then(|chain| ClientCertificate::read(chain.first()?));
+    let peer = Peer { certificate: shown.map(Arc::new), ..peer };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(stream, peer, server, activity, life).await;
     } else {

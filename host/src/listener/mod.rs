@@ -7,6 +7,7 @@
 //!
 //! What is asked and answered is none of this module's business.
 
+mod certificate;
 mod connection;
 mod socket;
 mod tls;
@@ -23,10 +24,12 @@ use http_body::Body;
 use prometheus::IntGauge;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio_rustls::TlsAcceptor;
 
 use crate::config::{self, Limits, Timeouts};
 use crate::upstream::InBody;
+
+pub use certificate::ClientCertificate;
+
 use socket::Patience;
 use tls::Certificate;
 
@@ -51,7 +54,7 @@ pub struct Bound {
 struct Open {
     socket: TcpListener,
     address: SocketAddr,
-    tls: Option<TlsAcceptor>,
+    tls: Option<Arc<Certificate>>,
 }
 
 /// The certificates of all listeners.
@@ -69,6 +72,8 @@ pub struct Peer {
     pub listener: SocketAddr,
     /// Whether the caller came over TLS.
     pub tls: bool,
+    /// What the certificate of the caller says, if it has shown one.
+    certificate: Option<Arc<ClientCertificate>>,
     held: Option<Arc<Held>>,
 }
 
@@ -131,7 +136,7 @@ pub fn bind(listeners: &[config::Listener]) -> Result<Bound, String> {
             Some(files) => {
                 let certificate = Certificate::read(files)?;
                 bound.certificates.all.push(Arc::clone(&certificate));
-                Some(TlsAcceptor::from(tls::server_config(certificate)?))
+                Some(certificate)
             }
         };
         let socket = listen(listener.address).map_err(|error| format!("{}: {error}", listener.address))?;
@@ -173,7 +178,12 @@ impl Certificates {
 impl Peer {
     /// A caller without a connection, for calls from within the process.
     pub fn detached(addr: SocketAddr) -> Self {
-        Self { addr, listener: addr, tls: false, held: None }
+        Self { addr, listener: addr, tls: false, certificate: None, held: None }
+    }
+
+    /// The certificate that the caller has shown, and the listener has found to be in order.
+    pub fn certificate(&self) -> Option<&ClientCertificate> {
+        self.certificate.as_deref()
     }
 
     /// Resolves when what still runs is being cut: a tunnel must end now.
@@ -265,7 +275,8 @@ where
             failing = false;
         }
         let peer = server.peer(addr, &listener, permit);
-        tokio::spawn(connection::serve(stream, listener.tls.clone(), peer, Arc::clone(&server)));
+        let acceptor = listener.tls.as_ref().map(|certificate| certificate.acceptor());
+        tokio::spawn(connection::serve(stream, acceptor, peer, Arc::clone(&server)));
     }
 }
 
@@ -273,7 +284,13 @@ impl<H> Server<H> {
     fn peer(&self, addr: SocketAddr, listener: &Open, permit: OwnedSemaphorePermit) -> Peer {
         self.connections.inc();
         let held = Held { _permit: permit, gauge: self.connections.clone(), life: self.life.subscribe() };
-        Peer { addr, listener: listener.address, tls: listener.tls.is_some(), held: Some(Arc::new(held)) }
+        Peer {
+            addr,
+            listener: listener.address,
+            tls: listener.tls.is_some(),
+            certificate: None,
+            held: Some(Arc::new(held)),
+        }
     }
 }
 

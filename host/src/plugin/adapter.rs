@@ -206,7 +206,7 @@ impl Adapter {
     }
 
     fn allowed(&self) -> Allowed<'_> {
-        Allowed { grants: self.secrets(), fetches: self.further.fetches }
+        Allowed { grants: self.secrets(), bare: false, fetches: self.further.fetches }
     }
 
     /// Classifies an answer that is not 2xx.
@@ -264,7 +264,7 @@ impl Exchange {
 
     fn checked(&self, step: Result<wit::Step, wit::Fault>) -> Result<Step, CallError> {
         let shared = self.lease.shared();
-        let allowed = Allowed { grants: &shared.grants, fetches: self.fetches };
+        let allowed = Allowed { grants: &shared.grants, bare: false, fetches: self.fetches };
         convert::step(step.map_err(faulted)?, allowed).map_err(|invalid| invalid.broken(&shared.name))
     }
 }

@@ -25,6 +25,8 @@ wasmtime::component::bindgen!({
             import penstock:plugin/state@0.1.0;
             import penstock:plugin/virtual-keys@0.1.0;
             import penstock:plugin/rules@0.1.0;
+            import penstock:plugin/documents@0.1.0;
+            import penstock:plugin/signatures@0.1.0;
             export penstock:plugin/adapter@0.1.0;
             export penstock:plugin/signing@0.1.0;
             export penstock:plugin/credentials@0.1.0;

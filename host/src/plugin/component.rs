@@ -7,6 +7,7 @@ use serde_json::Value;
 use wasmtime::component::InstancePre;
 
 use super::adapter::{Adapter, AdapterRole};
+use super::auth::Auth;
 use super::bindings::exports::penstock::plugin::{auth, lifecycle, limits, routing};
 use super::chatter::Flood;
 use super::compile::cannot_compile;
@@ -14,13 +15,14 @@ use super::engine::Runtime;
 use super::gate::{self, Issue, Passed, Refusal};
 use super::imports::{Imports, Shared};
 use super::manifest::{Kind, Manifest};
-use super::policy::{Auth, Filter, FilterRole, Limits, Routing};
+use super::policy::{Filter, FilterRole, Limits, Routing};
 use super::pool::{Linked, Pool, Role, Stillborn, Stock, start};
 use super::schema;
 use super::series::PluginSeries;
 use super::types::{Alike, Broken, Part, Wants};
-use crate::config::Isolation;
+use crate::config::{self, Isolation};
 use crate::directory::Directory;
+use crate::documents::Documents;
 use crate::keys::Grants;
 use crate::state::Memory;
 
@@ -57,6 +59,8 @@ pub struct Settings {
     pub state: Arc<Memory>,
     /// Where virtual keys are; none where there are none.
     pub directory: Option<Directory>,
+    /// What an auth plugin is told by others.
+    pub documents: Arc<Documents>,
     /// Where its metrics go.
     pub metrics: prometheus::Registry,
 }
@@ -166,6 +170,7 @@ impl Runtime {
             grants: Grants::default(),
             state: Arc::new(Memory::new(1)),
             directory: None,
+            documents: Arc::new(Documents::new(&config::Auth::default())),
             series: Arc::new(PluginSeries::new(&passed.manifest.name, prometheus::Registry::new())),
             flood: Flood::new(),
         });
@@ -215,11 +220,12 @@ impl Component {
     /// # Errors
     /// Which check failed, with the paths of what is wrong in the configuration.
     pub fn configure(self: &Arc<Self>, settings: Settings) -> Result<Plugin, Refusal> {
-        let Settings { name, config, secrets, isolation, state, directory, metrics } = settings;
+        let Settings { name, config, secrets, isolation, state, directory, documents, metrics } = settings;
         let config = if config.is_null() { Value::Object(serde_json::Map::new()) } else { config };
         self.check_config(&config)?;
         let series = self.runtime.series.of(&name, &metrics);
-        let shared = Arc::new(Shared { name, grants: secrets, state, directory, series, flood: Flood::new() });
+        let flood = Flood::new();
+        let shared = Arc::new(Shared { name, grants: secrets, state, directory, documents, series, flood });
         let plan = Plan { component: self, shared, config: config.to_string(), isolation };
         Ok(match &self.linked {
             LinkedKind::Adapter(linked) => {

@@ -72,6 +72,8 @@ fn invalid<T>(why: impl Into<String>) -> Checked<T> {
 #[derive(Clone, Copy)]
 pub(super) struct Allowed<'a> {
     pub(super) grants: &'a Grants,
+    /// Whether an empty path means the endpoint itself.
+    pub(super) bare: bool,
     /// Whether it may name the credential that the host fetches.
     pub(super) fetches: bool,
 }
@@ -119,7 +121,7 @@ pub(super) fn upstream(request: requests::Upstream, allowed: Allowed<'_>) -> Che
     Ok(types::UpstreamRequest {
         method: self::method(&method)?,
         endpoint: endpoint_name(endpoint)?,
-        path: self::path(path)?,
+        path: if path.is_empty() && allowed.bare { path } else { self::path(path)? },
         query: fields(query, allowed, false)?,
         headers: fields(headers, allowed, true)?,
         body: self::body(body)?,
@@ -461,7 +463,7 @@ mod tests {
 
     fn refusal(request: requests::Upstream) -> Option<String> {
         let grants: Grants = [("key".to_owned(), Arc::new(Secret::new(b"k".to_vec())))].into_iter().collect();
-        upstream(request, Allowed { grants: &grants, fetches: false }).err().map(|invalid| invalid.0)
+        upstream(request, Allowed { grants: &grants, bare: false, fetches: false }).err().map(|invalid| invalid.0)
     }
 
     #[test]
@@ -547,7 +549,7 @@ mod tests {
     #[test]
     fn dropped_paths_can_stand_in_a_header() {
         let dropped = vec!["tools[0].käse\r\nx: y".to_owned(); 1000];
-        let allowed = Allowed { grants: &Grants::default(), fetches: false };
+        let allowed = Allowed { grants: &Grants::default(), bare: false, fetches: false };
         let Ok(request) = upstream(requests::Upstream { dropped, ..request() }, allowed) else {
             panic!("a path of what was dropped is no reason to refuse")
         };

@@ -197,6 +197,8 @@ fn linker(engine: &Engine, kind: Kind) -> wasmtime::Result<Linker<Imports>> {
             "secrets" => offered::secrets::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "state" => offered::state::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "virtual-keys" => offered::virtual_keys::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "documents" => offered::documents::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
+            "signatures" => offered::signatures::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             "rules" => offered::rules::add_to_linker::<_, HasSelf<Imports>>(&mut linker, itself)?,
             other => return Err(wasmtime::Error::msg(format!("no interface {other} to offer"))),
         }

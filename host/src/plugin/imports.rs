@@ -19,20 +19,25 @@ use wasmtime::component::{Resource, ResourceTable};
 use zeroize::Zeroizing;
 
 use super::bindings::penstock::plugin::{
-    filter_types, log, metrics, requests, rules, secrets, state, types, virtual_keys,
+    documents, filter_types, log, metrics, requests, rules, secrets, signatures, state, types, virtual_keys,
 };
 use super::chatter::{self, Chatter, Flood};
-use super::convert;
+use super::convert::{self, Allowed, Invalid};
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
-use super::types::Rule;
+use super::types::{Body, CallError, Grant, Rule, UpstreamRequest, Value, Verified, Wish};
 use super::watch::Watch;
 use crate::directory::{Directory, now_unix_s};
+use crate::documents::{Documents, Known};
 use crate::keys::{Grants, Secret};
 use crate::state::Memory;
 
 /// Handles to secrets, counters and histograms of one instance.
 const HANDLES_MAX: usize = 1024;
+/// Different questions that an auth plugin may have about one request.
+const WISHES_MAX: usize = 8;
+/// Largest body of such a question, in bytes.
+const QUESTION_BYTES_MAX: usize = 64 << 10;
 
 /// What all instances of a configured plugin share.
 pub(super) struct Shared {
@@ -40,6 +45,7 @@ pub(super) struct Shared {
     pub(super) grants: Grants,
     pub(super) state: Arc<Memory>,
     pub(super) directory: Option<Directory>,
+    pub(super) documents: Arc<Documents>,
     pub(super) series: Arc<PluginSeries>,
     pub(super) flood: Flood,
 }
@@ -52,7 +58,41 @@ pub(super) struct Imports {
     pub(super) watch: Watch,
     /// What the call that a limits plugin is asked about is under.
     pub(super) rules: Arc<[Rule]>,
+    /// What an auth plugin has come to know, or not, in the call that is under way.
+    pub(super) known: Findings,
     handles: ResourceTable,
+}
+
+/// What the host has noted in one call into an auth plugin.
+pub(super) struct Findings {
+    /// When the request came that the call is about.
+    since: Instant,
+    wishes: Vec<Wish>,
+    away: bool,
+    valid_until_unix_s: Option<u64>,
+    invalid: Option<Invalid>,
+}
+
+impl Findings {
+    /// Nothing yet, about a request that came at a time.
+    pub(super) fn since(since: Instant) -> Self {
+        Self { since, wishes: Vec::new(), away: false, valid_until_unix_s: None, invalid: None }
+    }
+
+    fn wish(&mut self, new: Wish) {
+        match self.wishes.iter().position(|wish| Arc::ptr_eq(&wish.entry, &new.entry)) {
+            Some(known) => self.wishes[known].is_needed |= new.is_needed,
+            None if self.wishes.len() < WISHES_MAX => self.wishes.push(new),
+            None => self.invalid = Some(Invalid(format!("more than {WISHES_MAX} questions about one request"))),
+        }
+    }
+
+    /// With what the plugin has answered. A question that cannot be asked breaks the call.
+    pub(super) fn with(self, grant: Result<Grant, CallError>, plugin: &str) -> Verified {
+        let Self { since: _, wishes, away, valid_until_unix_s, invalid } = self;
+        let grant = invalid.map_or(grant, |invalid| Err(invalid.broken(plugin)));
+        Verified { grant, wishes, away, valid_until_unix_s }
+    }
 }
 
 impl Imports {
@@ -60,7 +100,15 @@ impl Imports {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(HANDLES_MAX);
         let ceiling = Ceiling { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false };
-        Self { shared, chatter: Chatter::default(), ceiling, watch: Watch::default(), rules: Arc::default(), handles }
+        Self {
+            shared,
+            chatter: Chatter::default(),
+            ceiling,
+            watch: Watch::default(),
+            rules: Arc::default(),
+            known: Findings::since(Instant::now()),
+            handles,
+        }
     }
 
     /// Takes bytes of a standard stream.
@@ -207,6 +255,17 @@ impl secrets::HostSecret for Imports {
         Ok(rs256(self.handles.get(&secret)?.0.expose(), &data))
     }
 
+    fn verify_hmac(
+        &mut self,
+        secret: Resource<SecretHandle>,
+        algorithm: String,
+        data: Vec<u8>,
+        tag: Vec<u8>,
+    ) -> wasmtime::Result<Result<bool, String>> {
+        let secret = self.handles.get(&secret)?.0.expose();
+        Ok(penstock_signatures::verify_hmac(&algorithm, secret, &data, &tag).map_err(|why| why.to_string()))
+    }
+
     fn drop(&mut self, secret: Resource<SecretHandle>) -> wasmtime::Result<()> {
         self.handles.delete(secret)?;
         Ok(())
@@ -258,12 +317,113 @@ impl state::Host for Imports {
 impl virtual_keys::Host for Imports {
     fn find(&mut self, presented: String) -> wasmtime::Result<Option<virtual_keys::VirtualKey>> {
         let found = self.shared.directory.as_ref().and_then(|directory| directory.find(presented.as_bytes()));
-        Ok(found.map(|key| virtual_keys::VirtualKey {
-            id: key.id.clone(),
-            subject: key.subject.clone(),
-            team: key.team.clone(),
-            attributes: key.attributes.clone(),
-            refusal: key.refusal(now_unix_s()).map(str::to_owned),
+        Ok(found
+            .map(|(key, valid_until_unix_s)| {
+                let ends = [self.known.valid_until_unix_s, valid_until_unix_s, key.expires_unix_s];
+                self.known.valid_until_unix_s = ends.into_iter().flatten().min();
+                key
+            })
+            .map(|key| virtual_keys::VirtualKey {
+                id: key.id.clone(),
+                subject: key.subject.clone(),
+                team: key.team.clone(),
+                attributes: key.attributes.clone(),
+                refusal: key.refusal(now_unix_s()).map(str::to_owned),
+            }))
+    }
+}
+
+impl signatures::Host for Imports {
+    fn verify(
+        &mut self,
+        algorithm: String,
+        jwk: String,
+        message: Vec<u8>,
+        signature: Vec<u8>,
+    ) -> wasmtime::Result<Result<bool, String>> {
+        Ok(penstock_signatures::verify(&algorithm, &jwk, &message, &signature).map_err(|why| why.to_string()))
+    }
+}
+
+impl documents::Host for Imports {
+    fn get(
+        &mut self,
+        request: requests::Upstream,
+        max_age_ms: u64,
+        or_stale_ms: u64,
+    ) -> wasmtime::Result<Option<documents::Document>> {
+        let request = match question(request, &self.shared.grants) {
+            Ok(request) => request,
+            Err(invalid) => {
+                self.known.invalid.get_or_insert(invalid);
+                return Ok(None);
+            }
+        };
+        let (store, now) = (&self.shared.documents, Instant::now());
+        let entry = store.entry(&digest(&request));
+        let (document, wish) = match store.look(&entry.value, max_age_ms, or_stale_ms, self.known.since) {
+            Known::Fresh(document) => (Some(document), None),
+            Known::Aging(document) => (Some(document), Some(false)),
+            Known::Nothing => (None, Some(true)),
+            Known::Away => {
+                self.known.away = true;
+                (None, None)
+            }
+        };
+        if let Some(is_needed) = wish {
+            self.known.wish(Wish { request, entry, is_needed });
+        }
+        Ok(document.map(|document| documents::Document {
+            status: document.status,
+            body: document.body.to_vec(),
+            version: document.version,
+            age_ms: document.age_ms(now),
         }))
     }
+}
+
+/// A question of an auth plugin, as far as it can be asked.
+fn question(request: requests::Upstream, grants: &Grants) -> Result<UpstreamRequest, Invalid> {
+    let request = convert::upstream(request, Allowed { grants, bare: true, fetches: false })?;
+    match &request.body {
+        Body::Splice(_) => Err(Invalid("a splice in a request that has nothing to splice".to_owned())),
+        Body::Bytes(bytes) if bytes.len() > QUESTION_BYTES_MAX => {
+            Err(Invalid(format!("a question of {} bytes, at most {QUESTION_BYTES_MAX}", bytes.len())))
+        }
+        _ => Ok(request),
+    }
+}
+
+/// SHA-256 over all of a question, each part with its length: two that differ in anything are never taken for one.
+fn digest(request: &UpstreamRequest) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(request.method.as_str().as_bytes());
+    part(request.endpoint.as_bytes());
+    part(request.path.as_bytes());
+    for fields in [&request.query, &request.headers] {
+        part(&(fields.len() as u64).to_le_bytes());
+        for field in fields {
+            part(field.name.as_bytes());
+            match &field.value {
+                Value::Text(text) => {
+                    part(b"text");
+                    part(text.as_bytes());
+                }
+                Value::Secret { prefix, name } => {
+                    part(b"secret");
+                    part(prefix.as_bytes());
+                    part(name.as_bytes());
+                }
+            }
+        }
+    }
+    match &request.body {
+        Body::Bytes(bytes) => part(bytes),
+        Body::None | Body::Splice(_) => part(b""),
+    }
+    hash.finalize().into()
 }

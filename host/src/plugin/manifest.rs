@@ -59,7 +59,18 @@ impl Kind {
     pub fn imports(self) -> &'static [&'static str] {
         match self {
             Self::Adapter => &["types", "requests", "filter-types", "log", "metrics", "secrets"],
-            Self::Auth => &["types", "requests", "filter-types", "log", "metrics", "secrets", "state", "virtual-keys"],
+            Self::Auth => &[
+                "types",
+                "requests",
+                "filter-types",
+                "log",
+                "metrics",
+                "secrets",
+                "state",
+                "virtual-keys",
+                "documents",
+                "signatures",
+            ],
             Self::Limits => &["types", "requests", "filter-types", "log", "metrics", "rules"],
             Self::Routing | Self::Filter => &["types", "requests", "filter-types", "log", "metrics"],
         }

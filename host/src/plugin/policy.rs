@@ -13,50 +13,10 @@ use super::gate::Further;
 use super::imports::Imports;
 use super::memo::{Asked, Memo};
 use super::pool::{Pool, Role};
-use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Rule, Verdict, Wants, Whose};
+use super::types::{Call, CallError, Candidate, Check, Edit, Pair, Rule, Verdict, Wants, Whose};
 
 /// Bytes of a filter's own answer that is kept.
 const KEPT_BODY_BYTES_MAX: usize = 4 << 10;
-
-/// A configured auth plugin.
-pub struct Auth {
-    pool: Arc<Pool<auth::Guest>>,
-    wants: Wants,
-}
-
-impl Auth {
-    pub(super) fn new(pool: Arc<Pool<auth::Guest>>, wants: Wants) -> Self {
-        Self { pool, wants }
-    }
-
-    pub(super) fn instances(&self) -> u32 {
-        self.pool.instances()
-    }
-
-    /// Name of the configured plugin.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.pool.shared().name
-    }
-
-    /// What it wants to see of each call.
-    #[must_use]
-    pub fn wants(&self) -> &Wants {
-        &self.wants
-    }
-
-    /// Who asks. `headers` are those of [`Self::wants`] that the request has.
-    ///
-    /// # Errors
-    /// The plugin's fault, or that it broke: then nobody is let in.
-    pub fn authenticate(&self, call: &Call<'_>, headers: &[Pair<'_>]) -> Result<Grant, CallError> {
-        let authenticate = |store: &mut Store<Imports>, guest: &auth::Guest| {
-            guest.call_authenticate(store, convert::call(call), headers)
-        };
-        let grant = self.pool.call("auth.authenticate", authenticate)?.map_err(faulted)?;
-        convert::grant(grant).map_err(|invalid| invalid.broken(self.name()))
-    }
-}
 
 /// A configured limits plugin.
 pub struct Limits {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use penstock_dialects::framing::{Frame, Kind as Cut};
 use penstock_dialects::ir::Event;
@@ -13,12 +14,14 @@ use penstock_vectors::{Outcome, Subject};
 use serde_json::{Map, Value, json};
 
 use super::adapter::{Adapter, Exchange};
+use super::auth::Auth as AuthPlugin;
 use super::component::{Component, Plugin, Settings};
 use super::types::{
     Blob, Body, Call, CallError, Candidate, Check, Counted, Edit, Framing, Grant, Pair, Placed, Plan as HostPlan, Rule,
     UpstreamRequest, Value as PlacedValue, Verdict, Whose,
 };
-use crate::config::Isolation;
+use crate::config::{Auth, Isolation};
+use crate::documents::Documents;
 use crate::keys::{Grants, Secret};
 use crate::state::Memory;
 use crate::state::charge::Algorithm;
@@ -104,6 +107,7 @@ impl Subject for ComponentSubject {
             isolation: Isolation::Shared,
             state: Arc::new(Memory::new(STATE_ENTRIES_MAX)),
             directory: None,
+            documents: Arc::new(Documents::new(&Auth::default())),
             metrics: prometheus::Registry::new(),
         };
         // The exchange of the plugin before must not outlive it.
@@ -136,8 +140,8 @@ impl Subject for ComponentSubject {
                 .reject(answer.status, &pairs(&answer.headers), &answer.bytes())
                 .map(|fault| json!(fault))
                 .map_err(failed),
-            (Some(Plugin::Auth(plugin)), Ask::Authenticate { headers }) => {
-                plugin.authenticate(&call, &pairs(headers)).map(grant_json).map_err(failed)
+            (Some(Plugin::Auth(plugin)), Ask::Authenticate { headers, documents }) => {
+                authenticate(plugin, &call, &pairs(headers), documents).map(grant_json).map_err(failed)
             }
             (Some(Plugin::Limits(plugin)), Ask::Plan { rules }) => {
                 let rules = rules.iter().map(rule).collect::<Result<_, _>>()?;
@@ -190,6 +194,30 @@ impl Subject for ComponentSubject {
         let step = exchange.finish(status, &pairs(headers), body).map_err(failed)?;
         Ok((step.events, step.next.as_ref().map(asked).transpose()?))
     }
+}
+
+/// Asks as the host does: what others have answered is there when the plugin has wished for it.
+fn authenticate(
+    plugin: &AuthPlugin,
+    call: &Call<'_>,
+    headers: &[Pair<'_>],
+    documents: &[case::Document],
+) -> Result<Grant, CallError> {
+    let begun = Instant::now();
+    let mut verified = plugin.authenticate(call, headers, begun);
+    for _ in 0..documents.len() {
+        for wish in &verified.wishes {
+            let asked = upstream_json(&wish.request);
+            if let Some(known) = documents.iter().find(|known| known.request == asked) {
+                plugin.documents().keep(&wish.entry.value, known.status, known.bytes().into(), Instant::now());
+            }
+        }
+        if verified.wishes.is_empty() {
+            break;
+        }
+        verified = plugin.authenticate(call, headers, begun);
+    }
+    verified.grant
 }
 
 fn unopened() -> Failed {

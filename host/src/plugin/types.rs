@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use penstock_dialects::ir::{Event, Fault};
 
+use crate::documents::Entry;
+use crate::slots::Slot;
 use crate::state::charge::{Algorithm, Charge};
 
 /// A name with a value.
@@ -258,6 +260,34 @@ pub struct Grant {
     pub attributes: Vec<(String, String)>,
     /// How long the host may answer by itself, in milliseconds.
     pub cache_ms: u32,
+}
+
+/// The fact of the time, for auth plugins that want it: milliseconds since 1970.
+pub const TIME: &str = "time-ms";
+/// The fact that there is a certificate of the caller, for auth plugins that want it.
+pub const CLIENT_CERTIFICATE: &str = "client-certificate";
+
+/// What an auth plugin must know (`documents.wit`).
+#[derive(Clone)]
+pub struct Wish {
+    /// What is to be asked.
+    pub request: UpstreamRequest,
+    /// Where the answer goes.
+    pub entry: Arc<Slot<Entry>>,
+    /// Whether the plugin cannot go on without it; else it has an older answer.
+    pub is_needed: bool,
+}
+
+/// What an auth plugin has come to.
+pub struct Verified {
+    /// Who asks, or why not.
+    pub grant: Result<Grant, CallError>,
+    /// What it must know, or will have to.
+    pub wishes: Vec<Wish>,
+    /// Whether it would have needed an answer of somebody who was away a moment ago.
+    pub away: bool,
+    /// From when on the credential is not accepted any more, in seconds since 1970, if the directory says so.
+    pub valid_until_unix_s: Option<u64>,
 }
 
 /// What a counter counts.

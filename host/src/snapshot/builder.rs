@@ -18,9 +18,10 @@ use crate::config::load::built_in_prices;
 use crate::config::place::Problem;
 use crate::config::{self, Isolation};
 use crate::directory::pool::Pool;
+use crate::documents::Documents;
 use crate::keys::{Grants, Secret, Source};
 use crate::plugin::{Adapter, Kind, Limits, Plugin, Refusal, Routing, Settings};
-use crate::routes::{Alias, Models, Route, Routes, Serves, Service, Target, Vendor};
+use crate::routes::{Alias, Authority, Models, Route, Routes, Serves, Service, Target, Vendor};
 use crate::upstream::Endpoint;
 
 /// A snapshot that is being built.
@@ -30,11 +31,15 @@ pub(super) struct Builder<'a> {
     secrets: BTreeMap<&'a str, Arc<Secret>>,
     plugins: HashMap<String, Configured>,
     endpoints: HashMap<String, Arc<Endpoint>>,
+    /// Where plugins may ask others, by the names of the plugins.
+    places: HashMap<&'a str, BTreeMap<String, Arc<Endpoint>>>,
     dormant: Vec<(String, String)>,
 }
 
 /// A plugin as the policy asks for it.
 struct Wanted<'a> {
+    /// What an auth plugin may ask, and where; the documents that it has stay as long as this does.
+    sources: [u8; 32],
     /// Unique name: "plugins.fair", "vendors.echo".
     key: String,
     /// Name for logs, metrics and counters.
@@ -53,6 +58,7 @@ impl<'a> Builder<'a> {
             secrets: BTreeMap::new(),
             plugins: HashMap::new(),
             endpoints: HashMap::new(),
+            places: HashMap::new(),
             dormant: Vec::new(),
         }
     }
@@ -127,7 +133,16 @@ impl<'a> Builder<'a> {
         for secret in &plugin.secrets {
             self.granted(secret.get_ref(), secret, &mut grants);
         }
-        self.configured(Wanted {
+        let mut endpoints = BTreeMap::new();
+        for (place, url) in &plugin.endpoints {
+            if let Some(endpoint) = self.endpoint(name, url, plugin.ca.as_ref(), false) {
+                endpoints.insert(place.clone(), endpoint);
+            }
+        }
+        let sources = sources(plugin, &grants, &self.build.config.auth);
+        self.places.insert(name, endpoints);
+        let configured = self.configured(Wanted {
+            sources,
             key: format!("plugins.{name}"),
             name,
             component: &plugin.plugin,
@@ -135,6 +150,12 @@ impl<'a> Builder<'a> {
             grants,
             isolation: plugin.isolation,
         });
+        if let (Some(url), Some(other)) = (plugin.endpoints.values().next(), configured)
+            && !matches!(other, Plugin::Auth(_))
+        {
+            let message = format!("a plugin of kind {} asks nobody", kind_of(&other));
+            self.problem(url.span(), message, "leave the endpoints out; only auth plugins have them");
+        }
     }
 
     /// Configures a plugin, or takes it over from the snapshot that is in force.
@@ -151,6 +172,7 @@ impl<'a> Builder<'a> {
         let plugin = match previous.filter(|configured| configured.fingerprint == fingerprint) {
             Some(configured) => configured.plugin.clone(),
             None => {
+                let kept = previous.filter(|before| before.sources == wanted.sources).and_then(Configured::documents);
                 let settings = Settings {
                     name: wanted.name.to_owned(),
                     config: json,
@@ -158,6 +180,7 @@ impl<'a> Builder<'a> {
                     isolation: wanted.isolation,
                     state: Arc::clone(self.build.state),
                     directory: Some(self.build.directory.clone()),
+                    documents: kept.unwrap_or_else(|| Arc::new(Documents::new(&self.build.config.auth))),
                     metrics: self.build.metrics.clone(),
                 };
                 match component.configure(settings) {
@@ -170,7 +193,7 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        self.plugins.insert(wanted.key, Configured { fingerprint, plugin: plugin.clone() });
+        self.plugins.insert(wanted.key, Configured { fingerprint, sources: wanted.sources, plugin: plugin.clone() });
         Some(plugin)
     }
 
@@ -216,6 +239,7 @@ impl<'a> Builder<'a> {
             }
         }
         let plugin = self.configured(Wanted {
+            sources: [0; 32],
             key: format!("vendors.{name}"),
             name,
             component: &vendor.adapter,
@@ -377,7 +401,10 @@ impl<'a> Builder<'a> {
         let mut auth = None;
         if let Some(name) = &route.auth {
             match self.plugin(name)? {
-                Plugin::Auth(plugin) => auth = Some(plugin),
+                Plugin::Auth(plugin) => {
+                    let endpoints = self.places.get(name.get_ref().as_str()).cloned().unwrap_or_default();
+                    auth = Some(Arc::new(Authority { plugin, endpoints }));
+                }
                 other => self.wrong_kind(name, kind_of(&other), "an auth plugin"),
             }
         }
@@ -516,9 +543,17 @@ fn fingerprint(wanted: &Wanted<'_>, digest: &[u8], config: &Value) -> [u8; 32] {
     let isolation = format!("{:?}", wanted.isolation);
     let secrets = wanted.grants.fingerprint();
     let mut hash = Sha256::new();
-    for part in [wanted.key.as_bytes(), digest, config.as_bytes(), isolation.as_bytes(), &secrets] {
+    for part in [wanted.key.as_bytes(), digest, config.as_bytes(), isolation.as_bytes(), &secrets, &wanted.sources] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
     hash.finalize().into()
+}
+
+/// SHA-256 over all that decides what is asked of others for a plugin, and how much of it is kept.
+fn sources(plugin: &config::Plugin, grants: &Grants, limits: &config::Auth) -> [u8; 32] {
+    let ca = plugin.ca.as_ref().map(|ca| ca.get_ref().as_str());
+    let places: Vec<_> = plugin.endpoints.iter().map(|(name, url)| (name.as_str(), url.get_ref().as_str())).collect();
+    let written = format!("{places:?} {ca:?} {limits:?}");
+    Sha256::new().chain_update(grants.fingerprint()).chain_update(written).finalize().into()
 }

@@ -82,6 +82,17 @@ impl Endpoint {
         uri.build().map_err(|error| format!("not a URI: {error}"))
     }
 
+    /// The URI of the base URL itself, with a query that is empty or begins with `?`.
+    pub fn itself(&self, query: &str) -> Result<Uri, String> {
+        if self.prefix.is_empty() {
+            return self.uri(&format!("/{query}"));
+        }
+        let path = PathAndQuery::try_from(format!("{}{query}", self.prefix));
+        let path = path.map_err(|error| format!("not a path: {error}"))?;
+        let uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(path);
+        uri.build().map_err(|error| format!("not a URI: {error}"))
+    }
+
     /// Host and port, for logs and metrics.
     pub fn authority(&self) -> &str {
         self.authority.as_str()
@@ -138,6 +149,8 @@ mod tests {
         {
             assert!(endpoint.uri(bad).is_err(), "{bad:?}");
         }
+        assert_eq!(endpoint.itself("?a=b").unwrap(), "https://api.example.com:8443/compatible/v1?a=b");
+        assert!(endpoint.itself("#a").is_err() || endpoint.itself("#a").unwrap().query().is_none());
         let root = Endpoint::parse("http://127.0.0.1:1", None, false).unwrap();
         assert_eq!(root.uri("//evil.example/x").unwrap().host(), Some("127.0.0.1"));
     }

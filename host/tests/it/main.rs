@@ -12,6 +12,8 @@
 
 mod support;
 
+mod auth;
+mod auth_mtls;
 mod command;
 mod fallback;
 mod golden;

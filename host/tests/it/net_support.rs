@@ -185,7 +185,13 @@ impl Pki {
 
     pub(crate) fn tls(&self) -> Tls {
         let spanned = |path: &Path| toml::Spanned::new(0..0, path.to_str().unwrap().to_owned());
-        Tls { certificate: spanned(&self.chain()), key: spanned(&self.key()) }
+        Tls {
+            certificate: spanned(&self.chain()),
+            key: spanned(&self.key()),
+            client_ca: None,
+            client_auth: None,
+            client_crls: Vec::new(),
+        }
     }
 
     pub(crate) fn chain(&self) -> PathBuf {

@@ -280,10 +280,13 @@ fn policies_answer_and_break_alike() {
         other => panic!("{other:?}"),
     };
     let Plugin::Auth(auth) = policy("auth") else { panic!("no auth") };
-    let grant = auth.authenticate(&call(""), &[("x-wanted", "1")]).expect("a grant");
+    let ask = |call: &penstock::plugin::types::Call<'_>, headers: &[(&str, &str)]| {
+        auth.authenticate(call, headers, Instant::now()).grant
+    };
+    let grant = ask(&call(""), &[("x-wanted", "1")]).expect("a grant");
     assert_eq!(grant.subject, "1 headers");
-    assert_eq!(broken(auth.authenticate(&call("loop"), &[]).map(drop)), Broken::Deadline(5));
-    assert!(matches!(broken(auth.authenticate(&call("nobody"), &[]).map(drop)), Broken::Output(_)));
+    assert_eq!(broken(ask(&call("loop"), &[]).map(drop)), Broken::Deadline(5));
+    assert!(matches!(broken(ask(&call("nobody"), &[]).map(drop)), Broken::Output(_)));
 
     let Plugin::Limits(limits) = policy("limits") else { panic!("no limits") };
     assert_eq!(
@@ -331,7 +334,7 @@ fn curious(name: &str, secrets: Grants, state: &Arc<Memory>) -> Arc<Auth> {
 }
 
 fn ask(auth: &Auth, what: &str, with: &str) -> String {
-    match auth.authenticate(&call(""), &[("x-do", what), ("x-with", with)]) {
+    match auth.authenticate(&call(""), &[("x-do", what), ("x-with", with)], Instant::now()).grant {
         Ok(grant) => grant.subject,
         Err(error) => error.to_string(),
     }
@@ -399,7 +402,7 @@ fn costs_of_a_crossing() {
     measure("exchange.frames, 16 of 5 B", &mut || drop(exchange.frames(&frames)));
     measure("adapter.reject", &mut || drop(adapter.reject(500, &headers, b"{}")));
     let Plugin::Auth(auth) = policy("auth") else { return };
-    measure("auth.authenticate", &mut || drop(auth.authenticate(&call(""), &headers)));
+    measure("auth.authenticate", &mut || drop(auth.authenticate(&call(""), &headers, Instant::now())));
     let Plugin::Limits(limits) = policy("limits") else { return };
     measure("limits.plan", &mut || drop(limits.plan(Whose::Callers, &call(""), &Arc::default())));
     let Plugin::Routing(routing) = policy("routing") else { return };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! What wit-bindgen makes of `wit/`: the imports once, and for each kind of plugin the traits of its exports. Nothing
-//! outside of [`crate::guest`] and the wrappers of imports (log, metrics, rules, secrets, state, virtual keys) names it.
+//! outside of [`crate::guest`] and the wrappers of imports (documents, log, metrics, rules, secrets, signatures, state, virtual keys) names it.
 #![allow(
     missing_docs,
     missing_debug_implementations,
@@ -13,7 +13,9 @@
     reason = "generated code; the documentation is in wit/"
 )]
 
-pub use imports::penstock::plugin::{filter_types, log, metrics, requests, rules, secrets, state, types, virtual_keys};
+pub use imports::penstock::plugin::{
+    documents, filter_types, log, metrics, requests, rules, secrets, signatures, state, types, virtual_keys,
+};
 
 pub mod imports {
     wit_bindgen::generate!({

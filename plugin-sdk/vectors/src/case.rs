@@ -157,6 +157,9 @@ pub enum Ask {
         /// Wanted request headers.
         #[serde(default)]
         headers: Pairs,
+        /// What others have answered.
+        #[serde(default)]
+        documents: Vec<Document>,
     },
     /// Limits: outcome `checks` or `fault`.
     Plan {
@@ -190,6 +193,32 @@ pub enum Ask {
         #[serde(default)]
         headers: Pairs,
     },
+}
+
+/// What somebody has answered to an auth plugin (`documents.wit`).
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// The request, as cases state an upstream request.
+    pub request: Value,
+    /// HTTP status.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// Body: JSON, or a text as it is.
+    #[serde(default)]
+    pub body: Value,
+}
+
+impl Document {
+    /// The bytes of the body.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        match &self.body {
+            Value::Null => Vec::new(),
+            Value::String(text) => text.clone().into_bytes(),
+            json => json.to_string().into_bytes(),
+        }
+    }
 }
 
 /// A whole exchange of an adapter.

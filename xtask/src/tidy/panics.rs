@@ -5,7 +5,7 @@
 use super::tokens::{self, Token};
 use super::{File, Finding};
 
-const FOLDERS: &[&str] = &["host/src", "dialects/src", "plugin-sdk", "plugins"];
+const FOLDERS: &[&str] = &["host/src", "dialects/src", "signatures/src", "plugin-sdk", "plugins"];
 /// What plugin authors write tests with, and plugins that misbehave for the host's tests.
 const FOR_TESTS: &[&str] = &["plugin-sdk/src/testkit", "plugins/testing/"];
 const METHODS: &[&str] = &["unwrap", "expect", "unwrap_err", "expect_err"];

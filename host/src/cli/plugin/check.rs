@@ -10,7 +10,8 @@ use serde_json::Value;
 use wasmparser::{Parser, Payload};
 
 use super::{read, unwritable};
-use crate::config::Isolation;
+use crate::config::{Auth, Isolation};
+use crate::documents::Documents;
 use crate::keys::Grants;
 use crate::plugin::{Component, Manifest, Runtime, Settings};
 use crate::state::Memory;
@@ -100,6 +101,7 @@ fn try_configuration(component: &Arc<Component>, config: Option<&Path>, out: &mu
         isolation: Isolation::Shared,
         state: Arc::new(Memory::new(1_000)),
         directory: None,
+        documents: Arc::new(Documents::new(&Auth::default())),
         metrics: prometheus::Registry::new(),
     };
     component.configure(settings).map_err(|refusal| format!("refused: {refusal}"))?;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use penstock::config::{Isolation, Sandbox};
+use penstock::documents::Documents;
 use penstock::keys::{Grants, Secret};
 use penstock::plugin::types::Call;
 use penstock::plugin::{Adapter, Compiler, Component, Plugin, Refusal, Runtime, RuntimeOptions, Settings};
@@ -75,6 +76,7 @@ pub fn settings(name: &str) -> Settings {
         isolation: Isolation::Shared,
         state: Arc::new(Memory::new(1000)),
         directory: None,
+        documents: Arc::new(Documents::new(&penstock::config::Auth::default())),
         metrics: prometheus::Registry::new(),
     }
 }

@@ -38,13 +38,16 @@ pub fn runtime() -> &'static Arc<Runtime> {
 }
 
 /// The components that operators get.
-const TAME: [&str; 10] = [
+const TAME: [&str; 13] = [
     "anthropic",
     "api-key",
     "budget",
     "concurrency",
     "cors",
     "echo",
+    "jwt",
+    "mtls",
+    "oidc-introspection",
     "openai-compatible",
     "priority",
     "token-bucket",
@@ -90,6 +93,8 @@ pub struct Rig {
     pub address: SocketAddr,
     /// The gateway.
     pub gateway: Arc<Gateway>,
+    /// The certificates of its listener.
+    pub certificates: listener::Certificates,
     _stop: oneshot::Sender<()>,
 }
 
@@ -101,6 +106,11 @@ impl Rig {
 
     /// Starts a gateway with this policy and these components.
     pub async fn with(policy: &str, library: &Library<Component>) -> Self {
+        Self::behind(policy, library, None).await
+    }
+
+    /// Starts a gateway with this policy and these components, whose listener speaks TLS.
+    pub async fn behind(policy: &str, library: &Library<Component>, tls: Option<config::Tls>) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
         let state = Arc::new(Memory::new(10_000));
         let directory = Directory::in_memory().unwrap();
@@ -113,8 +123,8 @@ impl Rig {
         let jobs = Jobs::open(None, Arc::clone(&metrics)).unwrap();
         let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
         let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
-        let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls: None }]).unwrap();
-        let address = bound.addresses()[0];
+        let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls }]).unwrap();
+        let (address, certificates) = (bound.addresses()[0], bound.certificates());
         let working = Arc::clone(&gateway);
         tokio::spawn(async move {
             let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
@@ -133,7 +143,7 @@ impl Rig {
             };
             listener::serve(bound, handler, &limits, &timeouts, &gauge, shutdown).await;
         });
-        Self { address, gateway, _stop: stop }
+        Self { address, gateway, certificates, _stop: stop }
     }
 
     /// Sends a request and reads the whole answer.

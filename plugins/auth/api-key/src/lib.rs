@@ -4,12 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use penstock_sdk::credential;
 use penstock_sdk::prelude::{Auth, Call, Config, Fault, FaultClass, Grant, Issue, Pairs, Secret, Wants};
 use penstock_sdk::virtual_keys::{self, VirtualKey};
 use sha2::{Digest, Sha256};
-
-/// Where SDKs put their key, in the order in which the headers are asked.
-const HEADERS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
 
 /// The keys.
 #[derive(Debug, Config)]
@@ -49,16 +47,18 @@ pub struct ApiKey {
     digests: BTreeMap<[u8; 32], Grant>,
     secrets: Vec<(Secret, Grant)>,
     virtual_keys: bool,
+    cache_ms: u32,
 }
 
 impl Auth for ApiKey {
     type Config = Options;
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
-        let mut plugin = Self { digests: BTreeMap::new(), secrets: Vec::new(), virtual_keys: options.virtual_keys };
+        let Options { keys, virtual_keys, cache_ms } = options;
+        let mut plugin = Self { digests: BTreeMap::new(), secrets: Vec::new(), virtual_keys, cache_ms };
         let mut issues = Vec::new();
-        for (index, key) in options.keys.into_iter().enumerate() {
-            if let Err(issue) = plugin.add(index, key, options.cache_ms) {
+        for (index, key) in keys.into_iter().enumerate() {
+            if let Err(issue) = plugin.add(index, key) {
                 issues.push(issue);
             }
         }
@@ -66,11 +66,11 @@ impl Auth for ApiKey {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().headers(HEADERS)
+        Wants::nothing().headers(credential::HEADERS)
     }
 
     fn authenticate(&self, _: &Call, headers: &Pairs) -> Result<Grant, Fault> {
-        let Some(credential) = HEADERS.iter().find_map(|name| credential(name, headers.get(name)?)) else {
+        let Some(credential) = credential::presented(headers) else {
             return Err(refusal("no API key: send one as `authorization: Bearer <key>` or as `x-api-key: <key>`"));
         };
         let digest: [u8; 32] = Sha256::digest(credential).into();
@@ -80,17 +80,17 @@ impl Auth for ApiKey {
             return Ok(grant.clone());
         }
         match virtual_keys::find(credential).filter(|_| self.virtual_keys) {
-            Some(key) => granted(key),
+            Some(key) => granted(key, self.cache_ms),
             None => Err(refusal("unknown API key: check that it is whole, and meant for this gateway")),
         }
     }
 }
 
 impl ApiKey {
-    fn add(&mut self, index: usize, key: Key, cache_ms: u32) -> Result<(), Issue> {
+    fn add(&mut self, index: usize, key: Key) -> Result<(), Issue> {
         let at = |field: &str| format!("keys[{index}]{field}");
         let Key { subject, tenant, sha256, secret, attributes } = key;
-        let grant = Grant { subject, tenant, attributes: attributes.into_iter().collect(), cache_ms };
+        let grant = Grant { subject, tenant, attributes: attributes.into_iter().collect(), cache_ms: self.cache_ms };
         match (sha256, secret) {
             (Some(hex), None) => {
                 let digest = digest(&hex)
@@ -116,7 +116,7 @@ impl ApiKey {
 }
 
 /// What a virtual key is granted; the host binds its models, operations and limits to it by the attribute.
-fn granted(key: VirtualKey) -> Result<Grant, Fault> {
+fn granted(key: VirtualKey, cache_ms: u32) -> Result<Grant, Fault> {
     let VirtualKey { id, subject, team, mut attributes, refusal: reason } = key;
     match reason.as_deref() {
         None => {}
@@ -126,21 +126,8 @@ fn granted(key: VirtualKey) -> Result<Grant, Fault> {
         Some(_) => return Err(refusal("this API key is not accepted: ask the operator")),
     }
     attributes.push((virtual_keys::ATTRIBUTE.to_owned(), id));
-    // Never remembered: a key that is taken back is refused at once.
-    Ok(Grant { subject, tenant: team, attributes, cache_ms: 0 })
-}
-
-/// The credential in a header; `authorization` must be of the scheme Bearer.
-fn credential<'h>(name: &str, value: &'h str) -> Option<&'h str> {
-    let value = value.trim();
-    let credential = match name {
-        "authorization" => {
-            let (scheme, rest) = value.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| rest.trim_start())?
-        }
-        _ => value,
-    };
-    (!credential.is_empty()).then_some(credential)
+    // The host looks at the key itself each time, so that one that is taken back is refused at once.
+    Ok(Grant { subject, tenant: team, attributes, cache_ms })
 }
 
 fn digest(hex: &str) -> Option<[u8; 32]> {
@@ -194,7 +181,7 @@ mod tests {
             plugin.authenticate(&Call::default(), &headers)
         };
         let grant = ask(true, "good").unwrap();
-        assert_eq!((&*grant.subject, grant.tenant.as_deref(), grant.cache_ms), ("ann", Some("blue"), 0));
+        assert_eq!((&*grant.subject, grant.tenant.as_deref(), grant.cache_ms), ("ann", Some("blue"), 1));
         assert!(grant.attributes.contains(&("virtual-key".to_owned(), "vk_1".to_owned())));
         for (presented, words) in [("old", "expired"), ("off", "disabled"), ("new", "not accepted"), ("no", "unknown")]
         {
