@@ -249,9 +249,7 @@ async fn first_answer(
             }
             Err(failure) => return Err(failure),
         }
-        entry.attempts = attempt + 1;
-        entry.vendor = Arc::clone(&target.vendor.name);
-        entry.model = Arc::clone(&target.model);
+        entry.trying(&target.vendor.name, &target.model);
         // Pinned where it is made: the future is large, and moving it would copy it.
         let tried = std::pin::pin!(asking.target(target, attempt, is_last));
         let miss = match tokio::time::timeout_at(asking.underway.deadline.into(), tried).await {

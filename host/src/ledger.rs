@@ -9,11 +9,13 @@ use http::StatusCode;
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Cost, Made};
 use penstock_prices::table::Table;
+use prometheus::IntGauge;
+use prometheus::local::LocalHistogram;
 
 use crate::directory::usage::{Used, Who};
 use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 
 /// How a request ended, for the access log.
@@ -35,6 +37,14 @@ impl Ending {
             Self::Broken => "broken",
         }
     }
+}
+
+/// The pieces of a streamed answer, as they come.
+struct Pieces {
+    first: Instant,
+    last: Instant,
+    /// The times between them; counted here first, so that a piece costs no more than a look at the clock.
+    between: Option<LocalHistogram>,
 }
 
 /// The account of one request.
@@ -77,6 +87,10 @@ pub struct Entry {
     prices: Arc<Table>,
     begun: Instant,
     first_byte: Option<Instant>,
+    /// When the try began that is under way.
+    trying: Option<Instant>,
+    pieces: Option<Pieces>,
+    inflight: Option<IntGauge>,
     metrics: Arc<Metrics>,
     directory: Directory,
 }
@@ -92,7 +106,10 @@ impl Entry {
         metrics: Arc<Metrics>,
         directory: Directory,
     ) -> Self {
-        metrics.begun(&route);
+        let inflight = metrics.inflight(&route);
+        if let Some(inflight) = &inflight {
+            inflight.inc();
+        }
         Self {
             id,
             route,
@@ -116,6 +133,9 @@ impl Entry {
             prices,
             begun: Instant::now(),
             first_byte: None,
+            trying: None,
+            pieces: None,
+            inflight,
             metrics,
             directory,
         }
@@ -165,9 +185,17 @@ impl Entry {
         self.permit.take()
     }
 
+    /// Begins the next try, at this vendor or service.
+    pub fn trying(&mut self, vendor: &Arc<str>, model: &Arc<str>) {
+        self.attempts += 1;
+        self.vendor = Arc::clone(vendor);
+        self.model = Arc::clone(model);
+        self.trying = Some(Instant::now());
+    }
+
     /// Notes a target that answered.
-    pub fn answered(&self) {
-        self.metrics.attempted(&self.vendor, "ok");
+    pub fn answered(&mut self) {
+        self.tried("ok");
     }
 
     /// Notes a target that gave no answer.
@@ -175,8 +203,30 @@ impl Entry {
         if let Some(permit) = self.vendor_permit.take() {
             permit.settle(&Spent { served: Served::Tried, usage: None, partial: false, cost: None });
         }
-        self.metrics.attempted(&self.vendor, failure.kind.code());
+        self.tried(failure.kind.code());
         tracing::warn!(request = %self.id, route = %self.route, vendor = %self.vendor, model = %self.model, %failure, "attempt failed");
+    }
+
+    fn tried(&mut self, outcome: &'static str) {
+        if let Some(began) = self.trying.take() {
+            self.metrics.attempted(&self.vendor, outcome, began.elapsed());
+        }
+    }
+
+    /// Notes that a piece of a streamed answer has come.
+    pub fn piece(&mut self) {
+        let now = Instant::now();
+        let Some(pieces) = &mut self.pieces else {
+            self.pieces = Some(Pieces { first: now, last: now, between: None });
+            return;
+        };
+        if pieces.between.is_none() {
+            pieces.between = self.metrics.inter_token(&self.vendor, &self.model);
+        }
+        if let Some(between) = &pieces.between {
+            between.observe(now.duration_since(pieces.last).as_secs_f64());
+        }
+        pieces.last = now;
     }
 
     /// Notes the usage; a later note replaces an earlier one.
@@ -228,6 +278,10 @@ impl Entry {
 }
 
 impl Entry {
+    fn has_failed(&self) -> bool {
+        self.failure.is_some() || !(self.status.is_success() || self.status == StatusCode::SWITCHING_PROTOCOLS)
+    }
+
     fn key_id(&self) -> &str {
         self.key.as_ref().map_or("", |key| &key.id)
     }
@@ -238,7 +292,7 @@ impl Entry {
         let (input_tokens, output_tokens) = (usage.map_or(0, Usage::input_total), usage.map_or(0, Usage::output_total));
         let team = self.tenant.as_deref().unwrap_or_default();
         let who = Who { key: self.key_id(), team, subject: &self.subject, vendor: &self.vendor, model: &self.model };
-        let failed = self.failure.is_some() || !self.status.is_success();
+        let failed = self.has_failed();
         let nano_usd = cost.map_or(0, |cost| nano_of(cost.usd.to_f64()));
         self.directory.usage().count(who, Used { failed, input_tokens, output_tokens, nano_usd }, now_unix_s());
         self.directory.feed().request(|| {
@@ -267,22 +321,36 @@ fn nano_of(usd: f64) -> u64 {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.settle();
+        self.tried(self.failure.unwrap_or("abandoned"));
+        if let Some(inflight) = &self.inflight {
+            inflight.dec();
+        }
         if let Some(code) = self.failure {
             self.metrics.failed(&self.route, code);
         }
         let took = self.begun.elapsed();
         let cost = self.cost();
-        self.metrics.ended(&crate::metrics::Ended {
+        self.metrics.ended(&metrics::Ended {
             route: &self.route,
             vendor: &self.vendor,
             model: &self.model,
             operation: self.operation,
             status: self.status.as_u16(),
+            failed: self.has_failed(),
             took,
             first_byte: self.first_byte.map(|at| at.duration_since(self.begun)),
+            pieces: self.pieces.as_ref().map(|pieces| metrics::Pieces {
+                first: pieces.first.duration_since(self.begun),
+                spread: pieces.last.duration_since(pieces.first),
+            }),
+            key: self.key_id(),
+            team: self.tenant.as_deref().unwrap_or_default(),
             usage: self.usage.as_ref(),
             cost: cost.map(|cost| cost.usd),
         });
+        if let Some(between) = self.pieces.as_ref().and_then(|pieces| pieces.between.as_ref()) {
+            between.flush();
+        }
         self.report(took, cost.as_ref());
         let usage = self.usage.as_ref();
         tracing::info!(

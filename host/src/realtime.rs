@@ -2,7 +2,6 @@
 //! Conversations over a WebSocket: the handshake is tried at one target after another, then the connection becomes a tunnel,
 //! in which the usage that the vendor tells is read as it passes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
@@ -65,9 +64,7 @@ pub async fn open(
             }
             Err(failure) => return Err(failure),
         }
-        entry.attempts = attempt + 1;
-        entry.vendor = Arc::clone(&target.vendor.name);
-        entry.model = Arc::clone(&target.model);
+        entry.trying(&target.vendor.name, &target.model);
         let miss = match tokio::time::timeout_at(underway.deadline.into(), asking.upgraded(target, attempt)).await {
             Ok(Ok(mut answer)) => {
                 entry.answered();

@@ -115,7 +115,9 @@ impl Stream {
     ) -> Self {
         let state = rest.map_or(State::Done, State::Open);
         let deadline = Box::pin(tokio::time::sleep_until(deadline.into()));
-        Self { pump, ready, state, entry: Box::new(entry), deadline }
+        let mut stream = Self { pump, ready, state, entry: Box::new(entry), deadline };
+        stream.note_piece();
+        stream
     }
 
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -175,8 +177,16 @@ impl Stream {
                 ended
             }
         };
+        self.note_piece();
         if let Err(failure) = done {
             self.fail(&failure);
+        }
+    }
+
+    /// What has become ready is a piece of the answer. Of sound and files nobody counts the pieces.
+    fn note_piece(&mut self) {
+        if !self.ready.is_empty() && !matches!(self.pump, Pump::Bytes) {
+            self.entry.piece();
         }
     }
 

@@ -166,7 +166,7 @@ impl Runtime {
             grants: Grants::default(),
             state: Arc::new(Memory::new(1)),
             directory: None,
-            series: Arc::new(PluginSeries::new(&passed.manifest.name, prometheus::Registry::new())),
+            series: Arc::new(PluginSeries::unread(&passed.manifest.name)),
             flood: Flood::new(),
         });
         let mut store = self.store(&shared);

@@ -12,7 +12,7 @@ use super::convert::{self, faulted};
 use super::gate::Further;
 use super::imports::Imports;
 use super::pool::{Pool, Role};
-use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Rule, Verdict, Wants};
+use super::types::{Call, CallError, Candidate, Check, Counted, Edit, Grant, Pair, Rule, Verdict, Wants};
 
 /// A configured auth plugin.
 pub struct Auth {
@@ -72,6 +72,11 @@ impl Limits {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.pool.shared().name
+    }
+
+    /// Counts a call that a counter of this plugin does not admit.
+    pub fn refused(&self, counted: Counted, scope: &'static str) {
+        self.pool.shared().series.host.refused(counted.name(), scope);
     }
 
     /// The counters that a call is charged to. `rules` are those that it is under, for plugins that ask for them.

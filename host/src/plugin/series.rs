@@ -5,10 +5,12 @@
 //! had (a bad name, other labels than before, too many) is a handle that counts nothing, and a line in the log.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+
+use crate::metrics::plugins::{PluginMeter, PluginMetrics};
 
 /// Metrics of one plugin.
 const METRICS_MAX: usize = 64;
@@ -24,19 +26,24 @@ const VALUE_BYTES_MAX: usize = 128;
 #[derive(Default)]
 pub(super) struct SeriesTable {
     plugins: Mutex<HashMap<String, Arc<PluginSeries>>>,
+    host: OnceLock<Option<PluginMetrics>>,
 }
 
 impl SeriesTable {
     /// The metrics of a plugin. They stay in the registry that was given first.
     pub(super) fn of(&self, plugin: &str, registry: &Registry) -> Arc<PluginSeries> {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(PluginSeries::new(plugin, registry.clone()));
+        let host = self.host.get_or_init(|| of_the_host(registry));
+        let meter = || host.as_ref().map(|host| host.of(plugin)).unwrap_or_default();
+        let make = || Arc::new(PluginSeries::new(plugin, registry.clone(), meter()));
         Arc::clone(plugins.entry(plugin.to_owned()).or_insert_with(make))
     }
 }
 
 /// The metrics of one plugin.
 pub(super) struct PluginSeries {
+    /// What the host counts of it.
+    pub(super) host: Arc<PluginMeter>,
     prefix: String,
     registry: Registry,
     metrics: Mutex<BTreeMap<String, Metric>>,
@@ -77,9 +84,14 @@ impl HistogramHandle {
 }
 
 impl PluginSeries {
-    pub(super) fn new(plugin: &str, registry: Registry) -> Self {
+    fn new(plugin: &str, registry: Registry, host: Arc<PluginMeter>) -> Self {
         let prefix = format!("penstock_plugin_{}_", plugin.replace('-', "_"));
-        Self { prefix, registry, metrics: Mutex::default() }
+        Self { host, prefix, registry, metrics: Mutex::default() }
+    }
+
+    /// Those of a plugin that is only looked at: nobody will read them.
+    pub(super) fn unread(plugin: &str) -> Self {
+        Self::new(plugin, Registry::new(), Arc::default())
     }
 
     pub(super) fn counter(&self, name: &str, help: &str, labels: &[String]) -> CounterHandle {
@@ -131,6 +143,11 @@ impl PluginSeries {
             }
         }
     }
+}
+
+/// What the host counts; nothing if another runtime shows it in this registry already.
+fn of_the_host(registry: &Registry) -> Option<PluginMetrics> {
+    PluginMetrics::new(registry).inspect_err(|error| tracing::warn!(%error, "what plugins cost is not shown")).ok()
 }
 
 /// A metric whose number of series is bounded.

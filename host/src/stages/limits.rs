@@ -85,11 +85,13 @@ struct Plan {
 }
 
 /// What is not the counter's business.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Term {
     counted: Counted,
     limit: u64,
     label: String,
+    by: Arc<Limits>,
+    scope: &'static str,
 }
 
 /// Budget that is reserved for a call. Settling it puts the true usage in the place of the estimate; dropping it without
@@ -154,7 +156,8 @@ impl Plan {
                 let name = format!("{}|{}", counted.name(), check.key);
                 let charge = Charge::new(&namespace, &name, check.algorithm, check.limit, check.window_ms);
                 charges.push(Charge { burst: check.burst, cost, ..charge });
-                terms.push(Term { counted, limit: check.limit, label: check.label });
+                let scope = scope_of(&check.key, whose);
+                terms.push(Term { counted, limit: check.limit, label: check.label, by: Arc::clone(plugin), scope });
             }
         }
         Ok(Self { charges, terms })
@@ -218,7 +221,7 @@ impl Gate {
         let plan = Plan::of(limits, Whose::Callers, call, &rules, &Estimate::default)?;
         let each = plan.charges.iter().zip(plan.terms);
         Ok(each
-            .map(|(charge, Term { counted, limit, label })| {
+            .map(|(charge, Term { counted, limit, label, .. })| {
                 let remaining = self.state.remaining(charge);
                 Left { label, counted, limit, remaining: remaining.count, reset_s: remaining.reset_ms.div_ceil(1000) }
             })
@@ -304,11 +307,25 @@ fn tightest(held: &Held, terms: &[Term]) -> Option<Standing> {
     said(|counted| counted == Counted::Requests).or_else(|| said(|counted| counted != Counted::Cost))
 }
 
+/// Whose counter it is, in a word.
+fn scope_of(counter: &str, whose: Whose) -> &'static str {
+    match whose {
+        Whose::Vendors => "vendors",
+        // As the directory begins the names of its counters.
+        Whose::Callers if counter.starts_with("key:") => "key",
+        Whose::Callers if counter.starts_with("team:") => "team",
+        Whose::Callers => "callers",
+    }
+}
+
 fn refused(denied: Denied, terms: &[Term]) -> Refused {
     let failure = |kind, message: String, wait| Failure::new(kind, message).retry_after(wait);
     match denied {
         Denied::Exceeded(exceeded) => {
             let term = terms.get(exceeded.index);
+            if let Some(term) = term {
+                term.by.refused(term.counted, term.scope);
+            }
             let label = term.map_or("a limit", |term| term.label.as_str());
             let wait = exceeded.retry_after_ms;
             let message = match wait {
