@@ -26,6 +26,7 @@ use crate::plugin::{Adapter, Exchange};
 use crate::relay::pump::{Pump, Relayer, Translator};
 use crate::routes::Target;
 use crate::stages::Principal;
+use crate::traces::Outgoing;
 use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
@@ -54,6 +55,7 @@ pub struct Asking<'a> {
     principal: &'a Principal,
     journal: Option<&'a dyn Journal>,
     turn: Turn,
+    trace: Option<Outgoing>,
     canonical: OnceLock<Result<Canonical, Failure>>,
 }
 
@@ -114,13 +116,29 @@ impl<'a> Asking<'a> {
         principal: &'a Principal,
     ) -> Self {
         let turn = Turn::of(&underway.id);
-        Self { underway, client, head, inbound, principal, journal: None, turn, canonical: OnceLock::new() }
+        Self {
+            underway,
+            client,
+            head,
+            inbound,
+            principal,
+            journal: None,
+            turn,
+            trace: None,
+            canonical: OnceLock::new(),
+        }
     }
 
     /// The same, with a journal that outlives this process.
     #[must_use]
     pub fn with_journal(self, journal: &'a dyn Journal) -> Self {
         Self { journal: Some(journal), ..self }
+    }
+
+    /// The same, as a part of a trace.
+    #[must_use]
+    pub fn traced(self, trace: Option<Outgoing>) -> Self {
+        Self { trace, ..self }
     }
 
     /// Tries one target, the `attempt`th. When it is the `last`, even an answer that begins with an error goes to the
@@ -130,6 +148,9 @@ impl<'a> Asking<'a> {
     /// Why there is no answer, with the vendor's own error where the caller can read it. Dropping the future cancels the
     /// upstream request.
     pub async fn target(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
+        if let Some(trace) = &self.trace {
+            trace.attempt(attempt);
+        }
         let tried = self.tried(target, attempt, last).await;
         if let Err(miss) = &tried
             && miss.failure.fault.class == FaultClass::Authentication
@@ -502,7 +523,7 @@ impl<'a> Asking<'a> {
         if let Some(journal) = self.journal.filter(|_| request.method != Method::GET) {
             journal.sending(&target.id, step).await?;
         }
-        outbound::send(self.client, &target.vendor, request, payload, &self.turn).await
+        outbound::send(self.client, &target.vendor, request, payload, &self.turn, self.trace.as_ref()).await
     }
 
     /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.

@@ -35,6 +35,7 @@ use crate::relay::Body;
 use crate::routes::{Serves, Target};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Sight, Whose};
+use crate::traces::Tracer;
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
 
@@ -57,6 +58,8 @@ pub struct Gateway {
     pub directory: Directory,
     /// What machines are told.
     pub probes: Arc<Probes>,
+    /// Traces of requests.
+    pub traces: Tracer,
 }
 
 impl Gateway {
@@ -121,7 +124,9 @@ impl Gateway {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
         let prices = Arc::clone(&underway.snapshot.prices);
-        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics), self.directory.clone());
+        let trace = self.traces.begin(request.method(), request.uri(), request.headers());
+        let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
+        let mut entry = Entry::open(id, route, operation, prices, metrics, directory, trace);
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -145,10 +150,14 @@ impl Gateway {
         let nobody = Principal::default();
 
         let call = underway.call(&nobody, None, &facts);
-        if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
+        let filtered = stages::filter(route, &call, &mut head, edits);
+        entry.passed("filters");
+        if let Some(reply) = filtered? {
             return Ok(Outcome::Local(reply));
         }
-        let principal = stages::authenticate(route, &call, &head.headers, &self.directory)?;
+        let principal = stages::authenticate(route, &call, &head.headers, &self.directory);
+        entry.passed("auth");
+        let principal = principal?;
         entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 
@@ -180,11 +189,12 @@ impl Gateway {
             let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &Estimate::default).await;
             entry.admitted(permit)?;
             let targets = the_targets(underway, &inbound, &call, &head)?;
-            let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
+            let asking = Asking::new(underway, &self.client, &head, &inbound, &principal).traced(entry.outgoing());
             return realtime::open(&self.gate, &asking, &targets, caller, entry).await.map(Outcome::Proxied);
         }
         principal.may_ask_for(asked.operation.name())?;
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
+        entry.passed("body");
         let inbound = Inbound::parse(asked, &head, &body)?;
         principal.may_use(&inbound.model)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
@@ -193,12 +203,14 @@ impl Gateway {
         entry.admitted(permit)?;
         entry.made = inbound.made();
 
-        let targets = the_targets(underway, &inbound, &call, &head)?;
+        let targets = the_targets(underway, &inbound, &call, &head);
+        entry.passed("routing");
+        let targets = targets?;
         if let Some(wish) = accept::Wish::of(&head, &inbound) {
             let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
             return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
         }
-        let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
+        let asking = Asking::new(underway, &self.client, &head, &inbound, &principal).traced(entry.outgoing());
         let answer = first_answer(&self.gate, &asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
     }
@@ -249,7 +261,7 @@ async fn first_answer(
             }
             Err(failure) => return Err(failure),
         }
-        entry.trying(&target.vendor.name, &target.model);
+        entry.trying(&target.vendor.name, &target.model, target.vendor.server());
         // Pinned where it is made: the future is large, and moving it would copy it.
         let tried = std::pin::pin!(asking.target(target, attempt, is_last));
         let miss = match tokio::time::timeout_at(asking.underway.deadline.into(), tried).await {

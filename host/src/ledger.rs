@@ -17,6 +17,7 @@ use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
 use crate::metrics::{self, Metrics};
 use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
+use crate::traces::{Outcome, Outgoing, Trace, Try};
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +92,8 @@ pub struct Entry {
     trying: Option<Instant>,
     pieces: Option<Pieces>,
     inflight: Option<IntGauge>,
+    /// None if the request is not traced.
+    trace: Option<Box<Trace>>,
     metrics: Arc<Metrics>,
     directory: Directory,
 }
@@ -105,6 +108,7 @@ impl Entry {
         prices: Arc<Table>,
         metrics: Arc<Metrics>,
         directory: Directory,
+        trace: Option<Box<Trace>>,
     ) -> Self {
         let inflight = metrics.inflight(&route);
         if let Some(inflight) = &inflight {
@@ -136,6 +140,7 @@ impl Entry {
             trying: None,
             pieces: None,
             inflight,
+            trace,
             metrics,
             directory,
         }
@@ -170,6 +175,7 @@ impl Entry {
     /// # Errors
     /// The refusal.
     pub fn admitted(&mut self, decided: Result<Option<Permit>, Refused>) -> Result<(), Failure> {
+        self.passed("limits");
         match decided {
             Ok(permit) => self.hold(permit),
             Err(refused) => {
@@ -185,8 +191,33 @@ impl Entry {
         self.permit.take()
     }
 
-    /// Begins the next try, at this vendor or service.
-    pub fn trying(&mut self, vendor: &Arc<str>, model: &Arc<str>) {
+    /// Notes for the trace that a stage has ended.
+    pub fn passed(&mut self, stage: &'static str) {
+        if let Some(trace) = &mut self.trace {
+            trace.passed(stage);
+        }
+    }
+
+    /// What the tries of this request send on of its trace.
+    #[must_use]
+    pub fn outgoing(&self) -> Option<Outgoing> {
+        self.trace.as_ref().map(|trace| trace.outgoing())
+    }
+
+    /// Shows the trace what goes to the caller: a whole answer, or a piece of a stream.
+    pub fn shows(&mut self, bytes: &[u8], is_piece: bool) {
+        match &mut self.trace {
+            Some(trace) if is_piece => trace.piece(bytes),
+            Some(trace) => trace.answer(bytes),
+            None => {}
+        }
+    }
+
+    /// Begins the next try, at this vendor or service; `server` is its host and port.
+    pub fn trying(&mut self, vendor: &Arc<str>, model: &Arc<str>, server: &str) {
+        if let Some(trace) = &mut self.trace {
+            trace.trying(self.attempts, &Try { operation: self.operation, vendor, model, server });
+        }
         self.attempts += 1;
         self.vendor = Arc::clone(vendor);
         self.model = Arc::clone(model);
@@ -204,6 +235,9 @@ impl Entry {
             permit.settle(&Spent { served: Served::Tried, usage: None, partial: false, cost: None });
         }
         self.tried(failure.kind.code());
+        if let Some(trace) = &mut self.trace {
+            trace.missed(failure.kind.code());
+        }
         tracing::warn!(request = %self.id, route = %self.route, vendor = %self.vendor, model = %self.model, %failure, "attempt failed");
     }
 
@@ -286,6 +320,22 @@ impl Entry {
         self.key.as_ref().map_or("", |key| &key.id)
     }
 
+    fn tell_trace(&mut self, cost: Option<&Cost>) {
+        let Some(trace) = self.trace.take() else { return };
+        trace.finish(&Outcome {
+            request: &self.id,
+            route: &self.route,
+            key: self.key_id(),
+            team: self.tenant.as_deref().unwrap_or_default(),
+            status: self.status.as_u16(),
+            failure: self.failure,
+            ending: self.ending.name(),
+            usage: self.usage.as_ref(),
+            cost: cost.map(|cost| cost.usd.to_f64()),
+            first_piece: self.pieces.as_ref().map(|pieces| pieces.first),
+        });
+    }
+
     /// Adds the request to the sums of its key and team, and tells whoever listens.
     fn report(&self, took: Duration, cost: Option<&Cost>) {
         let usage = self.usage.as_ref();
@@ -352,10 +402,13 @@ impl Drop for Entry {
             between.flush();
         }
         self.report(took, cost.as_ref());
+        let trace = self.trace.as_ref().map(|trace| trace.id());
+        self.tell_trace(cost.as_ref());
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "access",
             request = %self.id,
+            trace = trace.as_deref(),
             route = %self.route,
             operation = self.operation,
             subject = self.subject,

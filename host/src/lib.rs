@@ -43,4 +43,5 @@ pub mod library;
 pub mod metrics;
 pub mod snapshot;
 pub mod state;
+pub mod traces;
 pub mod watch;

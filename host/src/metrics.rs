@@ -258,6 +258,9 @@ fn request_time(family: Family) -> Result<HistogramVec, prometheus::Error> {
 
 #[cfg(test)]
 mod tests {
+    use penstock_dialects::ir::Usage;
+    use penstock_prices::money::Usd;
+
     use super::*;
 
     fn ended<'e>(route: &'e str, model: &'e str, usage: Option<&'e Usage>) -> Ended<'e> {

@@ -76,6 +76,7 @@ pub async fn ask(
     let upgrade = head::upgrade_of(request.headers()).map(str::to_owned);
     let caller = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let endpoints = rank(underway.route.routing.as_ref(), call, service)?;
+    let trace = entry.outgoing();
     let (parts, body) = request.into_parts();
     let path = underway.service_path(&parts.uri);
     let mut headers = outgoing(&parts, underway, upgrade.as_deref())?;
@@ -84,12 +85,16 @@ pub async fn ask(
     let mut failure = Failure::new(Kind::NoTarget, format!("service {} has no endpoint to ask", service.name));
     let mut endpoints = endpoints.into_iter().peekable();
     while let Some(endpoint) = endpoints.next() {
-        entry.trying(&service.name, &entry.model.clone());
+        entry.trying(&service.name, &Arc::default(), endpoint.authority());
         let mut message = Request::new(body.take().map_or(OutBody::Empty, OutBody::Streaming));
         *message.method_mut() = parts.method.clone();
         *message.uri_mut() = uri(endpoint, &path)?;
         let is_last = endpoints.peek().is_none();
         *message.headers_mut() = if is_last { std::mem::take(&mut headers) } else { headers.clone() };
+        if let Some(trace) = &trace {
+            trace.attempt(entry.attempts - 1);
+            trace.put(message.headers_mut());
+        }
         match client.send(endpoint, message).await {
             Ok(answer) => {
                 entry.answered();

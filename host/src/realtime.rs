@@ -64,7 +64,7 @@ pub async fn open(
             }
             Err(failure) => return Err(failure),
         }
-        entry.trying(&target.vendor.name, &target.model);
+        entry.trying(&target.vendor.name, &target.model, target.vendor.server());
         let miss = match tokio::time::timeout_at(underway.deadline.into(), asking.upgraded(target, attempt)).await {
             Ok(Ok(mut answer)) => {
                 entry.answered();

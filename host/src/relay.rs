@@ -55,6 +55,7 @@ impl HttpBody for Body {
             Self::Whole(bytes, entry) => {
                 let bytes = bytes.take();
                 if let Some(mut entry) = entry.take() {
+                    entry.shows(bytes.as_deref().unwrap_or_default(), false);
                     entry.sent(bytes.as_ref().map_or(0, Bytes::len));
                     entry.ending = Ending::Complete;
                 }
@@ -124,6 +125,9 @@ impl Stream {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 self.entry.sent(bytes.len());
+                if !matches!(self.pump, Pump::Bytes) {
+                    self.entry.shows(&bytes, true);
+                }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             match &mut self.state {

@@ -21,6 +21,7 @@ use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
 use penstock::stages::Gate;
 use penstock::state::{Memory, State};
+use penstock::traces::Tracer;
 use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
@@ -87,7 +88,16 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let jobs = Jobs::open(None, Arc::clone(&metrics)).map_err(|error| anyhow!(error))?;
     let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
-    let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
+    let gateway = Arc::new(Gateway {
+        snapshot,
+        client,
+        gate,
+        metrics,
+        jobs,
+        directory,
+        probes: Arc::default(),
+        traces: Tracer::default(),
+    });
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;

@@ -145,7 +145,7 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 14] = [
+const SECTIONS: [(&str, Kind); 15] = [
     ("admin", Kind::Scalars),
     ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
@@ -159,6 +159,7 @@ const SECTIONS: [(&str, Kind); 14] = [
     ("services", Kind::Named),
     ("state", Kind::Scalars),
     ("timeouts", Kind::Scalars),
+    ("traces", Kind::Scalars),
     ("vendors", Kind::Named),
 ];
 
@@ -223,6 +224,7 @@ impl<'s> Merge<'s> {
             limits: self.scalars("limits"),
             timeouts: self.scalars("timeouts"),
             state: self.scalars("state"),
+            traces: self.scalars("traces"),
             sandbox: self.scalars("sandbox"),
             secrets: self.named("secrets"),
             plugins: self.named("plugins"),

@@ -177,7 +177,11 @@ impl Metrics {
 
 impl KeyLine {
     fn count(&self, ended: &Ended<'_>) {
-        if ended.failed { self.failed.inc() } else { self.ok.inc() }
+        if ended.failed {
+            self.failed.inc()
+        } else {
+            self.ok.inc()
+        }
         if let Some(usage) = ended.usage {
             self.input.inc_by(usage.input_total());
             self.output.inc_by(usage.output_total());

@@ -10,7 +10,8 @@ use super::Family;
 
 /// Upper bounds of the buckets of a call into a plugin, in seconds: most last microseconds, and the longest may take
 /// `sandbox.configure_ms`.
-const CALL_SECONDS: &[f64] = &[0.000_005, 0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.025, 0.1];
+const CALL_SECONDS: &[f64] =
+    &[0.000_005, 0.000_02, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.025, 0.1];
 /// Functions of one plugin that are called by the host.
 const CALLS_MAX: usize = 8;
 
