@@ -291,7 +291,7 @@ mod tests {
         metrics.ended(&Ended { pieces: Some(pieces), key: "k", team: "t", ..ended("ai", "m", Some(&usage)) });
         metrics.ended(&Ended { status: 502, failed: true, key: "k", team: "t", ..ended("ai", "m", None) });
         metrics.attempted("v", "ok", Duration::from_millis(20));
-        let mut gaps = metrics.inter_token("v", "m").unwrap();
+        let gaps = metrics.inter_token("v", "m").unwrap();
         gaps.observe(0.04);
         gaps.flush();
         let text = metrics.exposition().unwrap();

@@ -283,11 +283,11 @@ impl Trace {
 
     /// The request has ended. If there is no room in the queue, the trace is dropped and counted.
     pub fn finish(mut self, outcome: &Outcome<'_>) {
-        let now = self.clock.at(Instant::now());
         if let Some(attempt) = &mut self.attempt {
             attempt.answered(std::mem::take(&mut self.told), outcome, &self.clock);
         }
         self.close();
+        let now = self.clock.at(Instant::now());
         let Self { sampler, id, parent, mut root, mut spans, .. } = self;
         root.name = format!("{} {}", method_of(&root), outcome.route);
         root.time_ns.1 = now;

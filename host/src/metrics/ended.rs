@@ -86,7 +86,7 @@ impl Metrics {
     pub fn ended(&self, ended: &Ended<'_>) {
         let Ended { route, vendor, operation, .. } = *ended;
         // Only a vendor that has answered for a model makes its name a label, so that no caller can invent one.
-        let is_served = ended.usage.is_some() || ended.pieces.is_some();
+        let is_served = ended.usage.is_some() || ended.pieces.is_some() || ended.cost.is_some();
         let model = if is_served { ended.model } else { "" };
         let make = |values: &[&str]| self.line(values);
         self.lines.with(&[route, vendor, model, operation], make, |line| self.count(line, model, ended));
@@ -178,9 +178,9 @@ impl Metrics {
 impl KeyLine {
     fn count(&self, ended: &Ended<'_>) {
         if ended.failed {
-            self.failed.inc()
+            self.failed.inc();
         } else {
-            self.ok.inc()
+            self.ok.inc();
         }
         if let Some(usage) = ended.usage {
             self.input.inc_by(usage.input_total());

@@ -36,4 +36,5 @@ mod relayed;
 mod stages;
 mod state;
 mod state_away;
+mod traces;
 mod translated;
