@@ -104,3 +104,47 @@ fn of_snapshot(snapshot: &Snapshot, reading: &mut Reading) {
 fn number(count: u64) -> f64 {
     count as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{self, KEYS_MAX, MODELS_MAX, TEAMS_MAX, plugins};
+    use crate::state::ROUND_TRIP;
+
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/observability.md");
+    const MARKS: [&str; 2] = ["<!-- metrics: made by the test of host/src/cli/readings.rs -->", "<!-- /metrics -->"];
+
+    fn table() -> String {
+        let (name, help) = ROUND_TRIP;
+        let round_trip = Family { name, help, labels: &[] };
+        let families = metrics::ALL.iter().chain(plugins::ALL).chain(ALL.iter().map(|(family, _)| family));
+        let rows = families.chain([&round_trip]).map(|family| {
+            let labels: Vec<_> = family.labels.iter().map(|label| format!("`{label}`")).collect();
+            format!("| `{}` | {} | {} |\n", family.name, labels.join(", "), family.help)
+        });
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort();
+        format!("\n| metric | labels | what it is |\n|---|---|---|\n{}", rows.concat())
+    }
+
+    #[test]
+    fn the_documentation_has_every_metric_as_the_code_has_it() {
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        let (before, rest) = page.split_once(MARKS[0]).expect("the first mark");
+        let (found, after) = rest.split_once(MARKS[1]).expect("the second mark");
+        if std::env::var_os("PENSTOCK_BLESS").is_some() {
+            let page = format!("{before}{}{}{}{after}", MARKS[0], table(), MARKS[1]);
+            return std::fs::write(PAGE, page).unwrap();
+        }
+        assert_eq!(found, table(), "run this test with PENSTOCK_BLESS=1");
+    }
+
+    #[test]
+    fn the_documentation_has_the_ceilings_of_labels() {
+        let page = std::fs::read_to_string(PAGE).unwrap();
+        for (label, max) in [("model", MODELS_MAX), ("key", KEYS_MAX), ("team", TEAMS_MAX)] {
+            let row = format!("| `{label}` | {max} |");
+            assert!(page.contains(&row), "{row}");
+        }
+    }
+}

@@ -24,6 +24,11 @@ const LATE_MS: u64 = 86_400_000;
 /// How often it is looked whether everything is told, at the end of the process.
 const FLUSH: Duration = Duration::from_millis(5);
 
+/// Name and help of the metric that [`State::round_trips`] is.
+pub const ROUND_TRIP: (&str, &str) = (
+    "penstock_state_round_trip_seconds",
+    "Seconds that a decision of the shared store took: one for each call that has a limit.",
+);
 /// Upper bounds of the buckets of a round trip to the shared store, in seconds.
 const ROUND_TRIP_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5];
 
@@ -335,8 +340,7 @@ impl Item {
 }
 
 fn round_trips() -> Option<Histogram> {
-    let name = "penstock_state_round_trip_seconds";
-    let help = "Seconds that a decision of the shared store took: one for each call that has a limit.";
+    let (name, help) = ROUND_TRIP;
     Histogram::with_opts(HistogramOpts::new(name, help).buckets(ROUND_TRIP_SECONDS.to_vec())).ok()
 }
 

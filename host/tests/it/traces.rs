@@ -181,7 +181,7 @@ async fn a_request_is_a_tree_of_spans_that_goes_on_where_the_caller_began() {
         assert!(first <= begin && begin <= end && end <= last, "{span:?}");
     }
     let (failed, good) = (children[5], children[6]);
-    assert_eq!(failed.attributes["error.type"], "upstream-error");
+    assert_eq!(failed.attributes["error.type"], "upstream-refused");
     assert_eq!((failed.message.kind, failed.message.status.as_ref().map(|status| status.code)), (3, Some(2)));
     for (name, value) in [
         ("gen_ai.operation.name", json!("chat")),
