@@ -33,6 +33,7 @@ use crate::upstream::{Answer as UpstreamAnswer, Client};
 mod journal;
 mod limits;
 mod realtime;
+mod traced;
 mod wire;
 
 pub use journal::{Journal, Recorded, Writing};
@@ -115,30 +116,14 @@ impl<'a> Asking<'a> {
         inbound: &'a Inbound<'a>,
         principal: &'a Principal,
     ) -> Self {
-        let turn = Turn::of(&underway.id);
-        Self {
-            underway,
-            client,
-            head,
-            inbound,
-            principal,
-            journal: None,
-            turn,
-            trace: None,
-            canonical: OnceLock::new(),
-        }
+        let (turn, journal, trace) = (Turn::of(&underway.id), None, None);
+        Self { underway, client, head, inbound, principal, journal, turn, trace, canonical: OnceLock::new() }
     }
 
     /// The same, with a journal that outlives this process.
     #[must_use]
     pub fn with_journal(self, journal: &'a dyn Journal) -> Self {
         Self { journal: Some(journal), ..self }
-    }
-
-    /// The same, as a part of a trace.
-    #[must_use]
-    pub fn traced(self, trace: Option<Outgoing>) -> Self {
-        Self { trace, ..self }
     }
 
     /// Tries one target, the `attempt`th. When it is the `last`, even an answer that begins with an error goes to the
@@ -148,9 +133,7 @@ impl<'a> Asking<'a> {
     /// Why there is no answer, with the vendor's own error where the caller can read it. Dropping the future cancels the
     /// upstream request.
     pub async fn target(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
-        if let Some(trace) = &self.trace {
-            trace.attempt(attempt);
-        }
+        self.begins(attempt);
         let tried = self.tried(target, attempt, last).await;
         if let Err(miss) = &tried
             && miss.failure.fault.class == FaultClass::Authentication

@@ -150,14 +150,10 @@ impl Gateway {
         let nobody = Principal::default();
 
         let call = underway.call(&nobody, None, &facts);
-        let filtered = stages::filter(route, &call, &mut head, edits);
-        entry.passed("filters");
-        if let Some(reply) = filtered? {
+        if let Some(reply) = entry.stage("filters", || stages::filter(route, &call, &mut head, edits))? {
             return Ok(Outcome::Local(reply));
         }
-        let principal = stages::authenticate(route, &call, &head.headers, &self.directory);
-        entry.passed("auth");
-        let principal = principal?;
+        let principal = entry.stage("auth", || stages::authenticate(route, &call, &head.headers, &self.directory))?;
         entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 
@@ -193,8 +189,7 @@ impl Gateway {
             return realtime::open(&self.gate, &asking, &targets, caller, entry).await.map(Outcome::Proxied);
         }
         principal.may_ask_for(asked.operation.name())?;
-        let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
-        entry.passed("body");
+        let body = whole(&head, body, underway, entry).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
         principal.may_use(&inbound.model)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
@@ -203,9 +198,7 @@ impl Gateway {
         entry.admitted(permit)?;
         entry.made = inbound.made();
 
-        let targets = the_targets(underway, &inbound, &call, &head);
-        entry.passed("routing");
-        let targets = targets?;
+        let targets = entry.stage("routing", || the_targets(underway, &inbound, &call, &head))?;
         if let Some(wish) = accept::Wish::of(&head, &inbound) {
             let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
             return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
@@ -236,6 +229,13 @@ impl Gateway {
             _ => Ok(None),
         }
     }
+}
+
+/// The whole body of a request.
+async fn whole(head: &Parts, body: InBody, underway: &Underway, entry: &mut Entry) -> Result<Bytes, Failure> {
+    let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await;
+    entry.passed("body");
+    body
 }
 
 /// Tries the targets in their order until one answers. Nothing has gone to the caller by then.

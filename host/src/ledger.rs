@@ -198,6 +198,13 @@ impl Entry {
         }
     }
 
+    /// A stage that does not wait, noted for the trace.
+    pub fn stage<T>(&mut self, stage: &'static str, run: impl FnOnce() -> T) -> T {
+        let value = run();
+        self.passed(stage);
+        value
+    }
+
     /// What the tries of this request send on of its trace.
     #[must_use]
     pub fn outgoing(&self) -> Option<Outgoing> {

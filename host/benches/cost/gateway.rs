@@ -111,7 +111,7 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
 }
 
 fn snapshot(policy: &str, state: &Arc<Memory>, directory: &Directory, metrics: &Metrics) -> anyhow::Result<Snapshot> {
-    let library = library()?;
+    let library = library(metrics)?;
     let sources = Sources::new([("bench.toml".to_owned(), policy.to_owned())]);
     let policy = config::load::parse(sources).map_err(|problems| all(&problems))?;
     Snapshot::build(&Build {
@@ -131,7 +131,7 @@ fn all(problems: &[Problem]) -> anyhow::Error {
     anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
-fn library() -> anyhow::Result<Library<Component>> {
+fn library(metrics: &Metrics) -> anyhow::Result<Library<Component>> {
     let directory: PathBuf = std::env::var_os("PENSTOCK_PLUGINS")
         .context("PENSTOCK_PLUGINS names no folder of components; `cargo xtask bench` sets it")?
         .into();
@@ -143,6 +143,7 @@ fn library() -> anyhow::Result<Library<Component>> {
         compiler: Compiler::InProcess,
         self_test: None,
     })?;
+    runtime.count_in(metrics.registry())?;
     let mut components = BTreeMap::new();
     for name in COMPONENTS {
         let path = directory.join(format!("{name}.wasm"));

@@ -23,9 +23,7 @@ impl Asking<'_> {
         if !adapter.serves(self.inbound.asked.operation.name()) {
             return Err(self.unsupported(target, "the vendor has no such operation").into());
         }
-        if let Some(trace) = &self.trace {
-            trace.attempt(attempt);
-        }
+        self.begins(attempt);
         let facts = self.facts(target);
         let request = self.relayable(target, &self.call(target, attempt, &facts))?;
         let handshake = handshake(&self.head.headers);

@@ -29,11 +29,7 @@ pub(super) const ALL: &[(Family, Goes)] = &[
         &["vendor", "state"],
         "Keys of a vendor that are `ready`, or `cooling` down since it refused them.",
     ),
-    family(
-        INSTANCES,
-        &["plugin"],
-        "Instances in memory; the plugin is named with its place in the policy: `plugins.fair`, `vendors.echo`.",
-    ),
+    family(INSTANCES, &["plugin"], "Instances in memory."),
     family(DORMANT, &[], "Optional vendors that are left out."),
     family(AWAY, &[], "1 while the shared state is away, 0 while it is there; always 0 without one."),
     family(UNSENT, &[], "Settled calls that the shared state has not been told, or has not acknowledged."),
@@ -95,6 +91,8 @@ fn of_snapshot(snapshot: &Snapshot, reading: &mut Reading) {
         reading.set(INFLIGHT, &[vendor, upstream], f64::from(endpoint.health.in_flight()));
     }
     for (name, plugin) in snapshot.plugins() {
+        // "plugins.fair", "vendors.echo": elsewhere the label is the name alone.
+        let name = name.split_once('.').map_or(name, |(_, name)| name);
         reading.set(INSTANCES, &[name], f64::from(plugin.instances()));
     }
     reading.set(DORMANT, &[], number(snapshot.dormant.len() as u64));

@@ -229,6 +229,7 @@ fn live(
         compiler: Compiler::Child(program),
         self_test: Some(crate::plugin::self_test::run_embedded),
     })?;
+    runtime.count_in(metrics.registry())?;
     let (state, directory, metrics) = (Arc::clone(state), directory.clone(), metrics.registry().clone());
     Ok(Live { runtime, state, directory, metrics, certificates })
 }

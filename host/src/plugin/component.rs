@@ -218,7 +218,8 @@ impl Component {
         let Settings { name, config, secrets, isolation, state, directory, metrics } = settings;
         let config = if config.is_null() { Value::Object(serde_json::Map::new()) } else { config };
         self.check_config(&config)?;
-        let series = self.runtime.series.of(&name, &metrics);
+        // Only what is tried out has no directory.
+        let series = self.runtime.series.of(&name, &metrics, directory.is_none());
         let shared = Arc::new(Shared { name, grants: secrets, state, directory, series, flood: Flood::new() });
         let plan = Plan { component: self, shared, config: config.to_string(), isolation };
         Ok(match &self.linked {

@@ -26,15 +26,17 @@ const VALUE_BYTES_MAX: usize = 128;
 #[derive(Default)]
 pub(super) struct SeriesTable {
     plugins: Mutex<HashMap<String, Arc<PluginSeries>>>,
-    host: OnceLock<Option<PluginMetrics>>,
+    /// What the host counts of plugins; empty while nobody reads it.
+    pub(super) host: OnceLock<PluginMetrics>,
 }
 
 impl SeriesTable {
-    /// The metrics of a plugin. They stay in the registry that was given first.
-    pub(super) fn of(&self, plugin: &str, registry: &Registry) -> Arc<PluginSeries> {
+    /// The metrics of a plugin. They stay in the registry that was given first. The host counts its calls unless it is only
+    /// tried out.
+    pub(super) fn of(&self, plugin: &str, registry: &Registry, tried_out: bool) -> Arc<PluginSeries> {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let host = self.host.get_or_init(|| of_the_host(registry));
-        let meter = || host.as_ref().map(|host| host.of(plugin)).unwrap_or_default();
+        let host = self.host.get().filter(|_| !tried_out);
+        let meter = || host.map(|host| host.of(plugin)).unwrap_or_default();
         let make = || Arc::new(PluginSeries::new(plugin, registry.clone(), meter()));
         Arc::clone(plugins.entry(plugin.to_owned()).or_insert_with(make))
     }
@@ -145,11 +147,6 @@ impl PluginSeries {
     }
 }
 
-/// What the host counts; nothing if another runtime shows it in this registry already.
-fn of_the_host(registry: &Registry) -> Option<PluginMetrics> {
-    PluginMetrics::new(registry).inspect_err(|error| tracing::warn!(%error, "what plugins cost is not shown")).ok()
-}
-
 /// A metric whose number of series is bounded.
 struct Bounded<V, M> {
     vec: V,
@@ -208,7 +205,7 @@ mod tests {
     #[test]
     fn the_number_of_series_is_bounded_and_nothing_goes_uncounted() {
         let (table, registry) = (SeriesTable::default(), Registry::new());
-        let counter = table.of("a-b", &registry).counter("hits_total", "Hits", &strings(&["who"]));
+        let counter = table.of("a-b", &registry, false).counter("hits_total", "Hits", &strings(&["who"]));
         for number in 0..2000 {
             counter.add(1, &strings(&[&format!("caller-{number}")]));
         }
@@ -223,12 +220,12 @@ mod tests {
     fn the_same_name_is_the_same_metric_and_another_shape_counts_nothing() {
         let (table, registry) = (SeriesTable::default(), Registry::new());
         for _generation in 0..2 {
-            table.of("p", &registry).counter("n", "", &[]).add(1, &[]);
+            table.of("p", &registry, false).counter("n", "", &[]).add(1, &[]);
         }
-        table.of("p", &registry).counter("n", "", &strings(&["label"])).add(1, &strings(&["x"]));
-        table.of("p", &registry).histogram("n", "", &[]).observe(1.0, &[]);
-        table.of("p", &registry).counter("not a name", "", &[]).add(1, &[]);
-        table.of("p", &registry).counter("n", "", &[]).add(1, &strings(&["too", "many"]));
+        table.of("p", &registry, false).counter("n", "", &strings(&["label"])).add(1, &strings(&["x"]));
+        table.of("p", &registry, false).histogram("n", "", &[]).observe(1.0, &[]);
+        table.of("p", &registry, false).counter("not a name", "", &[]).add(1, &[]);
+        table.of("p", &registry, false).counter("n", "", &[]).add(1, &strings(&["too", "many"]));
         assert_eq!(series(&registry), 1);
         let metric = &registry.gather()[0].get_metric()[0].clone();
         assert!((metric.get_counter().get_value() - 2.0).abs() < 0.5);

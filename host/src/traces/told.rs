@@ -128,6 +128,9 @@ fn keep(known: &mut String, told: Option<String>) {
 mod tests {
     use super::*;
 
+    /// Pieces of an answer, and the id, model and reason that are in it.
+    type Case<'c> = (&'c [&'c str], (&'c str, &'c str, &'c str));
+
     fn told(pieces: &[&str]) -> (String, String, Vec<String>) {
         let mut told = Told::default();
         match pieces {
@@ -140,7 +143,7 @@ mod tests {
 
     #[test]
     fn ids_models_and_reasons_are_read_in_every_dialect_whole_and_streamed() {
-        let cases: &[(&[&str], (&str, &str, &str))] = &[
+        let cases: &[Case<'_>] = &[
             (
                 &[
                     r#"{"id":"c1","object":"chat.completion","model":"m","choices":[{"index":0,"message":{"role":"assistant","content":"secret"},"finish_reason":"stop"}]}"#,
