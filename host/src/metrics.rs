@@ -21,7 +21,7 @@ use prometheus::{
 
 pub use ended::{Ended, Pieces};
 
-use ended::{KEY_LINE, KeyLine, LINE, Line};
+use ended::{KEY_LINE, KeyLine, LINE, Line, TRY_LINE, TryLine};
 use series::{Ceilings, Known, Names, Series};
 
 /// Names of models that are told apart; further ones are `other`.
@@ -58,6 +58,7 @@ macro_rules! metrics {
             registry: Registry,
             lines: Known<Line>,
             key_lines: Known<KeyLine>,
+            tries: Known<TryLine>,
             $($field: $vec,)*
         }
 
@@ -74,7 +75,8 @@ macro_rules! metrics {
                     let $field = Series::new($make(family)?, family, &registry, &ceilings)?;
                 )*
                 let (lines, key_lines) = (Known::new(LINE, &ceilings), Known::new(KEY_LINE, &ceilings));
-                Ok(Self { registry, lines, key_lines, $($field,)* })
+                let tries = Known::new(TRY_LINE, &ceilings);
+                Ok(Self { registry, lines, key_lines, tries, $($field,)* })
             }
         }
     };
@@ -172,8 +174,12 @@ impl Metrics {
 
     /// A target was tried; the outcome is `ok` or the code of a failure.
     pub fn attempted(&self, vendor: &str, outcome: &'static str, took: Duration) {
-        self.attempts.with(&[vendor, outcome], IntCounter::inc);
-        self.upstream.with(&[vendor, outcome], |time| time.observe(took.as_secs_f64()));
+        let make =
+            |values: &[&str]| Some(TryLine { count: self.attempts.of(values)?, time: self.upstream.of(values)? });
+        self.tries.with(&[vendor, outcome], make, |line| {
+            line.count.inc();
+            line.time.observe(took.as_secs_f64());
+        });
     }
 
     /// A request failed; the code is that of the failure.

@@ -72,6 +72,14 @@ pub(super) struct KeyLine {
     cost: Counter,
 }
 
+/// What is counted of tries at one vendor with one outcome.
+pub(super) struct TryLine {
+    pub(super) count: IntCounter,
+    pub(super) time: Histogram,
+}
+
+/// Labels of a [`TryLine`].
+pub(super) const TRY_LINE: &[&str] = &["vendor", "outcome"];
 /// Labels of a [`Line`].
 pub(super) const LINE: &[&str] = &["route", "vendor", "model", "operation"];
 /// Labels of a [`KeyLine`].

@@ -4,9 +4,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
 use super::Family;
+use super::series::{Ceilings, Series};
 
 /// Upper bounds of the buckets of a call into a plugin, in seconds: most last microseconds, and the longest may take
 /// `sandbox.configure_ms`.
@@ -40,19 +41,18 @@ const REFUSALS: Family = Family {
 };
 
 /// What the host counts of all plugins.
-#[derive(Clone)]
 pub struct PluginMetrics {
-    call_time: HistogramVec,
-    breaks: IntCounterVec,
-    waits: IntCounterVec,
-    refusals: IntCounterVec,
+    call_time: Series<HistogramVec>,
+    breaks: Series<IntCounterVec>,
+    waits: Series<IntCounterVec>,
+    refusals: Series<IntCounterVec>,
 }
 
 /// What the host counts of one plugin; by default nobody reads it, and nothing is counted.
 #[derive(Default)]
 pub struct PluginMeter {
     name: String,
-    all: Option<PluginMetrics>,
+    all: Option<Arc<PluginMetrics>>,
     calls: [OnceLock<(&'static str, Option<Histogram>)>; CALLS_MAX],
 }
 
@@ -61,26 +61,26 @@ impl PluginMetrics {
     ///
     /// # Errors
     /// It has them already.
-    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let counters = |family: Family| IntCounterVec::new(Opts::new(family.name, family.help), family.labels);
+    pub fn new(registry: &Registry) -> Result<Arc<Self>, prometheus::Error> {
+        let ceilings: Ceilings = Arc::new([]); // all names are the policy's, and those of the contract
+        let counters = |family: Family| {
+            let vec = IntCounterVec::new(Opts::new(family.name, family.help), family.labels)?;
+            Series::new(vec, family, registry, &ceilings)
+        };
         let opts = HistogramOpts::new(CALL_TIME.name, CALL_TIME.help).buckets(CALL_SECONDS.to_vec());
-        let all = Self {
-            call_time: HistogramVec::new(opts, CALL_TIME.labels)?,
+        let call_time = HistogramVec::new(opts, CALL_TIME.labels)?;
+        Ok(Arc::new(Self {
+            call_time: Series::new(call_time, CALL_TIME, registry, &ceilings)?,
             breaks: counters(BREAKS)?,
             waits: counters(WAITS)?,
             refusals: counters(REFUSALS)?,
-        };
-        registry.register(Box::new(all.call_time.clone()))?;
-        for counters in [&all.breaks, &all.waits, &all.refusals] {
-            registry.register(Box::new(counters.clone()))?;
-        }
-        Ok(all)
+        }))
     }
 
     /// Of the plugin of this name.
     #[must_use]
-    pub fn of(&self, name: &str) -> Arc<PluginMeter> {
-        Arc::new(PluginMeter { name: name.to_owned(), all: Some(self.clone()), ..PluginMeter::default() })
+    pub fn of(self: &Arc<Self>, name: &str) -> Arc<PluginMeter> {
+        Arc::new(PluginMeter { name: name.to_owned(), all: Some(Arc::clone(self)), ..PluginMeter::default() })
     }
 }
 
@@ -111,14 +111,12 @@ impl PluginMeter {
     }
 
     fn call_time(&self, call: &str) -> Option<Histogram> {
-        let all = self.all.as_ref()?;
-        all.call_time.get_metric_with_label_values(&[self.name.as_str(), call]).ok()
+        self.all.as_ref()?.call_time.of(&[&self.name, call])
     }
 
-    /// For what is rare: it takes the lock of the metric.
-    fn count(&self, of: fn(&PluginMetrics) -> &IntCounterVec, labels: &[&str]) {
-        if let Some(counter) = self.all.as_ref().and_then(|all| of(all).get_metric_with_label_values(labels).ok()) {
-            counter.inc();
+    fn count(&self, of: fn(&PluginMetrics) -> &Series<IntCounterVec>, labels: &[&str]) {
+        if let Some(all) = &self.all {
+            of(all).with(labels, IntCounter::inc);
         }
     }
 }

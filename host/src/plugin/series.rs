@@ -27,7 +27,7 @@ const VALUE_BYTES_MAX: usize = 128;
 pub(super) struct SeriesTable {
     plugins: Mutex<HashMap<String, Arc<PluginSeries>>>,
     /// What the host counts of plugins; empty while nobody reads it.
-    pub(super) host: OnceLock<PluginMetrics>,
+    pub(super) host: OnceLock<Arc<PluginMetrics>>,
 }
 
 impl SeriesTable {
