@@ -124,7 +124,9 @@ impl Gateway {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
         let prices = Arc::clone(&underway.snapshot.prices);
-        let trace = self.traces.begin(request.method(), request.uri(), request.headers());
+        // What stands in the paths of other people's services, nobody knows.
+        let path = underway.asked.as_ref().map_or("", |_| request.uri().path());
+        let trace = self.traces.begin(request.method(), path, request.headers());
         let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
         let mut entry = Entry::open(id, route, operation, prices, metrics, directory, trace);
         let mut edits = ResponseEdits::default();

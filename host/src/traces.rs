@@ -16,7 +16,7 @@ mod told;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, Method, Uri};
+use http::{HeaderMap, Method};
 use penstock_dialects::ir::Usage;
 use tokio::sync::mpsc;
 
@@ -177,9 +177,10 @@ impl Tracer {
         (Self(Some(Arc::new(Sampler { queue, metrics, below, follow_parent }))), finished)
     }
 
-    /// The trace of a request that has just come in; none if it is not traced.
+    /// The trace of a request that has just come in; none if it is not traced. `path` is told as it is: it is empty where it may
+    /// hold a secret.
     #[must_use]
-    pub fn begin(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Option<Box<Trace>> {
+    pub fn begin(&self, method: &Method, path: &str, headers: &HeaderMap) -> Option<Box<Trace>> {
         let sampler = self.0.as_ref()?;
         let parent = Parent::of(headers);
         let id = match &parent {
@@ -196,7 +197,7 @@ impl Tracer {
         let mut root = Span::new(String::new(), Kind::Server, clock.begun_ns);
         root.parent = parent.as_ref().map_or(0, |parent| parent.span);
         root.text("http.request.method", method.as_str());
-        root.text("url.path", uri.path());
+        root.text("url.path", path);
         let (spans, mark, told) = (Vec::new(), clock.begun, Told::default());
         let sampler = Arc::clone(sampler);
         Some(Box::new(Trace { sampler, id, parent, root, clock, mark, spans, attempt: None, told }))
@@ -207,8 +208,7 @@ impl Tracer {
     pub fn begin_job(&self, method: &str, path: &str) -> Option<Box<Trace>> {
         self.0.as_ref()?;
         let method = Method::from_bytes(method.as_bytes()).unwrap_or_default();
-        let uri = path.parse().unwrap_or_default();
-        let mut trace = self.begin(&method, &uri, &HeaderMap::new())?;
+        let mut trace = self.begin(&method, path, &HeaderMap::new())?;
         trace.root.kind = Kind::Internal;
         Some(trace)
     }

@@ -214,7 +214,7 @@ async fn a_stream_tells_when_it_began_and_no_span_holds_a_word_or_a_key() {
     let (program, _key) = start(&policy(&collector.url(), &upstream.url(), headers));
     let reply = chat(&program, true, &[("authorization", "Bearer planted-key-of-a-caller")]).await;
     assert!(reply.text().contains(ANSWER) && reply.text().ends_with("data: [DONE]\n\n"), "{}", reply.text());
-    let service = Request::get("/files/a?q=planted-query").body("".into()).unwrap();
+    let service = Request::get("/files/planted-path?q=planted-query").body("".into()).unwrap();
     assert_eq!(caller::ask(program.gateway, service).await.text(), "a file");
     let spans = told_at_least(&collector, 2).await;
     let good = spans.iter().find(|span| span.message.name == "chat m-1").unwrap();
