@@ -26,12 +26,14 @@ use crate::plugin::{Adapter, Exchange};
 use crate::relay::pump::{Pump, Relayer, Translator};
 use crate::routes::Target;
 use crate::stages::Principal;
+use crate::traces::Outgoing;
 use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod journal;
 mod limits;
 mod realtime;
+mod traced;
 mod tries;
 mod wire;
 
@@ -56,6 +58,7 @@ pub struct Asking<'a> {
     principal: &'a Principal,
     journal: Option<&'a dyn Journal>,
     turn: Turn,
+    trace: Option<Outgoing>,
     canonical: OnceLock<Result<Canonical, Failure>>,
 }
 
@@ -115,8 +118,8 @@ impl<'a> Asking<'a> {
         inbound: &'a Inbound<'a>,
         principal: &'a Principal,
     ) -> Self {
-        let turn = Turn::of(&underway.id);
-        Self { underway, client, head, inbound, principal, journal: None, turn, canonical: OnceLock::new() }
+        let (turn, journal, trace) = (Turn::of(&underway.id), None, None);
+        Self { underway, client, head, inbound, principal, journal, turn, trace, canonical: OnceLock::new() }
     }
 
     /// The same, with a journal that outlives this process.
@@ -132,6 +135,7 @@ impl<'a> Asking<'a> {
     /// Why there is no answer, with the vendor's own error where the caller can read it. Dropping the future cancels the
     /// upstream request.
     pub async fn target(&self, target: &Target, attempt: u32, last: bool) -> Result<Answer, Miss> {
+        self.begins(attempt);
         let tried = self.tried(target, attempt, last).await;
         if let Err(miss) = &tried
             && miss.failure.fault.class == FaultClass::Authentication
@@ -504,7 +508,7 @@ impl<'a> Asking<'a> {
         if let Some(journal) = self.journal.filter(|_| request.method != Method::GET) {
             journal.sending(&target.id, step).await?;
         }
-        outbound::send(self.client, &target.vendor, request, payload, &self.turn).await
+        outbound::send(self.client, &target.vendor, request, payload, &self.turn, self.trace.as_ref()).await
     }
 
     /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.

@@ -35,6 +35,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Where the counters of limits and budgets are.
     pub state: State,
+    /// Traces of requests, for a collector.
+    pub traces: Traces,
     /// Ceilings of the plugins.
     pub sandbox: Sandbox,
     /// Secrets by name, for grants to plugins: `"env:NAME"` or `"file:PATH"`.
@@ -261,6 +263,50 @@ pub enum Away {
     Closed,
     /// They go on, and nothing is looked at.
     Open,
+}
+
+/// Traces of requests, told over OTLP. Read at the start only.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Traces {
+    /// A collector that takes OTLP over HTTP, without the path `/v1/traces`: `"http://127.0.0.1:4318"`. None traces nothing.
+    pub endpoint: Option<Spanned<String>>,
+    /// Headers that the collector wants, by their names; the values are `"env:NAME"` or `"file:PATH"`.
+    pub headers: BTreeMap<String, Spanned<String>>,
+    /// PEM file with further roots of trust for the collector.
+    pub ca: Option<Spanned<String>>,
+    /// Share of the requests that are traced, from 0 to 1.
+    pub sample_ratio: f64,
+    /// Trace a request if the caller's `traceparent` says that it is sampled, and do not if it says that it is not, whatever the
+    /// share.
+    pub follow_parent: bool,
+    /// Name of this gateway in traces (`service.name`).
+    pub service_name: String,
+    /// Requests whose traces wait to be told; further ones are dropped and counted.
+    pub queue_max: usize,
+    /// Spans that are told at a time.
+    pub batch_spans_max: usize,
+    /// How long a trace waits for others to be told with, in milliseconds.
+    pub interval_ms: u64,
+    /// How long the collector may take to answer, in milliseconds.
+    pub timeout_ms: u64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self {
+            endpoint: None,
+            headers: BTreeMap::new(),
+            ca: None,
+            sample_ratio: 1.0,
+            follow_parent: true,
+            service_name: "penstock".to_owned(),
+            queue_max: 2048,
+            batch_spans_max: 512,
+            interval_ms: 2000,
+            timeout_ms: 10_000,
+        }
+    }
 }
 
 /// Time-outs, in milliseconds.

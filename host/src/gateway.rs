@@ -35,6 +35,7 @@ use crate::relay::Body;
 use crate::routes::{Alias, Serves, Target};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Estimate, Gate, Principal, Reception, ResponseEdits, Sight, Whose};
+use crate::traces::Tracer;
 use crate::underway::Underway;
 use crate::upstream::{Client, InBody};
 
@@ -57,6 +58,8 @@ pub struct Gateway {
     pub directory: Directory,
     /// What machines are told.
     pub probes: Arc<Probes>,
+    /// Traces of requests.
+    pub traces: Tracer,
 }
 
 impl Gateway {
@@ -120,7 +123,11 @@ impl Gateway {
     async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
-        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics), self.directory.clone());
+        // What stands in the paths of other people's services, nobody knows.
+        let path = underway.asked.as_ref().map_or("", |_| request.uri().path());
+        let trace = self.traces.begin(request.method(), path, request.headers());
+        let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
+        let mut entry = Entry::open(id, route, operation, metrics, directory, trace);
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -144,10 +151,11 @@ impl Gateway {
         let nobody = Principal::default();
 
         let call = underway.call(&nobody, None, &facts);
-        if let Some(reply) = stages::filter(route, &call, &mut head, edits)? {
+        if let Some(reply) = entry.stage("filters", || stages::filter(route, &call, &mut head, edits))? {
             return Ok(Outcome::Local(reply));
         }
         let principal = self.reception().authenticate(route, &call, &head.headers, &underway.peer).await?;
+        entry.passed("auth");
         entry.asked_by(&principal);
         let facts = principal.facts(&facts);
 
@@ -173,7 +181,7 @@ impl Gateway {
             return Box::pin(self.converse(underway, &head, asked, &principal, entry)).await.map(Outcome::Proxied);
         }
         principal.may_ask_for(asked.operation.name())?;
-        let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
+        let body = whole(&head, body, underway, entry).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
         principal.may_use(&inbound.model)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
@@ -183,12 +191,12 @@ impl Gateway {
         entry.admitted(permit)?;
         entry.made = inbound.made();
 
-        let targets = the_targets(underway, &inbound, alias.as_deref(), &call, &head)?;
+        let targets = entry.stage("routing", || the_targets(underway, &inbound, alias.as_deref(), &call, &head))?;
         if let Some(wish) = accept::Wish::of(&head, &inbound) {
             let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
             return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
         }
-        let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
+        let asking = Asking::new(underway, &self.client, &head, &inbound, &principal).traced(entry.outgoing());
         let answer = first_answer(&self.gate, &asking, &targets, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
     }
@@ -217,7 +225,7 @@ impl Gateway {
         entry.admitted(permit)?;
         let alias = underway.snapshot.models.resolve(&inbound.model);
         let targets = the_targets(underway, &inbound, alias.as_deref(), &call, head)?;
-        let asking = Asking::new(underway, &self.client, head, &inbound, principal);
+        let asking = Asking::new(underway, &self.client, head, &inbound, principal).traced(entry.outgoing());
         realtime::open(&self.gate, &asking, &targets, caller, entry).await
     }
 
@@ -245,6 +253,13 @@ impl Gateway {
             _ => Ok(None),
         }
     }
+}
+
+/// The whole body of a request.
+async fn whole(head: &Parts, body: InBody, underway: &Underway, entry: &mut Entry) -> Result<Bytes, Failure> {
+    let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await;
+    entry.passed("body");
+    body
 }
 
 /// Tries the targets in their order until one answers. Nothing has gone to the caller by then.

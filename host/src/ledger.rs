@@ -9,13 +9,16 @@ use http::StatusCode;
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Cost, Made};
 use penstock_prices::price::Price;
+use prometheus::IntGauge;
+use prometheus::local::LocalHistogram;
 
 use crate::directory::usage::{Used, Who};
 use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::routes::Target;
 use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
+use crate::traces::{Outcome, Outgoing, Trace, Try};
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +39,14 @@ impl Ending {
             Self::Broken => "broken",
         }
     }
+}
+
+/// The pieces of a streamed answer, as they come.
+struct Pieces {
+    first: Instant,
+    last: Instant,
+    /// The times between them; counted here first, so that a piece costs no more than a look at the clock.
+    between: Option<LocalHistogram>,
 }
 
 /// The account of one request.
@@ -78,6 +89,12 @@ pub struct Entry {
     price: Option<Arc<Price>>,
     begun: Instant,
     first_byte: Option<Instant>,
+    /// When the try began that is under way.
+    trying: Option<Instant>,
+    pieces: Option<Pieces>,
+    inflight: Option<IntGauge>,
+    /// None if the request is not traced.
+    trace: Option<Box<Trace>>,
     metrics: Arc<Metrics>,
     directory: Directory,
 }
@@ -91,8 +108,12 @@ impl Entry {
         operation: &'static str,
         metrics: Arc<Metrics>,
         directory: Directory,
+        trace: Option<Box<Trace>>,
     ) -> Self {
-        metrics.begun(&route);
+        let inflight = metrics.inflight(&route);
+        if let Some(inflight) = &inflight {
+            inflight.inc();
+        }
         Self {
             id,
             route,
@@ -116,6 +137,10 @@ impl Entry {
             price: None,
             begun: Instant::now(),
             first_byte: None,
+            trying: None,
+            pieces: None,
+            inflight,
+            trace,
             metrics,
             directory,
         }
@@ -142,9 +167,7 @@ impl Entry {
 
     /// Notes that a target is tried now, with what was reserved for that with its vendor.
     pub fn tries(&mut self, target: &Target, reserved: Option<Permit>) {
-        self.attempts += 1;
-        self.vendor = Arc::clone(&target.vendor.name);
-        self.model = Arc::clone(&target.model);
+        self.trying(&target.vendor.name, &target.model, target.vendor.server());
         self.price.clone_from(&target.price);
         self.vendor_permit = reserved;
     }
@@ -154,6 +177,7 @@ impl Entry {
     /// # Errors
     /// The refusal.
     pub fn admitted(&mut self, decided: Result<Option<Permit>, Refused>) -> Result<(), Failure> {
+        self.passed("limits");
         match decided {
             Ok(permit) => self.hold(permit),
             Err(refused) => {
@@ -169,9 +193,49 @@ impl Entry {
         self.permit.take()
     }
 
+    /// Notes for the trace that a stage has ended.
+    pub fn passed(&mut self, stage: &'static str) {
+        if let Some(trace) = &mut self.trace {
+            trace.passed(stage);
+        }
+    }
+
+    /// A stage that does not wait, noted for the trace.
+    pub fn stage<T>(&mut self, stage: &'static str, run: impl FnOnce() -> T) -> T {
+        let value = run();
+        self.passed(stage);
+        value
+    }
+
+    /// What the tries of this request send on of its trace.
+    #[must_use]
+    pub fn outgoing(&self) -> Option<Outgoing> {
+        self.trace.as_ref().map(|trace| trace.outgoing())
+    }
+
+    /// Shows the trace what goes to the caller: a whole answer, or a piece of a stream.
+    pub fn shows(&mut self, bytes: &[u8], is_piece: bool) {
+        match &mut self.trace {
+            Some(trace) if is_piece => trace.piece(bytes),
+            Some(trace) => trace.answer(bytes),
+            None => {}
+        }
+    }
+
+    /// Begins the next try, at this vendor or service; `server` is its host and port.
+    pub fn trying(&mut self, vendor: &Arc<str>, model: &Arc<str>, server: &str) {
+        if let Some(trace) = &mut self.trace {
+            trace.trying(self.attempts, &Try { operation: self.operation, vendor, model, server });
+        }
+        self.attempts += 1;
+        self.vendor = Arc::clone(vendor);
+        self.model = Arc::clone(model);
+        self.trying = Some(Instant::now());
+    }
+
     /// Notes a target that answered.
-    pub fn answered(&self) {
-        self.metrics.attempted(&self.vendor, "ok");
+    pub fn answered(&mut self) {
+        self.tried("ok");
     }
 
     /// Notes a target that gave no answer.
@@ -179,8 +243,33 @@ impl Entry {
         if let Some(permit) = self.vendor_permit.take() {
             permit.settle(&Spent { served: Served::Tried, usage: None, partial: false, cost: None });
         }
-        self.metrics.attempted(&self.vendor, failure.kind.code());
+        self.tried(failure.kind.code());
+        if let Some(trace) = &mut self.trace {
+            trace.missed(failure.kind.code());
+        }
         tracing::warn!(request = %self.id, route = %self.route, vendor = %self.vendor, model = %self.model, %failure, "attempt failed");
+    }
+
+    fn tried(&mut self, outcome: &'static str) {
+        if let Some(began) = self.trying.take() {
+            self.metrics.attempted(&self.vendor, outcome, began.elapsed());
+        }
+    }
+
+    /// Notes that a piece of a streamed answer has come.
+    pub fn piece(&mut self) {
+        let now = Instant::now();
+        let Some(pieces) = &mut self.pieces else {
+            self.pieces = Some(Pieces { first: now, last: now, between: None });
+            return;
+        };
+        if pieces.between.is_none() {
+            pieces.between = self.metrics.inter_token(&self.vendor, &self.model);
+        }
+        if let Some(between) = &pieces.between {
+            between.observe(now.duration_since(pieces.last).as_secs_f64());
+        }
+        pieces.last = now;
     }
 
     /// Notes the usage; a later note replaces an earlier one.
@@ -232,8 +321,28 @@ impl Entry {
 }
 
 impl Entry {
+    fn has_failed(&self) -> bool {
+        self.failure.is_some() || !(self.status.is_success() || self.status == StatusCode::SWITCHING_PROTOCOLS)
+    }
+
     fn key_id(&self) -> &str {
         self.key.as_ref().map_or("", |key| &key.id)
+    }
+
+    fn tell_trace(&mut self, cost: Option<&Cost>) {
+        let Some(trace) = self.trace.take() else { return };
+        trace.finish(&Outcome {
+            request: &self.id,
+            route: &self.route,
+            key: self.key_id(),
+            team: self.tenant.as_deref().unwrap_or_default(),
+            status: self.status.as_u16(),
+            failure: self.failure,
+            ending: self.ending.name(),
+            usage: self.usage.as_ref(),
+            cost: cost.map(|cost| cost.usd.to_f64()),
+            first_piece: self.pieces.as_ref().map(|pieces| pieces.first),
+        });
     }
 
     /// Adds the request to the sums of its key and team, and tells whoever listens.
@@ -242,7 +351,7 @@ impl Entry {
         let (input_tokens, output_tokens) = (usage.map_or(0, Usage::input_total), usage.map_or(0, Usage::output_total));
         let team = self.tenant.as_deref().unwrap_or_default();
         let who = Who { key: self.key_id(), team, subject: &self.subject, vendor: &self.vendor, model: &self.model };
-        let failed = self.failure.is_some() || !self.status.is_success();
+        let failed = self.has_failed();
         let nano_usd = cost.map_or(0, |cost| nano_of(cost.usd.to_f64()));
         self.directory.usage().count(who, Used { failed, input_tokens, output_tokens, nano_usd }, now_unix_s());
         self.directory.feed().request(|| {
@@ -271,27 +380,44 @@ fn nano_of(usd: f64) -> u64 {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.settle();
+        self.tried(self.failure.unwrap_or("abandoned"));
+        if let Some(inflight) = &self.inflight {
+            inflight.dec();
+        }
         if let Some(code) = self.failure {
             self.metrics.failed(&self.route, code);
         }
         let took = self.begun.elapsed();
         let cost = self.cost();
-        self.metrics.ended(&crate::metrics::Ended {
+        self.metrics.ended(&metrics::Ended {
             route: &self.route,
             vendor: &self.vendor,
             model: &self.model,
             operation: self.operation,
             status: self.status.as_u16(),
+            failed: self.has_failed(),
             took,
             first_byte: self.first_byte.map(|at| at.duration_since(self.begun)),
+            pieces: self.pieces.as_ref().map(|pieces| metrics::Pieces {
+                first: pieces.first.duration_since(self.begun),
+                spread: pieces.last.duration_since(pieces.first),
+            }),
+            key: self.key_id(),
+            team: self.tenant.as_deref().unwrap_or_default(),
             usage: self.usage.as_ref(),
             cost: cost.map(|cost| cost.usd),
         });
+        if let Some(between) = self.pieces.as_ref().and_then(|pieces| pieces.between.as_ref()) {
+            between.flush();
+        }
         self.report(took, cost.as_ref());
+        let trace = self.trace.as_ref().map(|trace| trace.id());
+        self.tell_trace(cost.as_ref());
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "access",
             request = %self.id,
+            trace = trace.as_deref(),
             route = %self.route,
             operation = self.operation,
             subject = self.subject,

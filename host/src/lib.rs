@@ -46,4 +46,5 @@ pub mod metrics;
 pub mod slots;
 pub mod snapshot;
 pub mod state;
+pub mod traces;
 pub mod watch;

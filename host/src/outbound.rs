@@ -21,6 +21,7 @@ use crate::failure::{Failure, Kind};
 use crate::keys::{Grants, Secret};
 use crate::plugin::types::{Body, Placed, TOKEN, Unsigned, UpstreamRequest, Value};
 use crate::routes::Vendor;
+use crate::traces::Outgoing;
 use crate::upstream::{Answer, Client, Endpoint, OutBody};
 
 /// Largest answer that is read when a credential is fetched.
@@ -58,8 +59,9 @@ pub async fn send(
     request: &UpstreamRequest,
     payload: Payload,
     turn: &Turn,
+    trace: Option<&Outgoing>,
 ) -> Result<Response<Answer>, Failure> {
-    ask(client, vendor, request, payload, None, turn).await
+    ask(client, vendor, request, payload, None, turn, trace).await
 }
 
 /// As [`send`], asking the vendor to turn the connection into this protocol (`websocket`); `headers` are the caller's part of
@@ -73,8 +75,9 @@ pub async fn upgrade(
     request: &UpstreamRequest,
     headers: Vec<(HeaderName, HeaderValue)>,
     turn: &Turn,
+    trace: Option<&Outgoing>,
 ) -> Result<Response<Answer>, Failure> {
-    ask(client, vendor, request, Payload::default(), Some(headers), turn).await
+    ask(client, vendor, request, Payload::default(), Some(headers), turn, trace).await
 }
 
 async fn ask(
@@ -84,6 +87,7 @@ async fn ask(
     payload: Payload,
     upgrade: Option<Vec<(HeaderName, HeaderValue)>>,
     turn: &Turn,
+    trace: Option<&Outgoing>,
 ) -> Result<Response<Answer>, Failure> {
     let endpoint = endpoint(vendor, &request.endpoint)?;
     let pool = vendor.pool.as_ref().filter(|_| names(request, KEY));
@@ -99,6 +103,9 @@ async fn ask(
             message.headers_mut().insert(name, value.clone());
         }
         sign(vendor, endpoint, &mut message)?;
+        if let Some(trace) = trace {
+            trace.put(message.headers_mut());
+        }
         let answer = client.send(endpoint, message).await;
         let answer = answer.map_err(|error| Failure::unanswered(&error, &vendor.name))?;
         if let (Some(pool), Some(member)) = (pool, member) {

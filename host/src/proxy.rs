@@ -76,7 +76,7 @@ pub async fn ask(
     let upgrade = head::upgrade_of(request.headers()).map(str::to_owned);
     let caller = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
     let endpoints = rank(underway.route.routing.as_ref(), call, service)?;
-    entry.vendor = Arc::clone(&service.name);
+    let trace = entry.outgoing();
     let (parts, body) = request.into_parts();
     let path = underway.service_path(&parts.uri);
     let mut headers = outgoing(&parts, underway, upgrade.as_deref())?;
@@ -85,14 +85,21 @@ pub async fn ask(
     let mut failure = Failure::new(Kind::NoTarget, format!("service {} has no endpoint to ask", service.name));
     let mut endpoints = endpoints.into_iter().peekable();
     while let Some(endpoint) = endpoints.next() {
-        entry.attempts += 1;
+        entry.trying(&service.name, &Arc::default(), endpoint.authority());
         let mut message = Request::new(body.take().map_or(OutBody::Empty, OutBody::Streaming));
         *message.method_mut() = parts.method.clone();
         *message.uri_mut() = uri(endpoint, &path)?;
         let is_last = endpoints.peek().is_none();
         *message.headers_mut() = if is_last { std::mem::take(&mut headers) } else { headers.clone() };
+        if let Some(trace) = &trace {
+            trace.attempt(entry.attempts - 1);
+            trace.put(message.headers_mut());
+        }
         match client.send(endpoint, message).await {
-            Ok(answer) => return Ok(answered(answer, caller, underway)),
+            Ok(answer) => {
+                entry.answered();
+                return Ok(answered(answer, caller, underway));
+            }
             Err(error) => {
                 failure = Failure::unanswered(&error, &service.name);
                 entry.missed(&failure);

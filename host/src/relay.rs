@@ -55,6 +55,7 @@ impl HttpBody for Body {
             Self::Whole(bytes, entry) => {
                 let bytes = bytes.take();
                 if let Some(mut entry) = entry.take() {
+                    entry.shows(bytes.as_deref().unwrap_or_default(), false);
                     entry.sent(bytes.as_ref().map_or(0, Bytes::len));
                     entry.ending = Ending::Complete;
                 }
@@ -115,13 +116,18 @@ impl Stream {
     ) -> Self {
         let state = rest.map_or(State::Done, State::Open);
         let deadline = Box::pin(tokio::time::sleep_until(deadline.into()));
-        Self { pump, ready, state, entry: Box::new(entry), deadline }
+        let mut stream = Self { pump, ready, state, entry: Box::new(entry), deadline };
+        stream.note_piece();
+        stream
     }
 
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
         loop {
             if let Some(bytes) = self.ready.pop_front() {
                 self.entry.sent(bytes.len());
+                if !matches!(self.pump, Pump::Bytes) {
+                    self.entry.shows(&bytes, true);
+                }
                 return Poll::Ready(Some(Ok(Frame::data(bytes))));
             }
             match &mut self.state {
@@ -175,8 +181,16 @@ impl Stream {
                 ended
             }
         };
+        self.note_piece();
         if let Err(failure) = done {
             self.fail(&failure);
+        }
+    }
+
+    /// What has become ready is a piece of the answer. Of sound and files nobody counts the pieces.
+    fn note_piece(&mut self) {
+        if !self.ready.is_empty() && !matches!(self.pump, Pump::Bytes) {
+            self.entry.piece();
         }
     }
 

@@ -86,6 +86,14 @@ pub struct Vendor {
     pub limits: Vec<Arc<Limits>>,
 }
 
+impl Vendor {
+    /// Host and port of where it is; empty for an adapter that answers by itself.
+    #[must_use]
+    pub fn server(&self) -> &str {
+        self.endpoint.as_ref().map_or("", |endpoint| endpoint.authority())
+    }
+}
+
 /// One place where a model is served.
 #[derive(Clone)]
 pub struct Target {

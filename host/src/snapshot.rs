@@ -92,4 +92,9 @@ impl Snapshot {
     pub fn build(build: &Build<'_>) -> Result<Self, Vec<Problem>> {
         Builder::new(build).run()
     }
+
+    /// The configured plugins, by names such as `plugins.fair` and `vendors.echo`.
+    pub fn plugins(&self) -> impl Iterator<Item = (&str, &Plugin)> {
+        self.plugins.iter().map(|(name, configured)| (name.as_str(), &configured.plugin))
+    }
 }

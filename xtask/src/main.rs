@@ -7,6 +7,7 @@ mod admin;
 mod bench;
 mod capabilities;
 mod conformance;
+mod deploy;
 mod docs;
 mod plugins;
 mod prices;
@@ -57,6 +58,8 @@ enum Task {
         #[arg(long, default_value_t = 10)]
         examples: u32,
     },
+    /// Hold the dashboards and alerts of deploy/ to a real Prometheus.
+    Deploy,
     /// Run the official Python and Node SDKs against the release build.
     Sdk {
         /// Names of test files or `file.Class.test`; none for all.
@@ -94,6 +97,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Prices(arguments) => prices::run(&workspace.root, &arguments),
         Task::Admin { examples } => admin::run(&workspace, examples),
+        Task::Deploy => deploy::run(&workspace),
         Task::Sdk { tests } => sdk::run(&workspace, &tests),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::workspace::{Workspace, run as command};
-use crate::{admin, conformance, plugins, sdk, tidy, up};
+use crate::{admin, conformance, deploy, plugins, sdk, tidy, up};
 
 /// Where recorded exchanges are looked for beside the repository; the variable names another folder.
 const FIXTURES: (&str, &str) = ("PENSTOCK_FIXTURES", "../shared/fixtures");
@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     ("tests in time", tests_in_time),
     ("conformance", recorded_exchanges),
     ("admin API", admin_api),
+    ("dashboards", dashboards),
     ("SDKs", official_sdks),
 ];
 
@@ -119,6 +120,14 @@ fn admin_api(workspace: &Workspace) -> anyhow::Result<Outcome> {
         return Ok(if std::env::var_os("CI").is_some() { Outcome::Failed(reason) } else { Outcome::Skipped(reason) });
     }
     passed(admin::run(workspace, EXAMPLES))
+}
+
+fn dashboards(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let missing = deploy::missing().or_else(|| (!python_is_there()).then_some("python3"));
+    if let Some(missing) = missing {
+        return Ok(Outcome::Skipped(format!("{missing} is not installed, so dashboards and alerts were NOT checked")));
+    }
+    passed(deploy::run(workspace))
 }
 
 fn official_sdks(workspace: &Workspace) -> anyhow::Result<Outcome> {

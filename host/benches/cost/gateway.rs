@@ -25,6 +25,7 @@ use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
 use penstock::stages::Gate;
 use penstock::state::{Away, Memory, Options, Redis, State};
+use penstock::traces::Tracer;
 use penstock::upstream::Client;
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -119,7 +120,16 @@ pub async fn serve(
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let jobs = Jobs::open(None, Arc::clone(&metrics)).map_err(|error| anyhow!(error))?;
     let gate = Gate { state: counters, rules: Arc::new(directory.clone()) };
-    let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
+    let gateway = Arc::new(Gateway {
+        snapshot,
+        client,
+        gate,
+        metrics,
+        jobs,
+        directory,
+        probes: Arc::default(),
+        traces: Tracer::default(),
+    });
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;
@@ -180,7 +190,7 @@ async fn virtual_key(directory: &Directory) -> Result<String, Refused> {
 }
 
 fn snapshot(policy: &str, state: &Arc<Memory>, directory: &Directory, metrics: &Metrics) -> anyhow::Result<Snapshot> {
-    let library = library()?;
+    let library = library(metrics)?;
     let sources = Sources::new([("bench.toml".to_owned(), policy.to_owned())]);
     let policy = config::load::parse(sources).map_err(|problems| all(&problems))?;
     Snapshot::build(&Build {
@@ -200,7 +210,7 @@ fn all(problems: &[Problem]) -> anyhow::Error {
     anyhow!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
-fn library() -> anyhow::Result<Library<Component>> {
+fn library(metrics: &Metrics) -> anyhow::Result<Library<Component>> {
     let directory: PathBuf = std::env::var_os("PENSTOCK_PLUGINS")
         .context("PENSTOCK_PLUGINS names no folder of components; `cargo xtask bench` sets it")?
         .into();
@@ -212,6 +222,7 @@ fn library() -> anyhow::Result<Library<Component>> {
         compiler: Compiler::InProcess,
         self_test: None,
     })?;
+    runtime.count_in(metrics.registry())?;
     let mut components = BTreeMap::new();
     for name in COMPONENTS {
         let path = directory.join(format!("{name}.wasm"));

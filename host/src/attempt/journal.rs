@@ -136,7 +136,7 @@ impl Drop for Begun<'_> {
                 Body::Bytes(bytes) => Payload::json(Bytes::copy_from_slice(bytes)),
                 _ => Payload::default(),
             };
-            match outbound::send(&client, &vendor, &request, payload, &turn).await {
+            match outbound::send(&client, &vendor, &request, payload, &turn, None).await {
                 Ok(answer) => {
                     tracing::info!(vendor = %vendor.name, status = answer.status().as_u16(), "cancelled work that nobody waits for");
                 }

@@ -23,10 +23,13 @@ impl Asking<'_> {
         if !adapter.serves(self.inbound.asked.operation.name()) {
             return Err(self.unsupported(target, "the vendor has no such operation").into());
         }
+        self.begins(attempt);
         let facts = self.facts(target);
         let request = self.relayable(target, &self.call(target, attempt, &facts))?;
         let handshake = handshake(&self.head.headers);
-        let answer = outbound::upgrade(self.client, &target.vendor, &request, handshake, &self.turn).await?;
+        let answer =
+            outbound::upgrade(self.client, &target.vendor, &request, handshake, &self.turn, self.trace.as_ref())
+                .await?;
         if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(answer);
         }

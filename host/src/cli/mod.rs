@@ -5,10 +5,12 @@ pub mod govern;
 pub mod health;
 pub mod logs;
 pub mod plugin;
+mod readings;
 pub mod remote;
 pub mod start;
 mod state;
 pub mod table;
+mod traces;
 
 use std::path::{Path, PathBuf};
 

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-use super::{Flags, state};
+use super::{Flags, readings, state, traces};
 use crate::admin::{self, Admin, Beats};
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
@@ -29,6 +29,7 @@ use crate::plugin::{Compiler, Runtime, RuntimeOptions};
 use crate::probes::Probes;
 use crate::stages::Gate;
 use crate::state::Memory;
+use crate::traces::export::Exporter;
 use crate::upstream::Client;
 use crate::watch;
 
@@ -45,6 +46,7 @@ pub struct Started {
     bound: Bound,
     places: Places,
     signals: Signals,
+    exporter: Option<Exporter>,
 }
 
 impl Started {
@@ -97,9 +99,11 @@ impl Started {
             beats: Beats::default(),
         });
         let state = state::open(&policy, memory, &flags.state_dir()).await?;
+        readings::show(&metrics, Arc::clone(&snapshot), Arc::clone(&state), directory.clone())?;
         let gate = Gate { state, rules: Arc::new(directory.clone()) };
-        let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes };
-        Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals })
+        let (traces, exporter) = traces::start(&policy, &client, &metrics)?;
+        let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes, traces };
+        Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals, exporter })
     }
 
     /// Tells the operator what is served where.
@@ -125,7 +129,7 @@ impl Started {
     /// # Errors
     /// Signals or files cannot be listened to.
     pub async fn serve(self) -> anyhow::Result<Drained> {
-        let Self { gateway, policy, control, admin, admin_listener, bound, places, signals } = self;
+        let Self { gateway, policy, control, admin, admin_listener, bound, places, signals, exporter } = self;
         watch::start(control.clone(), &places).context("cannot watch files")?;
         let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
         let (stop, stopped) = oneshot::channel();
@@ -157,6 +161,9 @@ impl Started {
         jobs.drained(Duration::from_millis(timeouts.drain_ms)).await;
         directory.flush().await;
         state.flush(FLUSH).await;
+        if let Some(exporter) = exporter {
+            exporter.flush(FLUSH).await;
+        }
         Ok(drained)
     }
 }
@@ -170,6 +177,7 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
     let checked = load::load(places.policies.as_deref()).map_err(Ok).and_then(|policy| {
         let metrics = Arc::new(Metrics::new().map_err(|error| Err(anyhow!(error)))?);
         state::redis(&policy).map_err(|problem| Ok(vec![problem]))?;
+        traces::options(&policy).map_err(|problem| Ok(vec![problem]))?;
         let memory = state::memory(&policy.config);
         let directory = Directory::in_memory().map_err(|error| Err(anyhow!(error)))?;
         let live = live(&policy, None, &memory, &directory, &metrics, Certificates::default()).map_err(Err)?;
@@ -221,6 +229,7 @@ fn live(
         compiler: Compiler::Child(program),
         self_test: Some(crate::plugin::self_test::run_embedded),
     })?;
+    runtime.count_in(metrics.registry())?;
     let (state, directory, metrics) = (Arc::clone(state), directory.clone(), metrics.registry().clone());
     Ok(Live { runtime, state, directory, metrics, certificates })
 }

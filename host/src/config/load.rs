@@ -145,7 +145,7 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 15] = [
+const SECTIONS: [(&str, Kind); 16] = [
     ("admin", Kind::Scalars),
     ("auth", Kind::Scalars),
     ("jobs", Kind::Scalars),
@@ -160,6 +160,7 @@ const SECTIONS: [(&str, Kind); 15] = [
     ("services", Kind::Named),
     ("state", Kind::Scalars),
     ("timeouts", Kind::Scalars),
+    ("traces", Kind::Scalars),
     ("vendors", Kind::Named),
 ];
 
@@ -225,6 +226,7 @@ impl<'s> Merge<'s> {
             limits: self.scalars("limits"),
             timeouts: self.scalars("timeouts"),
             state: self.scalars("state"),
+            traces: self.scalars("traces"),
             sandbox: self.scalars("sandbox"),
             secrets: self.named("secrets"),
             plugins: self.named("plugins"),

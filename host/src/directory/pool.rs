@@ -104,6 +104,13 @@ impl Pool {
         self.members.iter().any(|member| self.is_ready(member, now))
     }
 
+    /// How many keys can be used, and how many cool down.
+    #[must_use]
+    pub fn count(&self, now: Instant) -> (usize, usize) {
+        let ready = self.members.iter().filter(|member| self.is_ready(member, now)).count();
+        (ready, self.members.len() - ready)
+    }
+
     /// Leaves a key alone for a while.
     pub fn cool(&self, member: &Member, pause: Duration, now: Instant) {
         member.until_ms.fetch_max(self.ms(now + pause.min(COOL_DOWN_MAX)), Ordering::Relaxed);

@@ -31,7 +31,9 @@ impl Perform for Gateway {
         let asked = asked(&record);
         let operation = asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (record.asked.request_id.as_str().into(), record.owner.route.as_str().into());
-        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics), self.directory.clone());
+        let trace = self.traces.begin_job(&record.asked.method, &record.asked.path);
+        let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
+        let mut entry = Entry::open(id, route, operation, metrics, directory, trace);
         entry.subject.clone_from(&record.owner.subject);
         entry.hold(work.permit.take());
         let mut target = String::new();
@@ -128,6 +130,7 @@ impl Gateway {
             None => the_targets(underway, &inbound, alias.as_deref(), &call, head)?,
         };
         let asking = Asking::new(underway, &self.client, head, &inbound, &principal).with_journal(&*work.journal);
+        let asking = asking.traced(entry.outgoing());
         let answer = first_answer(&self.gate, &asking, &targets, entry).await.map_err(|mut failure| {
             if failure.kind == Kind::TotalTimeout {
                 "the job was not done within jobs.deadline_s".clone_into(&mut failure.fault.message);

@@ -171,7 +171,7 @@ impl Runtime {
             state: Arc::new(Memory::new(1)),
             directory: None,
             documents: Arc::new(Documents::new(&config::Auth::default())),
-            series: Arc::new(PluginSeries::new(&passed.manifest.name, prometheus::Registry::new())),
+            series: Arc::new(PluginSeries::unread(&passed.manifest.name)),
             flood: Flood::new(),
         });
         let mut store = self.store(&shared);
@@ -223,7 +223,8 @@ impl Component {
         let Settings { name, config, secrets, isolation, state, directory, documents, metrics } = settings;
         let config = if config.is_null() { Value::Object(serde_json::Map::new()) } else { config };
         self.check_config(&config)?;
-        let series = self.runtime.series.of(&name, &metrics);
+        // Only what is tried out has no directory.
+        let series = self.runtime.series.of(&name, &metrics, directory.is_none());
         let flood = Flood::new();
         let shared = Arc::new(Shared { name, grants: secrets, state, directory, documents, series, flood });
         let plan = Plan { component: self, shared, config: config.to_string(), isolation };

@@ -104,6 +104,15 @@ impl Runtime {
         }))
     }
 
+    /// From now on the host counts in this registry what plugins cost that are configured; once in its life.
+    ///
+    /// # Errors
+    /// The registry has such metrics already.
+    pub fn count_in(&self, registry: &prometheus::Registry) -> Result<(), prometheus::Error> {
+        let metrics = crate::metrics::plugins::PluginMetrics::new(registry)?;
+        self.series.host.set(metrics).map_err(|_| prometheus::Error::AlreadyReg)
+    }
+
     /// The ceilings in force.
     #[must_use]
     pub fn sandbox(&self) -> &Sandbox {

@@ -13,7 +13,7 @@ use super::gate::Further;
 use super::imports::Imports;
 use super::memo::{Asked, Memo};
 use super::pool::{Pool, Role};
-use super::types::{Call, CallError, Candidate, Check, Edit, Pair, Rule, Verdict, Wants, Whose};
+use super::types::{Call, CallError, Candidate, Check, Counted, Edit, Pair, Rule, Verdict, Wants, Whose};
 
 /// Bytes of a filter's own answer that is kept.
 const KEPT_BODY_BYTES_MAX: usize = 4 << 10;
@@ -40,6 +40,11 @@ impl Limits {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.pool.shared().name
+    }
+
+    /// Counts a call that a counter of this plugin does not admit.
+    pub fn refused(&self, counted: Counted, scope: &'static str) {
+        self.pool.shared().series.host.refused(counted.name(), scope);
     }
 
     /// The counters that a call is charged to. `rules` are those that it is under, for plugins that ask for them.

@@ -209,7 +209,12 @@ impl<R: Role> Pool<R> {
         let slots =
             (0..self.places.len()).filter_map(|offset| self.places[(own + offset) % self.places.len()].load_full());
         let mut with_room = slots.filter(|slot| self.has_room(slot, exchange));
-        with_room.next().ok_or_else(|| self.broken(Broken::Exhausted))
+        let Some(slot) = with_room.next() else {
+            self.shared().series.host.broke(Broken::Exhausted.name());
+            return Err(self.broken(Broken::Exhausted));
+        };
+        self.shared().series.host.waited();
+        Ok(slot)
     }
 
     fn has_room(&self, slot: &Slot<R>, exchange: bool) -> bool {
@@ -231,7 +236,10 @@ impl<R: Role> Pool<R> {
         self.stock.runtime.stir();
         begin(&mut live.store, self.stock.call_ms);
         live.calls += 1;
-        match call(&mut live.store, &live.role) {
+        let begun = Instant::now();
+        let called = call(&mut live.store, &live.role);
+        self.shared().series.host.called(what, begun.elapsed());
+        match called {
             Ok(value) => {
                 self.breaker.heal();
                 let memory_bytes = live.store.data().ceiling.memory_bytes;
@@ -250,6 +258,7 @@ impl<R: Role> Pool<R> {
                 self.vacate(slot);
                 drop(dead);
                 self.breaker.hurt();
+                self.shared().series.host.broke(reason.name());
                 Err(self.broken(reason))
             }
         }

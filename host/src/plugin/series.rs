@@ -5,10 +5,12 @@
 //! had (a bad name, other labels than before, too many) is a handle that counts nothing, and a line in the log.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
+
+use crate::metrics::plugins::{PluginMeter, PluginMetrics};
 
 /// Metrics of one plugin.
 const METRICS_MAX: usize = 64;
@@ -24,19 +26,26 @@ const VALUE_BYTES_MAX: usize = 128;
 #[derive(Default)]
 pub(super) struct SeriesTable {
     plugins: Mutex<HashMap<String, Arc<PluginSeries>>>,
+    /// What the host counts of plugins; empty while nobody reads it.
+    pub(super) host: OnceLock<Arc<PluginMetrics>>,
 }
 
 impl SeriesTable {
-    /// The metrics of a plugin. They stay in the registry that was given first.
-    pub(super) fn of(&self, plugin: &str, registry: &Registry) -> Arc<PluginSeries> {
+    /// The metrics of a plugin. They stay in the registry that was given first. The host counts its calls unless it is only
+    /// tried out.
+    pub(super) fn of(&self, plugin: &str, registry: &Registry, tried_out: bool) -> Arc<PluginSeries> {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || Arc::new(PluginSeries::new(plugin, registry.clone()));
+        let host = self.host.get().filter(|_| !tried_out);
+        let meter = || host.map(|host| host.of(plugin)).unwrap_or_default();
+        let make = || Arc::new(PluginSeries::new(plugin, registry.clone(), meter()));
         Arc::clone(plugins.entry(plugin.to_owned()).or_insert_with(make))
     }
 }
 
 /// The metrics of one plugin.
 pub(super) struct PluginSeries {
+    /// What the host counts of it.
+    pub(super) host: Arc<PluginMeter>,
     prefix: String,
     registry: Registry,
     metrics: Mutex<BTreeMap<String, Metric>>,
@@ -77,9 +86,14 @@ impl HistogramHandle {
 }
 
 impl PluginSeries {
-    pub(super) fn new(plugin: &str, registry: Registry) -> Self {
+    fn new(plugin: &str, registry: Registry, host: Arc<PluginMeter>) -> Self {
         let prefix = format!("penstock_plugin_{}_", plugin.replace('-', "_"));
-        Self { prefix, registry, metrics: Mutex::default() }
+        Self { host, prefix, registry, metrics: Mutex::default() }
+    }
+
+    /// Those of a plugin that is only looked at: nobody will read them.
+    pub(super) fn unread(plugin: &str) -> Self {
+        Self::new(plugin, Registry::new(), Arc::default())
     }
 
     pub(super) fn counter(&self, name: &str, help: &str, labels: &[String]) -> CounterHandle {
@@ -191,7 +205,7 @@ mod tests {
     #[test]
     fn the_number_of_series_is_bounded_and_nothing_goes_uncounted() {
         let (table, registry) = (SeriesTable::default(), Registry::new());
-        let counter = table.of("a-b", &registry).counter("hits_total", "Hits", &strings(&["who"]));
+        let counter = table.of("a-b", &registry, false).counter("hits_total", "Hits", &strings(&["who"]));
         for number in 0..2000 {
             counter.add(1, &strings(&[&format!("caller-{number}")]));
         }
@@ -206,12 +220,12 @@ mod tests {
     fn the_same_name_is_the_same_metric_and_another_shape_counts_nothing() {
         let (table, registry) = (SeriesTable::default(), Registry::new());
         for _generation in 0..2 {
-            table.of("p", &registry).counter("n", "", &[]).add(1, &[]);
+            table.of("p", &registry, false).counter("n", "", &[]).add(1, &[]);
         }
-        table.of("p", &registry).counter("n", "", &strings(&["label"])).add(1, &strings(&["x"]));
-        table.of("p", &registry).histogram("n", "", &[]).observe(1.0, &[]);
-        table.of("p", &registry).counter("not a name", "", &[]).add(1, &[]);
-        table.of("p", &registry).counter("n", "", &[]).add(1, &strings(&["too", "many"]));
+        table.of("p", &registry, false).counter("n", "", &strings(&["label"])).add(1, &strings(&["x"]));
+        table.of("p", &registry, false).histogram("n", "", &[]).observe(1.0, &[]);
+        table.of("p", &registry, false).counter("not a name", "", &[]).add(1, &[]);
+        table.of("p", &registry, false).counter("n", "", &[]).add(1, &strings(&["too", "many"]));
         assert_eq!(series(&registry), 1);
         let metric = &registry.gather()[0].get_metric()[0].clone();
         assert!((metric.get_counter().get_value() - 2.0).abs() < 0.5);

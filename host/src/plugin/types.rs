@@ -460,3 +460,17 @@ pub enum Broken {
     #[error("has no free instance (sandbox.instances_max x sandbox.exchanges_max)")]
     Exhausted,
 }
+
+impl Broken {
+    /// In a word, for metrics.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Trap(_) => "trap",
+            Self::Deadline(_) => "deadline",
+            Self::Memory => "memory",
+            Self::Output(_) => "output",
+            Self::Exhausted => "exhausted",
+        }
+    }
+}

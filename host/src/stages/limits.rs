@@ -76,11 +76,13 @@ struct Plan {
 }
 
 /// What is not the counter's business.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Term {
     counted: Counted,
     limit: u64,
     label: Arc<str>,
+    by: Arc<Limits>,
+    scope: &'static str,
 }
 
 /// Budget that is reserved for a call. Settling it puts the true usage in the place of the estimate; dropping it without
@@ -131,13 +133,14 @@ impl Plan {
         let mut known: Option<Estimate> = None;
         for plugin in limits {
             let checks = plugin.plan(whose, call, rules).map_err(|error| Failure::of_policy(error, Kind::Limited))?;
-            for Check { charge, counted, label, .. } in &**checks {
+            for Check { key, charge, counted, label, .. } in &**checks {
                 let cost = match counted {
                     Counted::Requests => 1,
                     _ => known.get_or_insert_with(estimate).of_limit(*counted, charge.limit.min(charge.burst)),
                 };
                 charges.push(Charge { cost, ..charge.clone() });
-                terms.push(Term { counted: *counted, limit: charge.limit, label: Arc::clone(label) });
+                let (label, by) = (Arc::clone(label), Arc::clone(plugin));
+                terms.push(Term { counted: *counted, limit: charge.limit, label, by, scope: scope_of(key, whose) });
             }
         }
         Ok(Self { charges, terms })
@@ -201,7 +204,7 @@ impl Gate {
         let plan = Plan::of(limits, Whose::Callers, call, &rules, &Estimate::default)?;
         let each = plan.charges.iter().zip(plan.terms);
         Ok(each
-            .map(|(charge, Term { counted, limit, label })| {
+            .map(|(charge, Term { counted, limit, label, .. })| {
                 let remaining = self.state.remaining(charge);
                 Left { label, counted, limit, remaining: remaining.count, reset_s: remaining.reset_ms.div_ceil(1000) }
             })
@@ -287,11 +290,27 @@ fn tightest(held: &Held, terms: &[Term]) -> Option<Standing> {
     said(|counted| counted == Counted::Requests).or_else(|| said(|counted| counted != Counted::Cost))
 }
 
+/// Whose counter it is, in a word.
+fn scope_of(counter: &str, whose: Whose) -> &'static str {
+    // As plugins call the counters of rules that are kept as data.
+    let counter = counter.strip_prefix("rule/").unwrap_or(counter);
+    match whose {
+        Whose::Vendors => "vendors",
+        // As the directory begins the names of its counters.
+        Whose::Callers if counter.starts_with("key:") => "key",
+        Whose::Callers if counter.starts_with("team:") => "team",
+        Whose::Callers => "callers",
+    }
+}
+
 fn refused(denied: Denied, terms: &[Term]) -> Refused {
     let failure = |kind, message: String, wait| Failure::new(kind, message).retry_after(wait);
     match denied {
         Denied::Exceeded(exceeded) => {
             let term = terms.get(exceeded.index);
+            if let Some(term) = term {
+                term.by.refused(term.counted, term.scope);
+            }
             let label = term.map_or("a limit", |term| &*term.label);
             let wait = exceeded.retry_after_ms;
             let message = match wait {

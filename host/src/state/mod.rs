@@ -18,4 +18,4 @@ pub mod values;
 
 pub use memory::Memory;
 pub use redis::{Away, Redis};
-pub use store::{Denied, Held, Item, Options, State};
+pub use store::{Denied, Held, Item, Options, ROUND_TRIP, State};

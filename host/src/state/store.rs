@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use prometheus::{Histogram, HistogramOpts};
 use serde::{Deserialize, Serialize};
 
 use super::charge::{Algorithm, Charge, Exceeded, Remaining, Window};
@@ -23,11 +24,21 @@ const LATE_MS: u64 = 86_400_000;
 /// How often it is looked whether everything is told, at the end of the process.
 const FLUSH: Duration = Duration::from_millis(5);
 
+/// Name and help of the metric that [`State::round_trips`] is.
+pub const ROUND_TRIP: (&str, &str) = (
+    "penstock_state_round_trip_seconds",
+    "Seconds that a decision of the shared store took: one for each call that has a limit.",
+);
+/// Upper bounds of the buckets of a round trip to the shared store, in seconds.
+const ROUND_TRIP_SECONDS: &[f64] = &[0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5];
+
 /// Where the counters are.
 pub struct State {
     memory: Arc<Memory>,
     journal: Option<Arc<Journal>>,
     shared: Option<Arc<Shared>>,
+    /// How long decisions of the shared store took.
+    round_trips: Option<Histogram>,
 }
 
 /// How to open a [`State`].
@@ -97,7 +108,7 @@ impl State {
         let Options { memory, folder, redis, session } = options;
         let Some(redis) = redis else {
             let journal = folder.map(|folder| recovered(&folder.join("used"), &memory)).transpose()?;
-            return Ok(Arc::new(Self { memory, journal, shared: None }));
+            return Ok(Arc::new(Self { memory, journal, shared: None, round_trips: None }));
         };
         let (journal, recorded) = match folder {
             Some(folder) => {
@@ -111,13 +122,13 @@ impl State {
         let (shared, mut sender) = Shared::new(&redis, session, journal, recorded)?;
         sender.look_for_it().await;
         tokio::spawn(sender.run());
-        Ok(Arc::new(Self { memory, journal: None, shared: Some(shared) }))
+        Ok(Arc::new(Self { memory, journal: None, shared: Some(shared), round_trips: round_trips() }))
     }
 
     /// State in memory only, that ends with the process.
     #[must_use]
     pub fn in_memory(memory: Arc<Memory>) -> Arc<Self> {
-        Arc::new(Self { memory, journal: None, shared: None })
+        Arc::new(Self { memory, journal: None, shared: None, round_trips: None })
     }
 
     /// Charges all counters, or none of them.
@@ -126,7 +137,12 @@ impl State {
     /// Why the call is not to go on.
     pub async fn admit(self: &Arc<Self>, charges: Vec<Charge>) -> Result<Held, Denied> {
         let Some(shared) = &self.shared else { return self.admit_here(charges, Place::Memory) };
-        match shared.admit(&charges).await {
+        let begun = Instant::now();
+        let decided = shared.admit(&charges).await;
+        if let (Ok(_), Some(time)) = (&decided, &self.round_trips) {
+            time.observe(begun.elapsed().as_secs_f64());
+        }
+        match decided {
             Ok((permit, Decision::Granted(granted))) => {
                 let now = Instant::now();
                 let items = charges.into_iter().zip(granted).map(|(charge, (window, remaining))| {
@@ -157,6 +173,18 @@ impl State {
     #[must_use]
     pub fn is_away(&self) -> bool {
         self.shared.as_ref().is_some_and(|shared| shared.is_away())
+    }
+
+    /// Settled calls that the shared store has not acknowledged; none without one.
+    #[must_use]
+    pub fn unsettled(&self) -> Option<u64> {
+        self.shared.as_ref().map(|shared| shared.unsettled())
+    }
+
+    /// How long decisions of the shared store took, in seconds; for whoever shows it.
+    #[must_use]
+    pub fn round_trips(&self) -> Option<&Histogram> {
+        self.round_trips.as_ref()
     }
 
     /// What a counter would still admit, as far as this node knows.
@@ -309,6 +337,11 @@ impl Item {
         let further = if self.charge.algorithm == Algorithm::SlidingWindow { self.charge.window_ms } else { 0 };
         self.window.ends_ms.saturating_add(further)
     }
+}
+
+fn round_trips() -> Option<Histogram> {
+    let (name, help) = ROUND_TRIP;
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(ROUND_TRIP_SECONDS.to_vec())).ok()
 }
 
 fn delta(actual: u64, estimate: u64) -> i64 {

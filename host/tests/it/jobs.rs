@@ -366,7 +366,10 @@ async fn a_job_is_charged_to_its_caller_when_it_is_over() {
     let refused = chat("echo", &[]).await;
     assert_eq!((refused.status.as_u16(), refused.header("penstock-failure")), (429, "limited"), "{}", refused.text());
     let metrics = rig.gateway.metrics.exposition().unwrap();
-    assert!(metrics.contains(r#"penstock_tokens_total{kind="input",model="m",vendor="plain"} 5000"#), "{metrics}");
+    assert!(
+        metrics.contains(r#"penstock_tokens_total{kind="input",model="m",route="ai",vendor="plain"} 5000"#),
+        "{metrics}"
+    );
 }
 
 #[tokio::test]

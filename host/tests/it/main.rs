@@ -38,4 +38,5 @@ mod relayed;
 mod stages;
 mod state;
 mod state_away;
+mod traces;
 mod translated;

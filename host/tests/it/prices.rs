@@ -42,9 +42,9 @@ async fn a_whole_answer_says_what_it_cost_in_every_dialect() {
     assert_eq!(alias.header("penstock-cost"), "0.0028");
     let metrics = rig.gateway.metrics.exposition().unwrap();
     for line in [
-        "penstock_cost_usd_total{model=\"m\",vendor=\"v\"} 0.0056",
-        "penstock_tokens_total{kind=\"cache_read\",model=\"m\",vendor=\"v\"} 800",
-        "penstock_tokens_total{kind=\"reasoning\",model=\"m\",vendor=\"v\"} 100",
+        "penstock_cost_usd_total{model=\"m\",route=\"ai\",vendor=\"v\"} 0.0056",
+        "penstock_tokens_total{kind=\"cache_read\",model=\"m\",route=\"ai\",vendor=\"v\"} 800",
+        "penstock_tokens_total{kind=\"reasoning\",model=\"m\",route=\"ai\",vendor=\"v\"} 100",
     ] {
         assert!(metrics.contains(line), "{line}\n{metrics}");
     }
@@ -81,7 +81,7 @@ async fn a_stream_is_counted_when_it_has_ended() {
         let reply = rig.post(path, &asked("m", true)).await;
         assert!(reply.status.is_success() && !reply.headers.contains_key("penstock-cost"), "{path}");
         let metrics = rig.gateway.metrics.exposition().unwrap();
-        let line = format!("penstock_cost_usd_total{{model=\"m\",vendor=\"v\"}} {cost}");
+        let line = format!("penstock_cost_usd_total{{model=\"m\",route=\"ai\",vendor=\"v\"}} {cost}");
         assert!(metrics.contains(&line), "{path}: {line}\n{metrics}");
     }
 }
@@ -96,8 +96,9 @@ async fn speech_costs_by_its_characters_once_there_is_sound() {
         let said = rig.post("/v1/audio/speech", &json!({"model": "v/tts", "input": "grüße", "voice": "v"})).await;
         assert_eq!(said.status.is_success(), cost.is_some(), "{}", said.text());
         let metrics = rig.gateway.metrics.exposition().unwrap();
-        let found =
-            metrics.lines().find_map(|line| line.strip_prefix("penstock_cost_usd_total{model=\"tts\",vendor=\"v\"} "));
+        let found = metrics
+            .lines()
+            .find_map(|line| line.strip_prefix("penstock_cost_usd_total{model=\"tts\",route=\"ai\",vendor=\"v\"} "));
         assert_eq!(found, cost, "{metrics}");
     }
 }

@@ -20,6 +20,7 @@ use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
 use penstock::stages::Gate;
 use penstock::state::{Memory, State};
+use penstock::traces::Tracer;
 use penstock::upstream::Client;
 use tokio::sync::oneshot;
 
@@ -122,7 +123,16 @@ impl Rig {
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
         let jobs = Jobs::open(None, Arc::clone(&metrics)).unwrap();
         let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
-        let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
+        let gateway = Arc::new(Gateway {
+            snapshot,
+            client,
+            gate,
+            metrics,
+            jobs,
+            directory,
+            probes: Arc::default(),
+            traces: Tracer::default(),
+        });
         let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls }]).unwrap();
         let (address, certificates) = (bound.addresses()[0], bound.certificates());
         let working = Arc::clone(&gateway);
