@@ -33,6 +33,7 @@ pub mod plugin;
 // -- control plane and foundations
 pub mod admin;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod credential;
