@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use super::copy::Agreed;
 use super::entry::{Entry, Name};
 use super::wire::{Look, Part, Position, Sent};
-use super::{Node, PAUSE, Trouble, new_head, of_document};
+use super::{Node, PAUSE, PROBLEMS_MAX, Trouble, new_head, of_document};
 use crate::config::load::FILE_BYTES_MAX;
 use crate::directory::audit::{Line, Query};
 use crate::directory::document::{Document, Kind};
@@ -22,6 +22,8 @@ const RESTORED: usize = 200;
 const LINES_GIVEN: usize = 10_000;
 /// Looks in vain after which the connection is made anew.
 const LOOKS_MAX: u32 = 10;
+/// Every so many looks what could not be taken is read again.
+const AGAIN: u64 = 16;
 /// What stands for the whole directory among the problems.
 const DIRECTORY: &str = "directory";
 
@@ -69,7 +71,7 @@ impl Node {
         };
         let Some(look) = self.away(self.wire.look(&position).await)? else { return self.restore(directory).await };
         self.check(&look, &epoch, directory)?;
-        let again = std::mem::take(&mut *self.again.lock().unwrap_or_else(PoisonError::into_inner));
+        let again = self.again();
         let known = position.number.max(directory.revision().0);
         if look.last.number < known {
             tracing::warn!(
@@ -140,15 +142,16 @@ impl Node {
                         listed.remove(&(kind, id.clone()));
                         news.removed.push(((kind, id), entry.version));
                     }
-                    Err(why) => self.refused(text, &why),
+                    Err(why) => {
+                        self.look_again(text, &why);
+                        continue;
+                    }
                 },
                 Ok((Name::Policy(name), entry)) => policies.push((name, entry)),
                 Ok((Name::Plugin(name), entry)) => plugins.push((name, entry)),
                 Ok((Name::Line(_), _)) => {}
                 Err(why) => {
-                    self.refused(text, &why);
-                    // It may be put right again, and nobody would say so.
-                    self.again.lock().unwrap_or_else(PoisonError::into_inner).insert(text.clone());
+                    self.look_again(text, &why);
                     continue;
                 }
             }
@@ -186,9 +189,7 @@ impl Node {
             Ok((kinds, left)) => {
                 self.good(DIRECTORY);
                 for ((kind, id), why) in left {
-                    let name = Name::Document(kind, id).to_string();
-                    self.refused(&name, &why);
-                    self.again.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+                    self.look_again(&Name::Document(kind, id).to_string(), &why);
                 }
                 Ok(kinds.contains(&Kind::VendorKey))
             }
@@ -197,6 +198,22 @@ impl Node {
                 Err(Trouble::Wrong(refused.to_string()))
             }
         }
+    }
+
+    /// An entry cannot be taken. It may be put right, and nobody would say so.
+    fn look_again(&self, name: &str, why: &str) {
+        self.refused(name, why);
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        if again.len() < PROBLEMS_MAX {
+            again.insert(name.to_owned());
+        }
+    }
+
+    /// Names of entries that are to be read again: now and then, since each time costs a write to the disk.
+    fn again(&self) -> BTreeSet<String> {
+        let is_time = self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(AGAIN);
+        let mut again = self.again.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_time { std::mem::take(&mut *again) } else { BTreeSet::new() }
     }
 
     fn opened(&self, epoch: &str, text: &str, content: &[u8]) -> Result<(Name, Entry), String> {
@@ -339,22 +356,21 @@ impl Node {
     /// Before the first generation is built: plugins that this node does not have lie ready for it, as if they had been
     /// uploaded. The gate looks at them as at all others.
     pub(super) async fn place_plugins(&self) -> Result<(), Trouble> {
-        let plugins = self.copy().plugins.clone();
+        let (plugins, active) = {
+            let copy = self.copy();
+            (copy.plugins.clone(), copy.active.clone())
+        };
         let library = self.library(true);
         let (records, _) = library.records();
         for (name, agreed) in plugins {
-            let Some(digest) = agreed.content else { continue };
+            let is_known = active.get(&name).is_some_and(|active| active.version == agreed.version);
             let mut record = records.get(&name).cloned().unwrap_or_default();
-            if record.active == digest {
-                continue;
-            }
+            let Some(digest) = agreed.content.filter(|digest| !is_known && record.active != *digest) else { continue };
             let Some(bytes) = self.fetched(&name, &digest).await? else { continue };
             record.activate(&digest);
             record.pinned = true;
             let stored = library.put(&mut record, &name, &digest, &bytes).and_then(|()| library.save(&name, &record));
             stored.map_err(|error| Trouble::Wrong(format!("the state directory does not keep {name}: {error}")))?;
-            let active = super::copy::Active { digest: Some(digest), version: agreed.version };
-            self.keep(|copy| drop(copy.active.insert(name, active)))?;
         }
         Ok(())
     }

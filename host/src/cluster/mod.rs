@@ -89,6 +89,7 @@ struct Node {
     problems: Mutex<BTreeMap<String, String>>,
     /// Names of entries that are to be read again.
     again: Mutex<BTreeSet<String>>,
+    looks: AtomicU64,
     beats: Arc<Beats>,
     metrics: Arc<Metrics>,
     unsent_usage: Mutex<BTreeMap<(u64, String), String>>,
@@ -158,6 +159,7 @@ impl Cluster {
             token: AtomicU64::new(0),
             problems: Mutex::default(),
             again: Mutex::default(),
+            looks: AtomicU64::new(0),
             beats,
             metrics,
             unsent_usage: Mutex::default(),
@@ -333,6 +335,9 @@ impl Node {
         entries: Vec<(Name, Option<Vec<u8>>, Option<String>)>,
         line: Option<&Line>,
     ) -> Result<Result<wire::Position, Written>, Trouble> {
+        if self.is_away() {
+            return Err(Trouble::Away("it did not answer when it was asked last".to_owned())); // nobody waits for it now
+        }
         let epoch = self.copy().epoch.clone();
         let version = before + 1;
         let mut sent = Vec::with_capacity(entries.len());

@@ -4,11 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use super::copy::{Active, Agreed, Copy};
 use super::entry::{Name, is_path};
 use super::wire::Written;
-use super::{Node, PAUSE, Trouble};
+use super::{Node, Trouble};
 use crate::config::load::{self, Files, NODE_FILE};
 use crate::config::place::{Problem, Sources};
 use crate::config::{Admin, Cluster};
@@ -17,6 +18,8 @@ use crate::library::store::digest_of;
 
 /// How often a change is given anew when others come before it.
 const CONFLICTS_MAX: u32 = 8;
+/// How often it is looked whether another generation is in force: that is to read a number.
+const GLANCE: Duration = Duration::from_millis(25);
 /// What stands for all policy files among the problems.
 const POLICIES: &str = "policies";
 /// What stands for policy files that the control plane refuses.
@@ -53,7 +56,7 @@ impl Node {
     /// Gives and takes whenever something may have changed.
     pub(super) async fn keep_sharing(&self) {
         loop {
-            let is_woken = tokio::time::timeout(PAUSE, self.changed.notified()).await.is_ok();
+            let is_woken = tokio::time::timeout(GLANCE, self.changed.notified()).await.is_ok();
             let generation = self.control.get().map_or(0, |(control, _)| control.status().generation);
             if is_woken || generation != self.shown.load().generation {
                 self.share(false).await;

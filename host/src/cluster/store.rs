@@ -11,11 +11,15 @@ use super::entry::Name;
 use super::wire::Written;
 use super::{Node, Trouble, of_document};
 use crate::directory::audit::{Line, Query};
+use crate::directory::now_unix_s;
 use crate::directory::store::{Commit, Embedded, Followed, Loaded, Store, StoreError};
-use crate::directory::usage::{DAYS_KEPT, Row};
+use crate::directory::usage::{DAYS_KEPT, Row, day_of};
 
 /// Sums of usage that wait until Redis is there again; what is over it is told with the next change of the same sum.
 const UNSENT_MAX: usize = 100_000;
+
+/// Days whose sums a node tells anew when it starts.
+const DAYS_TOLD: u64 = 7;
 
 pub(super) struct Shared {
     own: Embedded,
@@ -50,6 +54,19 @@ impl Shared {
         }
     }
 
+    /// Sums are told with the next beat.
+    fn to_send(&self, rows: &[Row]) -> Result<(), StoreError> {
+        let mut unsent = self.node.unsent_usage.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in rows {
+            let sum = serde_json::to_string(row).map_err(|error| StoreError::Broken(error.to_string()))?;
+            let place = (row.day, row.name());
+            if unsent.len() < UNSENT_MAX || unsent.contains_key(&place) {
+                unsent.insert(place, sum);
+            }
+        }
+        Ok(())
+    }
+
     /// Sums of other nodes of some days.
     async fn others(&self, from: u64, to: u64) -> Result<Vec<Row>, String> {
         let mut rows = Vec::new();
@@ -64,6 +81,9 @@ impl Shared {
 
 impl Store for Shared {
     fn load(&self) -> Result<Loaded, StoreError> {
+        // What the last process could not tell is told by this one.
+        let today = day_of(now_unix_s());
+        self.to_send(&self.own.usage(today.saturating_sub(DAYS_TOLD), today)?)?;
         self.own.load()
     }
 
@@ -82,15 +102,7 @@ impl Store for Shared {
 
     fn put_usage(&self, rows: &[Row], first_day: u64) -> Result<(), StoreError> {
         self.own.put_usage(rows, first_day)?;
-        let mut unsent = self.node.unsent_usage.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
-            let sum = serde_json::to_string(row).map_err(|error| StoreError::Broken(error.to_string()))?;
-            let place = (row.day, row.name());
-            if unsent.len() < UNSENT_MAX || unsent.contains_key(&place) {
-                unsent.insert(place, sum);
-            }
-        }
-        Ok(())
+        self.to_send(rows)
     }
 
     fn usage(&self, from: u64, to: u64) -> Result<Vec<Row>, StoreError> {

@@ -12,6 +12,8 @@
 
 mod support;
 
+mod cluster;
+mod cluster_trust;
 mod command;
 mod fallback;
 mod golden;
