@@ -16,6 +16,8 @@ use crate::config::load::Files;
 use crate::config::place::hex;
 use crate::library::store::write_whole;
 
+/// Documents that are known to be removed.
+const REMOVED_MAX: usize = 10_000;
 /// Name of the folder in the state directory.
 const FOLDER: &str = "cluster";
 
@@ -31,10 +33,15 @@ pub(super) struct Copy {
     pub(super) number: u64,
     /// Its head.
     pub(super) head: String,
+    /// When the cluster was seen last, in seconds since 1970, as far as that is kept.
+    pub(super) looked_s: u64,
     /// The cluster's policy files by name.
     pub(super) policies: BTreeMap<String, Agreed>,
     /// The cluster's plugins by name: the digest of the active version.
     pub(super) plugins: BTreeMap<String, Agreed>,
+    /// Documents that were removed, by the name of their entry, with the change that has: so that none comes back when Redis
+    /// is set back.
+    pub(super) removed: BTreeMap<String, u64>,
     /// Digests of the policy files that were seen in the folder.
     pub(super) seen: BTreeMap<String, String>,
     /// Plugins that were active here when the cluster was followed last.
@@ -119,6 +126,16 @@ impl Copy {
     /// How far the node has come.
     pub(super) fn position(&self) -> Position {
         Position { number: self.number, head: self.head.clone() }
+    }
+
+    /// Notes that a document is no more.
+    pub(super) fn remove(&mut self, name: String, version: u64) {
+        self.removed.insert(name, version);
+        if self.removed.len() > REMOVED_MAX
+            && let Some(oldest) = self.removed.iter().min_by_key(|(_, version)| **version).map(|(name, _)| name.clone())
+        {
+            self.removed.remove(&oldest);
+        }
     }
 
     /// The cluster's policy files.

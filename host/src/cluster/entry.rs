@@ -204,7 +204,7 @@ mod tests {
         let gone = Entry { version: 8, body: None };
         assert_eq!(ours.open("e", &name, &ours.seal("e", &name, &gone).unwrap()).unwrap(), gone);
 
-        let text = String::from_utf8(kept.clone()).unwrap();
+        let text = String::from_utf8(kept).unwrap();
         let refused = |signer: &Signer, epoch: &str, name: &Name, text: &str| {
             signer.open(epoch, name, text.as_bytes()).err().unwrap_or_else(|| panic!("{text}"))
         };

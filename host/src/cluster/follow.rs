@@ -8,12 +8,13 @@ use std::sync::atomic::Ordering;
 
 use super::copy::Agreed;
 use super::entry::{Entry, Name};
+use super::lead::REMOVED;
 use super::wire::{Look, Part, Position, Sent};
 use super::{Node, PAUSE, PROBLEMS_MAX, Trouble, new_head, of_document};
 use crate::config::load::FILE_BYTES_MAX;
 use crate::directory::audit::{Line, Query};
 use crate::directory::document::{Document, Kind};
-use crate::directory::{Directory, News};
+use crate::directory::{Directory, News, now_unix_s};
 use crate::library::store::{Store, digest_of, is_digest};
 
 /// Entries of one step of a restoration.
@@ -26,6 +27,16 @@ const LOOKS_MAX: u32 = 10;
 const AGAIN: u64 = 16;
 /// What stands for the whole directory among the problems.
 const DIRECTORY: &str = "directory";
+
+/// Entries by what they are.
+#[derive(Default)]
+struct Sorted {
+    news: News,
+    /// Documents that there are.
+    listed: BTreeSet<(Kind, String)>,
+    policies: Vec<(String, Entry)>,
+    plugins: Vec<(String, Entry)>,
+}
 
 impl Node {
     /// Hears what is announced; without it, changes are found by looking for them.
@@ -81,6 +92,7 @@ impl Node {
             );
             return self.restore(directory).await;
         }
+        let was_recent = self.looked();
         if look.changed.as_ref().is_some_and(Vec::is_empty) && look.last == position && again.is_empty() {
             return Ok(());
         }
@@ -89,10 +101,32 @@ impl Node {
             Some(names) => names,
             None => self.away(self.wire.names().await)?,
         };
+        if whole && was_recent && self.lacks(directory, &names) {
+            tracing::warn!("the cluster's Redis lacks what nobody has removed; it is given it back");
+            return self.restore(directory).await;
+        }
         names.extend(again);
         names.sort();
         names.dedup();
         self.take(directory, &look.epoch, look.last, names, whole).await
+    }
+
+    /// Notes that the cluster is seen now. Whether it was seen before what is removed from it is forgotten.
+    fn looked(&self) -> bool {
+        let now = now_unix_s();
+        let last = self.looked_s.swap(now, Ordering::Relaxed);
+        now.saturating_sub(last) < REMOVED.as_secs() / 2
+    }
+
+    /// Whether something is not there that this node has: what was removed is there, as removed.
+    fn lacks(&self, directory: &Directory, names: &[String]) -> bool {
+        let there: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+        let view = directory.view();
+        let documents = view.documents().keys().map(|(kind, id)| Name::Document(*kind, id.clone()));
+        let copy = self.copy();
+        let policies = of_cluster(&copy.policies).map(|name| Name::Policy(name.clone()));
+        let plugins = of_cluster(&copy.plugins).map(|name| Name::Plugin(name.clone()));
+        documents.chain(policies).chain(plugins).any(|name| !there.contains(name.to_string().as_str()))
     }
 
     /// Whether this is the cluster that the node is to be of.
@@ -124,18 +158,55 @@ impl Node {
         whole: bool,
     ) -> Result<(), Trouble> {
         let contents = self.away(self.wire.read(&names).await)?;
-        let mut news = News { revision: last.number, ..News::default() };
-        let (mut policies, mut plugins) = (Vec::new(), Vec::new());
-        let mut listed = BTreeSet::new();
+        let Sorted { mut news, listed, policies, plugins } = self.sorted(epoch, &names, contents);
+        news.revision = last.number;
+        news.listed = whole.then_some(listed);
+        news.lines = self.lines(directory, epoch).await?;
+        let gone: Vec<_> =
+            news.removed.iter().map(|((kind, id), at)| (Name::Document(*kind, id.clone()), *at)).collect();
+        let vendor_keys = self.take_documents(directory, news).await?;
+        let there: BTreeSet<&String> = names.iter().collect();
+        self.keep(|copy| {
+            epoch.clone_into(&mut copy.epoch);
+            if whole {
+                leave_out(&mut copy.policies, last.number, |name| there.contains(&Name::Policy(name).to_string()));
+                leave_out(&mut copy.plugins, last.number, |name| there.contains(&Name::Plugin(name).to_string()));
+            }
+            (copy.number, copy.head) = (last.number, last.head);
+            gone.into_iter().for_each(|(name, version)| copy.remove(name.to_string(), version));
+            for (name, entry) in policies {
+                agree(copy.policies.entry(name).or_default(), entry);
+            }
+            for (name, entry) in plugins {
+                agree(copy.plugins.entry(name).or_default(), entry);
+            }
+        })?;
+        if vendor_keys && let Some((control, _)) = self.control.get() {
+            let control = control.clone();
+            tokio::spawn(async move { control.ask(crate::control::Change::Keys).await }); // the log says what came of it
+        }
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Opens entries, and tells what cannot be opened.
+    fn sorted(&self, epoch: &str, names: &[String], contents: Vec<Vec<u8>>) -> Sorted {
+        let Sorted { mut news, mut listed, mut policies, mut plugins } = Sorted::default();
+        let removed = self.copy().removed.clone();
         for (text, content) in names.iter().zip(contents) {
             if content.is_empty() {
                 continue;
             }
             let opened = self.opened(epoch, text, &content);
+            let is_removed = |entry: &Entry| removed.get(text).is_some_and(|version| entry.version <= *version);
             if let Some(Name::Document(kind, id)) = Name::parse(text) {
                 listed.insert((kind, id));
             }
             match opened {
+                // Redis was set back: this node knows better.
+                Ok((Name::Document(kind, id), entry)) if entry.body.is_some() && is_removed(&entry) => {
+                    listed.remove(&(kind, id));
+                }
                 Ok((Name::Document(kind, id), entry)) => match put(kind, &id, &entry) {
                     Ok(Some(document)) => news.put.push(document),
                     Ok(None) => {
@@ -157,30 +228,7 @@ impl Node {
             }
             self.good(text);
         }
-        news.listed = whole.then_some(listed);
-        news.lines = self.lines(directory, epoch).await?;
-        let vendor_keys = self.take_documents(directory, news).await?;
-        let there: BTreeSet<&String> = names.iter().collect();
-        self.keep(|copy| {
-            epoch.clone_into(&mut copy.epoch);
-            if whole {
-                leave_out(&mut copy.policies, last.number, |name| there.contains(&Name::Policy(name).to_string()));
-                leave_out(&mut copy.plugins, last.number, |name| there.contains(&Name::Plugin(name).to_string()));
-            }
-            (copy.number, copy.head) = (last.number, last.head);
-            for (name, entry) in policies {
-                agree(copy.policies.entry(name).or_default(), entry);
-            }
-            for (name, entry) in plugins {
-                agree(copy.plugins.entry(name).or_default(), entry);
-            }
-        })?;
-        if vendor_keys && let Some((control, _)) = self.control.get() {
-            let control = control.clone();
-            tokio::spawn(async move { control.ask(crate::control::Change::Keys).await }); // the log says what came of it
-        }
-        self.changed.notify_one();
-        Ok(())
+        Sorted { news, listed, policies, plugins }
     }
 
     /// Whether keys of vendors have changed.
@@ -264,9 +312,7 @@ impl Node {
             let copy = self.copy();
             let epoch =
                 if copy.epoch.is_empty() { format!("{}{}", new_head()?, new_head()?) } else { copy.epoch.clone() };
-            let number = copy.number.max(revision).max(1);
-            let head = if number == copy.number && !copy.head.is_empty() { copy.head.clone() } else { new_head()? };
-            (epoch, Position { number, head })
+            (epoch, Position { number: copy.number.max(revision).max(1), head: new_head()? })
         };
         let is_new = self.copy().epoch.is_empty();
         let check = self.signer.check(&epoch);
@@ -291,13 +337,8 @@ impl Node {
         if is_new {
             tracing::info!(entries = entries.len(), "the cluster begins with this node");
         }
-        self.take_documents(directory, News { revision: last.number, ..News::default() }).await?;
-        // Others may have given something, too: everything is read with the next look, unless this node's change is the last.
-        let stands = self.away(self.wire.look(&last).await)?.is_some_and(|look| look.last == last);
-        self.keep(|copy| {
-            copy.epoch = epoch;
-            (copy.number, copy.head) = if stands { (last.number, last.head) } else { (0, String::new()) };
-        })?;
+        // Others may have given something, too: everything is read with the next look.
+        self.keep(|copy| (copy.number, copy.head) = (0, String::new()))?;
         self.announced.notify_one();
         Ok(())
     }
@@ -310,10 +351,18 @@ impl Node {
             let (name, body) = of_document(&document)?;
             entries.push(self.sealed(epoch, &name, &Entry { version: document.version, body }, None)?);
         }
-        let (policies, plugins) = {
+        let (policies, plugins, removed) = {
             let copy = self.copy();
-            (copy.policies.clone(), copy.plugins.clone())
+            (copy.policies.clone(), copy.plugins.clone(), copy.removed.clone())
         };
+        for (name, version) in removed {
+            let there = |kind, id: &str| directory.view().get(kind, id).is_some();
+            if let Some(Name::Document(kind, id)) = Name::parse(&name)
+                && !there(kind, &id)
+            {
+                entries.push(self.sealed(epoch, &Name::Document(kind, id), &Entry { version, body: None }, None)?);
+            }
+        }
         for (name, Agreed { version, content }) in policies {
             let entry = Entry { version, body: content.map(String::into_bytes) };
             entries.push(self.sealed(epoch, &Name::Policy(name), &entry, None)?);
@@ -410,6 +459,11 @@ fn put(kind: Kind, id: &str, entry: &Entry) -> Result<Option<Document>, String> 
     let Some(body) = &entry.body else { return Ok(None) };
     let document = Document::of_bytes(kind, id, body)?;
     if document.version == entry.version { Ok(Some(document)) } else { Err("it has another version".to_owned()) }
+}
+
+/// Names under which the cluster has something.
+fn of_cluster(all: &BTreeMap<String, Agreed>) -> impl Iterator<Item = &String> {
+    all.iter().filter(|(_, agreed)| agreed.content.is_some()).map(|(name, _)| name)
 }
 
 /// What is not there any more was removed so long ago that nobody says so.

@@ -15,7 +15,7 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How long a node is known that tells nothing any more.
 const SILENT: Duration = Duration::from_secs(86_400);
 /// How long it is known that something was removed: a node that was away for longer reads everything.
-const REMOVED: Duration = Duration::from_secs(7 * 86_400);
+pub(super) const REMOVED: Duration = Duration::from_secs(7 * 86_400);
 /// How long it is known when services were heard of.
 const HEARD: Duration = Duration::from_secs(30 * 86_400);
 /// Clocks of nodes may differ by so many seconds.

@@ -90,6 +90,8 @@ struct Node {
     /// Names of entries that are to be read again.
     again: Mutex<BTreeSet<String>>,
     looks: AtomicU64,
+    /// When the cluster was seen last, in seconds since 1970.
+    looked_s: AtomicU64,
     beats: Arc<Beats>,
     metrics: Arc<Metrics>,
     unsent_usage: Mutex<BTreeMap<(u64, String), String>>,
@@ -142,6 +144,7 @@ impl Cluster {
         let signer = Signer::new(seal::derived(master, entry::INFO)?, &settings.prefix);
         let wire = Wire::new(&settings.server, &settings.prefix, settings.timeout)?;
         let (shelf, copy) = Shelf::open(state)?;
+        let looked_s = AtomicU64::new(copy.looked_s);
         let id = copy.node.clone();
         let name = settings.name.clone().unwrap_or_else(|| id.chars().take(8).collect());
         Ok(Self(Arc::new(Node {
@@ -160,6 +163,7 @@ impl Cluster {
             problems: Mutex::default(),
             again: Mutex::default(),
             looks: AtomicU64::new(0),
+            looked_s,
             beats,
             metrics,
             unsent_usage: Mutex::default(),
@@ -280,6 +284,7 @@ impl Node {
             if *copy == before {
                 return Ok(());
             }
+            copy.looked_s = self.looked_s.load(Ordering::Relaxed);
             (self.shelf.save(&copy), copy.number)
         };
         self.metrics.in_cluster(number, self.problems().len());

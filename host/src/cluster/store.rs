@@ -40,15 +40,19 @@ impl Shared {
         if let Some((kind, id)) = commit.remove {
             entries.push((Name::Document(kind, id.to_owned()), None, None));
         }
-        match self.node.write(commit.expected, entries, Some(commit.line)).await.map_err(|trouble| told(&trouble))? {
-            Ok(position) => {
-                let mut copy = self.node.copy();
-                // It is kept with the next change that is followed: to read a change of one's own again does no harm.
-                if copy.number == commit.expected {
-                    (copy.number, copy.head) = (position.number, position.head);
-                }
-                Ok(())
-            }
+        let written = self.node.write(commit.expected, entries, Some(commit.line)).await;
+        match written.map_err(|trouble| told(&trouble))? {
+            Ok(position) => self
+                .node
+                .keep(|copy| {
+                    if let Some((kind, id)) = commit.remove {
+                        copy.remove(Name::Document(kind, id.to_owned()).to_string(), position.number);
+                    }
+                    if copy.number == commit.expected {
+                        (copy.number, copy.head) = (position.number, position.head);
+                    }
+                })
+                .map_err(|trouble| StoreError::Broken(trouble.text().to_owned())),
             Err(Written::Behind) => Err(StoreError::Conflict),
             Err(other) => Err(StoreError::Broken(format!("the cluster does not take the change: {other:?}"))),
         }

@@ -213,6 +213,7 @@ async fn nodes_serve_and_start_without_redis_and_give_it_back_what_it_has_lost()
     assert_eq!(admin(&three[0], "DELETE", "teams/red", "").await.0, 503);
     nodes.redis.thaw();
 
+    until("it is deleted", || async { admin(&three[0], "DELETE", "teams/red", "").await.0 != 503 }).await;
     let _: String = nodes.redis.run(&[b"FLUSHALL"]);
     until("it has everything again", || async {
         let left: u64 = nodes.redis.run(&[b"HLEN", b"{penstock}:cluster:entries"]);
@@ -225,6 +226,7 @@ async fn nodes_serve_and_start_without_redis_and_give_it_back_what_it_has_lost()
     .await;
     for node in &three {
         until("others have it", || async { admin(node, "GET", "teams/blue", "").await.0 == 200 }).await;
+        assert_eq!(admin(node, "GET", "teams/red", "").await.0, 404, "what was deleted does not come back");
     }
     let fourth = Program::run(nodes.empty("d"));
     assert_eq!(chat(&fourth, &key, "echo").await.status, 200, "what was given back is whole");

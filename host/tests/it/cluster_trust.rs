@@ -59,6 +59,19 @@ async fn an_entry_that_was_changed_in_redis_is_refused_and_told_and_what_was_in_
     until("what is put right is good", || async { cluster(&node).await["problems"].as_array().unwrap().len() == 3 })
         .await;
     assert_eq!(chat(&node, key, "echo").await.status, 200);
+
+    // What is taken away comes back: a limit that everybody is under could be got rid of.
+    let _: u64 = nodes.redis.run(&[b"HDEL", ENTRIES, b"document/team/green", b"policy/main.toml"]);
+    let _: u64 = nodes.redis.run(&[b"DEL", b"{penstock}:cluster:log"]);
+    let _: u64 = nodes.redis.run(&[b"HSET", b"{penstock}:cluster:meta", b"head", b"forged again"]);
+    until("it is given back", || async {
+        let there = |name: &[u8]| nodes.redis.run::<u64>(&[b"HEXISTS", ENTRIES, name]) == 1;
+        there(b"document/team/green") && there(b"policy/main.toml")
+    })
+    .await;
+    assert_eq!(admin(&node, "GET", "teams/green", "").await.0, 200);
+    assert_eq!(chat(&node, key, "echo").await.status, 200);
+    make(&node, "teams", &json!({"id": "last", "name": "last"})).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

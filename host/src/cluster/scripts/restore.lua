@@ -19,6 +19,7 @@ for _ = 1, tonumber(ARGV[8]) do
     redis.call('HSET', KEYS[2], name, content)
     if gone == '1' then
       redis.call('ZADD', KEYS[4], ARGV[7], name)
+      redis.call('HDEL', KEYS[5], name)
     elseif component ~= '' then
       redis.call('HSET', KEYS[5], name, component)
     end
@@ -30,10 +31,13 @@ while at < #ARGV do
   redis.call('ZADD', KEYS[6], ARGV[at], ARGV[at + 1])
   at = at + 2
 end
-if ARGV[6] == 'end' and tonumber(redis.call('HGET', KEYS[1], 'seq')) < tonumber(ARGV[3]) then
-  redis.call('HSET', KEYS[1], 'seq', ARGV[3], 'head', ARGV[4])
+if ARGV[6] == 'end' then
+  -- One that others have not seen makes all of them read everything.
+  local last = tonumber(redis.call('HGET', KEYS[1], 'seq'))
+  local number = string.format('%.0f', math.max(last + 1, tonumber(ARGV[3])))
+  redis.call('HSET', KEYS[1], 'seq', number, 'head', ARGV[4])
   redis.call('DEL', KEYS[3])
-  redis.call('ZADD', KEYS[3], ARGV[3], ARGV[3] .. ' ' .. ARGV[4])
-  redis.call('PUBLISH', ARGV[5], ARGV[3])
+  redis.call('ZADD', KEYS[3], number, number .. ' ' .. ARGV[4])
+  redis.call('PUBLISH', ARGV[5], number)
 end
 return 0
