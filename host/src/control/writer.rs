@@ -501,6 +501,7 @@ fn restart_notes(before: &Policy, after: &Policy) -> Vec<String> {
     [
         ("listeners", before.listeners != after.listeners),
         ("admin", before.admin != after.admin),
+        ("cluster", before.cluster != after.cluster),
         ("sandbox", before.sandbox != after.sandbox),
     ]
     .into_iter()
