@@ -163,9 +163,8 @@ fn models(snapshot: &Snapshot, asked: &Asked, principal: &Principal) -> Result<R
         }
         Some(model) => {
             let found = snapshot.models.resolve(model).filter(|_| principal.may_use(model).is_ok());
-            let found = found.and_then(|(targets, _)| targets.into_iter().next());
-            let target = found.ok_or_else(|| Failure::unknown_model(model))?;
-            let owner = target.vendor.name.to_string();
+            let owner = found.and_then(|alias| alias.targets.first().map(|target| target.vendor.name.to_string()));
+            let owner = owner.ok_or_else(|| Failure::unknown_model(model))?;
             asked.dialect.encode_model(&ModelEntry { id: model.clone(), owner })
         }
     };

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -32,9 +32,11 @@ use crate::upstream::{Answer as UpstreamAnswer, Client};
 mod journal;
 mod limits;
 mod realtime;
+mod tries;
 mod wire;
 
 pub use journal::{Journal, Recorded, Writing};
+pub use tries::{Tries, Try};
 
 use journal::{Begun, Heard};
 use wire::{class_of, event_stream, forwardable, frames, is_json, stream_framing};
@@ -199,7 +201,7 @@ impl<'a> Asking<'a> {
     // -- same dialect
 
     /// What the adapter would send for a relay.
-    fn relayable(&self, target: &Target, call: &Call<'_>) -> Result<UpstreamRequest, Failure> {
+    fn relayable(&self, target: &Target, call: &Call<'_>) -> Result<Arc<UpstreamRequest>, Failure> {
         let adapter = &target.vendor.adapter;
         let headers = wanted(&adapter.wants().headers, &self.head.headers);
         let wants = adapter.wants().members.iter();
@@ -209,7 +211,7 @@ impl<'a> Asking<'a> {
         Ok(request)
     }
 
-    async fn relay(&self, target: &Target, request: UpstreamRequest, last: bool) -> Result<Answer, Miss> {
+    async fn relay(&self, target: &Target, request: Arc<UpstreamRequest>, last: bool) -> Result<Answer, Miss> {
         let payload = match &request.body {
             Written::None => Payload::default(),
             Written::Bytes(bytes) => Payload::json(Bytes::copy_from_slice(bytes)),
@@ -220,7 +222,7 @@ impl<'a> Asking<'a> {
             return Err(self.rejected(answer, &target.vendor.adapter, true).await);
         }
         let mut answer = self.relayed(answer, last).await?;
-        answer.dropped = request.dropped;
+        answer.dropped.clone_from(&request.dropped);
         Ok(answer)
     }
 

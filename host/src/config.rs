@@ -408,6 +408,9 @@ pub struct Vendor {
     /// The vendor's key, `"env:NAME"` or `"file:PATH"`; granted to the adapter as the secret `key`.
     #[serde(default)]
     pub key: Option<Spanned<String>>,
+    /// Another vendor, whose keys in the directory this one uses as long as it has none of its own there: two APIs of one company.
+    #[serde(default)]
+    pub keys_of: Option<Spanned<String>>,
     /// Leave the vendor out, instead of refusing the policy, when its key is not set or its adapter is not there; it comes
     /// alive when they are.
     #[serde(default)]

@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
-use crate::attempt::{Answer, Asking};
+use crate::attempt::{Answer, Asking, Tries, Try};
 use crate::directory::Directory;
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
@@ -28,11 +28,11 @@ use crate::listener::Peer;
 use crate::metrics::Metrics;
 use crate::plugin::types::{Call, Pair, Reply};
 use crate::probes::Probes;
-use crate::proxy;
+use crate::proxy::{self, Proxied};
 use crate::random;
 use crate::realtime;
 use crate::relay::Body;
-use crate::routes::{Serves, Target};
+use crate::routes::{Alias, Serves, Target};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Estimate, Gate, Principal, ResponseEdits, Sight, Whose};
 use crate::underway::Underway;
@@ -120,8 +120,7 @@ impl Gateway {
     async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
         let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
-        let prices = Arc::clone(&underway.snapshot.prices);
-        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics), self.directory.clone());
+        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics), self.directory.clone());
         let mut edits = ResponseEdits::default();
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
@@ -171,29 +170,20 @@ impl Gateway {
         if asked.operation == Operation::Realtime
             || (asked.operation == Operation::Passthrough && realtime::is_wanted(&head))
         {
-            let caller = realtime::caller(&head)?;
-            let nothing = Bytes::new();
-            let inbound = Inbound::conversation(asked, &nothing);
-            principal.may_ask_for(asked.operation.name())?;
-            principal.may_use(&inbound.model)?;
-            let call = underway.call(&principal, Some(&inbound), &facts);
-            let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &Estimate::default).await;
-            entry.admitted(permit)?;
-            let targets = the_targets(underway, &inbound, &call, &head)?;
-            let asking = Asking::new(underway, &self.client, &head, &inbound, &principal);
-            return realtime::open(&self.gate, &asking, &targets, caller, entry).await.map(Outcome::Proxied);
+            return Box::pin(self.converse(underway, &head, asked, &principal, entry)).await.map(Outcome::Proxied);
         }
         principal.may_ask_for(asked.operation.name())?;
         let body = read_body(&head.headers, body, underway.snapshot.limits.body_bytes_max).await?;
         let inbound = Inbound::parse(asked, &head, &body)?;
         principal.may_use(&inbound.model)?;
         let call = underway.call(&principal, Some(&inbound), &facts);
-        let estimate = || estimate(underway, &inbound);
+        let alias = underway.snapshot.models.resolve(&inbound.model);
+        let estimate = || estimate(underway, &inbound, alias.as_deref());
         let permit = self.gate.admit(&route.limits, Whose::Callers, &principal, &call, &estimate).await;
         entry.admitted(permit)?;
         entry.made = inbound.made();
 
-        let targets = the_targets(underway, &inbound, &call, &head)?;
+        let targets = the_targets(underway, &inbound, alias.as_deref(), &call, &head)?;
         if let Some(wish) = accept::Wish::of(&head, &inbound) {
             let request = accept::Request { underway, head: &head, inbound: &inbound, principal: &principal };
             return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
@@ -205,6 +195,32 @@ impl Gateway {
 }
 
 impl Gateway {
+    /// Opens a conversation over a WebSocket.
+    async fn converse(
+        &self,
+        underway: &Underway,
+        head: &Parts,
+        asked: &Asked,
+        principal: &Principal,
+        entry: &mut Entry,
+    ) -> Result<Proxied, Failure> {
+        let caller = realtime::caller(head)?;
+        let nothing = Bytes::new();
+        let inbound = Inbound::conversation(asked, &nothing);
+        principal.may_ask_for(asked.operation.name())?;
+        principal.may_use(&inbound.model)?;
+        let facts = underway.facts();
+        let facts = principal.facts(&facts);
+        let call = underway.call(principal, Some(&inbound), &facts);
+        let limits = &underway.route.limits;
+        let permit = self.gate.admit(limits, Whose::Callers, principal, &call, &Estimate::default).await;
+        entry.admitted(permit)?;
+        let alias = underway.snapshot.models.resolve(&inbound.model);
+        let targets = the_targets(underway, &inbound, alias.as_deref(), &call, head)?;
+        let asking = Asking::new(underway, &self.client, head, &inbound, principal);
+        realtime::open(&self.gate, &asking, &targets, caller, entry).await
+    }
+
     /// What a caller asks about itself, models and vendors; none if it asks for anything else.
     fn told(
         &self,
@@ -233,25 +249,9 @@ async fn first_answer(
     targets: &[Target],
     entry: &mut Entry,
 ) -> Result<Answer, Failure> {
-    let tries = asking.underway.snapshot.limits.attempts_max.max(1);
-    let mut last = None;
-    for (index, target) in targets.iter().enumerate() {
-        let attempt = entry.attempts;
-        if attempt >= tries {
-            break;
-        }
-        let is_last = attempt + 1 == tries || index + 1 == targets.len();
-        match asking.permit(gate, target, attempt).await {
-            Ok(permit) => entry.hold_of_vendor(permit),
-            Err(failure) if failure.kind == Kind::Limited => {
-                last.get_or_insert(failure);
-                continue;
-            }
-            Err(failure) => return Err(failure),
-        }
-        entry.attempts = attempt + 1;
-        entry.vendor = Arc::clone(&target.vendor.name);
-        entry.model = Arc::clone(&target.model);
+    let mut tries = Tries::of(targets);
+    loop {
+        let Try { target, attempt, is_last } = tries.next(gate, asking, entry).await?;
         // Pinned where it is made: the future is large, and moving it would copy it.
         let tried = std::pin::pin!(asking.target(target, attempt, is_last));
         let miss = match tokio::time::timeout_at(asking.underway.deadline.into(), tried).await {
@@ -269,19 +269,15 @@ async fn first_answer(
                 entry.failure = Some(miss.failure.kind.code());
                 return Ok(*original);
             }
-            _ if !miss.failure.is_worth_another_target() => return Err(miss.failure),
-            _ => last = Some(miss.failure),
+            _ => tries.missed(miss.failure)?,
         }
     }
-    Err(last.unwrap_or_else(|| Failure::new(Kind::NoTarget, "no target is left to try; try again later")))
 }
 
 /// What a request may come to at the dearest of the targets that it may go to.
-fn estimate(underway: &Underway, inbound: &Inbound<'_>) -> Estimate {
-    let Snapshot { models, prices, limits, .. } = &*underway.snapshot;
-    let targets = models.resolve(&inbound.model).map(|(targets, _)| targets).unwrap_or_default();
-    let names = targets.iter().map(|target| (&*target.vendor.name, &*target.model));
-    Estimate::of(inbound, prices, names, limits.output_tokens)
+fn estimate(underway: &Underway, inbound: &Inbound<'_>, alias: Option<&Alias>) -> Estimate {
+    let targets = alias.map_or(&[][..], |alias| &alias.targets);
+    Estimate::of(inbound, targets, underway.snapshot.limits.output_tokens)
 }
 
 fn unknown_operation(head: &Parts) -> Failure {
@@ -294,15 +290,16 @@ fn unknown_operation(head: &Parts) -> Failure {
 fn the_targets(
     underway: &Underway,
     inbound: &Inbound<'_>,
+    alias: Option<&Alias>,
     call: &Call<'_>,
     head: &Parts,
 ) -> Result<Vec<Target>, Failure> {
     let (models, asked) = (&underway.snapshot.models, inbound.asked);
     if !inbound.model.is_empty() {
-        let found = models.resolve(&inbound.model);
-        let (targets, routing) = found.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
-        let sight = Sight { headers: &head.headers, content: &inbound.content, prices: &underway.snapshot.prices };
-        return stages::rank(routing.or(underway.route.routing.as_ref()), call, targets, random::u64(), &sight);
+        let alias = alias.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
+        let sight = Sight { headers: &head.headers, content: &inbound.content };
+        let routing = alias.routing.as_ref().or(underway.route.routing.as_ref());
+        return stages::rank(routing, call, &alias.targets, random::u64(), &sight);
     }
     let path = asked.place.as_ref().map_or("", |place| place.path.as_str());
     let in_path = path.strip_prefix("/vendors/").and_then(|rest| rest.split('/').next());

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Cost, Made};
-use penstock_prices::table::Table;
+use penstock_prices::price::Price;
 
 use crate::directory::usage::{Used, Who};
 use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::routes::Target;
 use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 
 /// How a request ended, for the access log.
@@ -74,7 +75,7 @@ pub struct Entry {
     vendor_permit: Option<Permit>,
     usage: Option<Usage>,
     partial: bool,
-    prices: Arc<Table>,
+    price: Option<Arc<Price>>,
     begun: Instant,
     first_byte: Option<Instant>,
     metrics: Arc<Metrics>,
@@ -88,7 +89,6 @@ impl Entry {
         id: Arc<str>,
         route: Arc<str>,
         operation: &'static str,
-        prices: Arc<Table>,
         metrics: Arc<Metrics>,
         directory: Directory,
     ) -> Self {
@@ -113,7 +113,7 @@ impl Entry {
             vendor_permit: None,
             usage: None,
             partial: false,
-            prices,
+            price: None,
             begun: Instant::now(),
             first_byte: None,
             metrics,
@@ -140,9 +140,13 @@ impl Entry {
         self.permit.is_some()
     }
 
-    /// Takes the budget that was reserved with a vendor for the attempt that follows.
-    pub fn hold_of_vendor(&mut self, permit: Option<Permit>) {
-        self.vendor_permit = permit;
+    /// Notes that a target is tried now, with what was reserved for that with its vendor.
+    pub fn tries(&mut self, target: &Target, reserved: Option<Permit>) {
+        self.attempts += 1;
+        self.vendor = Arc::clone(&target.vendor.name);
+        self.model = Arc::clone(&target.model);
+        self.price.clone_from(&target.price);
+        self.vendor_permit = reserved;
     }
 
     /// Takes what was decided about this request.
@@ -211,7 +215,7 @@ impl Entry {
     #[must_use]
     pub fn cost(&self) -> Option<Cost> {
         let is_served = self.usage.is_some() || (self.bytes > 0 && self.status.is_success() && self.failure.is_none());
-        let found = || cost::of(&self.prices, &self.vendor, &self.model, self.usage.as_ref(), &self.made);
+        let found = || cost::of(self.price.as_deref(), self.usage.as_ref(), &self.made);
         is_served.then(found).flatten()
     }
 

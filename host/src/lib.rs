@@ -32,6 +32,7 @@ pub mod plugin;
 
 // -- control plane and foundations
 pub mod admin;
+pub mod calendar;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -2,13 +2,12 @@
 //! Conversations over a WebSocket: the handshake is tried at one target after another, then the connection becomes a tunnel,
 //! in which the usage that the vendor tells is read as it passes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
 use hyper::upgrade::OnUpgrade;
 
-use crate::attempt::Asking;
+use crate::attempt::{Asking, Tries, Try};
 use crate::failure::{Failure, Kind};
 use crate::head;
 use crate::ledger::Entry;
@@ -50,24 +49,9 @@ pub async fn open(
     entry: &mut Entry,
 ) -> Result<Proxied, Failure> {
     let underway = asking.underway;
-    let tries = underway.snapshot.limits.attempts_max.max(1);
-    let mut last = None;
-    for target in targets {
-        let attempt = entry.attempts;
-        if attempt >= tries {
-            break;
-        }
-        match asking.permit(gate, target, attempt).await {
-            Ok(permit) => entry.hold_of_vendor(permit),
-            Err(failure) if failure.kind == Kind::Limited => {
-                last.get_or_insert(failure);
-                continue;
-            }
-            Err(failure) => return Err(failure),
-        }
-        entry.attempts = attempt + 1;
-        entry.vendor = Arc::clone(&target.vendor.name);
-        entry.model = Arc::clone(&target.model);
+    let mut tries = Tries::of(targets);
+    loop {
+        let Try { target, attempt, .. } = tries.next(gate, asking, entry).await?;
         let miss = match tokio::time::timeout_at(underway.deadline.into(), asking.upgraded(target, attempt)).await {
             Ok(Ok(mut answer)) => {
                 entry.answered();
@@ -82,10 +66,6 @@ pub async fn open(
             Err(_) => return Err(Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")),
         };
         entry.missed(&miss.failure);
-        if !miss.failure.is_worth_another_target() {
-            return Err(miss.failure);
-        }
-        last = Some(miss.failure);
+        tries.missed(miss.failure)?;
     }
-    Err(last.unwrap_or_else(|| Failure::new(Kind::NoTarget, "no target is left to try; try again later")))
 }

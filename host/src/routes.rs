@@ -4,6 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use penstock_prices::price::Price;
+use penstock_prices::table::Table;
+
 use crate::directory::pool::Pool;
 use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
 use crate::upstream::Endpoint;
@@ -67,6 +70,8 @@ pub struct Vendor {
     pub models: Vec<String>,
     /// Features of its adapter that it does not have.
     pub without: Vec<String>,
+    /// The vendor whose keys in the directory it uses; mostly its own name.
+    pub keys_of: Arc<str>,
     /// Its keys, if the directory has some.
     pub pool: Option<Pool>,
     /// What each attempt is charged to.
@@ -86,20 +91,23 @@ pub struct Target {
     pub weight: u32,
     /// Order for routing.
     pub priority: u32,
+    /// What the model costs, if that is known.
+    pub price: Option<Arc<Price>>,
 }
 
 impl Target {
     /// A target with the defaults of the policy.
     #[must_use]
-    pub fn plain(vendor: &Arc<Vendor>, model: &str) -> Self {
+    pub fn plain(vendor: &Arc<Vendor>, model: &str, prices: &Table) -> Self {
         let id = format!("{}/{model}", vendor.name).into();
-        Self { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0 }
+        let price = prices.find(&vendor.name, model).cloned();
+        Self { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price }
     }
 }
 
-/// Where an alias leads.
+/// Where the name of a model leads.
 pub struct Alias {
-    /// Targets.
+    /// Targets, at least one.
     pub targets: Vec<Target>,
     /// Order of the targets; none for the route's own.
     pub routing: Option<Arc<Routing>>,
@@ -140,32 +148,64 @@ impl Routes {
     }
 }
 
+/// Names of models beside those that the policy gives whose way is kept. Callers choose them, so there is an end to it.
+const KEPT_MAX: usize = 4_096;
+
 /// The models of a snapshot.
 #[derive(Default)]
 pub struct Models {
     /// Names that the policy gives.
-    pub aliases: HashMap<String, Alias>,
+    pub aliases: HashMap<String, Arc<Alias>>,
     /// Vendors by name.
     pub vendors: HashMap<String, Arc<Vendor>>,
+    /// What models cost.
+    pub prices: Arc<Table>,
+    /// Where further names have been found to lead.
+    kept: papaya::HashMap<Box<str>, Arc<Alias>>,
 }
 
 impl Models {
+    /// No models yet, and what any cost.
+    #[must_use]
+    pub fn with(prices: Arc<Table>) -> Self {
+        Self { prices, ..Self::default() }
+    }
+
     /// Where a model is served: an alias, `vendor/model`, or what vendors list, in this order.
     #[must_use]
-    pub fn resolve(&self, name: &str) -> Option<(Vec<Target>, Option<&Arc<Routing>>)> {
+    pub fn resolve(&self, name: &str) -> Option<Arc<Alias>> {
         if let Some(alias) = self.aliases.get(name) {
-            return Some((alias.targets.clone(), alias.routing.as_ref()));
+            return Some(Arc::clone(alias));
         }
+        let kept = self.kept.pin();
+        if let Some(alias) = kept.get(name) {
+            return Some(Arc::clone(alias));
+        }
+        let targets = self.look_up(name);
+        let alias = (!targets.is_empty()).then(|| Arc::new(Alias { targets, routing: None }))?;
+        if kept.len() < KEPT_MAX {
+            kept.insert(name.into(), Arc::clone(&alias));
+        }
+        Some(alias)
+    }
+
+    /// The targets of a name to which the policy gives no targets of its own.
+    fn look_up(&self, name: &str) -> Vec<Target> {
         if let Some((vendor, model)) = name.split_once('/')
             && let Some(vendor) = self.vendors.get(vendor)
             && !model.is_empty()
         {
-            return Some((vec![Target::plain(vendor, model)], None));
+            return vec![self.target(vendor, model)];
         }
         let mut listed: Vec<_> = self.vendors.values().filter(|vendor| lists(&vendor.models, name)).collect();
         listed.sort_by(|a, b| a.name.cmp(&b.name));
-        let targets: Vec<_> = listed.into_iter().map(|vendor| Target::plain(vendor, name)).collect();
-        (!targets.is_empty()).then_some((targets, None))
+        listed.into_iter().map(|vendor| self.target(vendor, name)).collect()
+    }
+
+    /// A target of a vendor, with the defaults of the policy.
+    #[must_use]
+    pub fn target(&self, vendor: &Arc<Vendor>, model: &str) -> Target {
+        Target::plain(vendor, model, &self.prices)
     }
 
     /// The vendor that a request without a model goes to: the one that the caller names, or the only one that serves the
@@ -193,7 +233,7 @@ impl Models {
                 }
             },
         };
-        Ok(Target { id: Arc::clone(&vendor.name), ..Target::plain(vendor, "") })
+        Ok(Target { id: Arc::clone(&vendor.name), ..self.target(vendor, "") })
     }
 
     /// Every name that a caller may use, with who serves it, sorted; patterns are left out.

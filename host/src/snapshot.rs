@@ -9,8 +9,6 @@ mod jobs;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use penstock_prices::table::Table;
-
 use crate::config::place::{Problem, Sources};
 use crate::config::{Config, Limits, Timeouts};
 use crate::directory::Directory;
@@ -32,8 +30,6 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Where models are served.
     pub models: Models,
-    /// What models cost.
-    pub prices: Arc<Table>,
     /// Ceilings of the data path.
     pub limits: Limits,
     /// Time-outs.

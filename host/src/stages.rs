@@ -16,11 +16,12 @@ use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::{Failure, Kind};
 use crate::inbound::wanted;
 use crate::plugin::Filter;
-use crate::plugin::types::{Call, Edit, Pair, Reply};
+use crate::plugin::types::{Call, Edit, Pair, Reply, Verdict};
 use crate::routes::Route;
 
+pub use crate::plugin::types::Whose;
 pub use estimate::Estimate;
-pub use limits::{Gate, Left, Permit, Refused, Rulebook, Served, Spent, Standing, Whose};
+pub use limits::{Gate, Left, Permit, Refused, Rulebook, Served, Spent, Standing};
 pub use routing::{Sight, rank};
 
 /// Who asks. On a route without auth everybody is the same empty subject.
@@ -110,7 +111,7 @@ impl Principal {
 /// What the filters want to change in the answer.
 #[derive(Default)]
 pub struct ResponseEdits {
-    edits: Vec<Edit>,
+    verdicts: Vec<Arc<Verdict>>,
     watching: Vec<Arc<Filter>>,
 }
 
@@ -133,12 +134,15 @@ pub fn filter(
                 .map_err(|error| Failure::of_policy(error, Kind::Forbidden))?
         };
         apply(&verdict.request, &mut head.headers);
-        after.edits.extend(verdict.response);
         if filter.filters_responses() {
             after.watching.push(Arc::clone(filter));
         }
-        if verdict.answer.is_some() {
-            return Ok(verdict.answer);
+        let answer = verdict.answer.clone();
+        if !verdict.response.is_empty() {
+            after.verdicts.push(verdict);
+        }
+        if answer.is_some() {
+            return Ok(answer);
         }
     }
     Ok(None)
@@ -156,7 +160,9 @@ impl ResponseEdits {
                 Err(error) => tracing::warn!(filter = filter.name(), %error, "filter failed on an answer"),
             }
         }
-        apply(&self.edits, response.headers_mut());
+        for verdict in &self.verdicts {
+            apply(&verdict.response, response.headers_mut());
+        }
     }
 }
 

@@ -82,6 +82,8 @@ pub struct Wants {
     pub facts: Vec<String>,
     /// What an adapter does not do as it is configured, of what its constants say that it can: dialects, operations, features.
     pub without: Vec<String>,
+    /// In what calls have to agree, beside wanted headers and members, to be answered alike.
+    pub alike: Vec<String>,
 }
 
 impl Wants {
@@ -116,6 +118,15 @@ impl Wants {
     #[must_use]
     pub fn facts<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.facts.extend(names.into_iter().map(Into::into));
+        self
+    }
+
+    /// A promise that lets the host answer by itself: calls that agree in the wanted headers and members and in these parts get
+    /// the same answer, now and later. Names as in `lifecycle.wit`: `model`, `caller`, `rules`, `fact.route` …; `[""]` where
+    /// headers and members are all that the answer depends on. Without this the plugin is asked about each call.
+    #[must_use]
+    pub fn alike<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.alike.extend(names.into_iter().map(Into::into));
         self
     }
 

@@ -56,6 +56,11 @@ pub trait Limits: Sized + 'static {
     /// What is wrong with the configuration beyond its shape.
     fn new(config: Self::Config) -> Result<Self, Vec<Issue>>;
 
+    /// What calls have to agree in to be charged alike ([`Wants::alike`]); asked for once, after [`Limits::new`].
+    fn wants(&self) -> Wants {
+        Wants::nothing()
+    }
+
     /// The counters of this call; none means unlimited.
     ///
     /// # Errors

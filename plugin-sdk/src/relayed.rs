@@ -10,6 +10,10 @@ use crate::adapter::{Body, Framing, Upstream};
 use crate::call::Call;
 use crate::passthrough::{decoded, is_dots};
 
+/// All of a call that [`relayed`] and [`passthrough`](crate::passthrough::passthrough) look at, with the model and the dialect: what
+/// an adapter promises ([`Wants::alike`](crate::call::Wants::alike)) whose `relay` looks at nothing else.
+pub const ALIKE: [&str; 7] = ["operation", "dialect", "model", "streaming", "fact.method", "fact.path", "fact.query"];
+
 /// The request that the caller makes, to the vendor: where the caller's path begins with `ours`, that part becomes
 /// `theirs`. A call without such facts is a POST at `theirs`. The caller's body goes along unless the method has none; a
 /// model in the query becomes the target's.

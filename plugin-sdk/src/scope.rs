@@ -3,7 +3,7 @@
 
 use penstock_sdk_macros::Config;
 
-use crate::call::Call;
+use crate::call::{Call, Wants};
 use crate::config::Issue;
 use crate::pattern::fits_any;
 
@@ -44,6 +44,21 @@ pub fn key(name: Option<&str>, index: usize, per: &[Per], call: &Call) -> String
         key.push_str(&format!("/{kind}={}", escape(value)));
     }
     key
+}
+
+/// What a plugin promises whose rules look at nothing but the model, the caller, the group, what they count for (`per`) and
+/// the rules that are kept as data: calls that agree in that are charged alike.
+#[must_use]
+pub fn alike<'p>(per: impl Iterator<Item = &'p Per>) -> Wants {
+    let further = per.filter_map(|per| match per {
+        Per::Subject | Per::Tenant | Per::Model => None,
+        Per::Route => Some("fact.route"),
+        Per::Vendor => Some("fact.vendor"),
+    });
+    let mut names: Vec<_> = ["model", "caller", "tenant", "rules"].into_iter().chain(further).collect();
+    names.sort_unstable();
+    names.dedup();
+    Wants::nothing().alike(names)
 }
 
 /// What a counter is for, in words: " for this key and model".

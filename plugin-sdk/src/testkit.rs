@@ -292,7 +292,7 @@ fn configure<T, C: Config>(
 ) -> Result<Value, Unfit> {
     secrets::imp::grant(granted.clone());
     let made = Reader::read(config).and_then(new).map_err(|issues| Unfit::Issues(json!(issues)))?;
-    let Wants { headers, response_headers, members, facts: _, without: _ } = wants(&made);
+    let Wants { headers, response_headers, members, facts: _, without: _, alike: _ } = wants(&made);
     let wants = json!({
         "headers": sorted(headers),
         "response_headers": sorted(response_headers),

@@ -6,7 +6,6 @@ use penstock_dialects::ir::Usage;
 use crate::money::Usd;
 use crate::price::{Price, Rate, Rates, Unit};
 use crate::stated;
-use crate::table::Table;
 
 /// Bucket that tells which service tier has answered: `tier-flex`, with a count of one.
 pub const TIER: &str = "tier-";
@@ -36,17 +35,17 @@ pub struct Made {
     pub characters: u64,
 }
 
-/// What a call has cost: what the vendor states, else what the table says; none if neither does. Without a usage there is a
+/// What a call has cost: what the vendor states, else what the price of the model says; none if neither does. Without a usage there is a
 /// cost only where it follows from what was asked for.
 #[must_use]
-pub fn of(table: &Table, vendor: &str, model: &str, usage: Option<&Usage>, made: &Made) -> Option<Cost> {
+pub fn of(price: Option<&Price>, usage: Option<&Usage>, made: &Made) -> Option<Cost> {
     if let Some(usd) = usage.and_then(|usage| stated::cost(&usage.stated)) {
         return Some(Cost { usd, stated: true });
     }
     if usage.is_none() && made.characters == 0 {
         return None;
     }
-    let price = table.find(vendor, model)?;
+    let price = price?;
     let usd = match usage {
         Some(usage) => by(price, usage, made),
         None => spoken(price, made)?,
@@ -259,22 +258,20 @@ mod tests {
 
     #[test]
     fn what_the_vendor_states_goes_before_what_we_compute() {
-        let mut table = Table::default();
-        let prices = [("v/m", "input = 1"), ("v/tts", "character = 0.00001"), ("v/tokens", "input = 1\noutput = 2")];
-        table.put(prices.map(|(name, text)| (name, std::sync::Arc::new(price(text)))));
+        let (model, tts, tokens) = (price("input = 1"), price("character = 0.00001"), price("input = 1\noutput = 2"));
         let usage = usage([1_000_000, 0, 0, 0, 0], &[]);
         let stating = Usage { stated: r#"{"cost":7}"#.to_owned(), ..usage.clone() };
         let spoken = Made { characters: 200, ..Made::default() };
         let cost =
-            |model: &str, usage, made| of(&table, "v", model, usage, made).map(|it| (it.usd.to_string(), it.stated));
+            |price: Option<&Price>, usage, made| of(price, usage, made).map(|it| (it.usd.to_string(), it.stated));
         let silent = Made::default();
-        assert_eq!(cost("m", Some(&usage), &silent), Some(("1".into(), false)));
-        assert_eq!(cost("m", Some(&stating), &silent), Some(("7".into(), true)));
-        assert_eq!(cost("other", Some(&stating), &silent), Some(("7".into(), true)));
-        assert_eq!(cost("other", Some(&usage), &silent), None);
-        assert_eq!(cost("m", None, &silent), None);
-        assert_eq!(cost("tts", None, &spoken), Some(("0.002".into(), false)));
-        assert_eq!(cost("tokens", None, &spoken), None);
+        assert_eq!(cost(Some(&model), Some(&usage), &silent), Some(("1".into(), false)));
+        assert_eq!(cost(Some(&model), Some(&stating), &silent), Some(("7".into(), true)));
+        assert_eq!(cost(None, Some(&stating), &silent), Some(("7".into(), true)));
+        assert_eq!(cost(None, Some(&usage), &silent), None);
+        assert_eq!(cost(Some(&model), None, &silent), None);
+        assert_eq!(cost(Some(&tts), None, &spoken), Some(("0.002".into(), false)));
+        assert_eq!(cost(Some(&tokens), None, &spoken), None);
     }
 
     #[test]

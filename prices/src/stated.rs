@@ -6,6 +6,9 @@
 //! - `cost.total_cost` in dollars (Perplexity);
 //! - `cost_in_usd_ticks`, where 10^10 are a dollar (xAI). Azure passes the member on as zero, so that zero says nothing.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -43,9 +46,8 @@ struct Total<'j> {
 /// The cost that a usage object states.
 #[must_use]
 pub fn cost(usage: &str) -> Option<Usd> {
-    if !usage.contains("\"cost") {
-        return None;
-    }
+    static COST: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"cost"));
+    COST.find(usage.as_bytes())?;
     let stated: Stated<'_> = serde_json::from_str(usage).ok()?;
     if let Some(cost) = stated.cost.and_then(dollars) {
         let details = stated.cost_details.filter(|_| stated.is_byok);

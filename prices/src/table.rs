@@ -78,7 +78,7 @@ impl Table {
 
     /// The price of a model.
     #[must_use]
-    pub fn find(&self, vendor: &str, model: &str) -> Option<&Price> {
+    pub fn find(&self, vendor: &str, model: &str) -> Option<&Arc<Price>> {
         self.follow(&normal(&format!("{vendor}/{model}")), HOPS_MAX)
     }
 
@@ -88,7 +88,7 @@ impl Table {
         like.contains('*') || self.follow(&normal(like), HOPS_MAX).is_some()
     }
 
-    fn follow(&self, name: &str, hops: usize) -> Option<&Price> {
+    fn follow(&self, name: &str, hops: usize) -> Option<&Arc<Price>> {
         let (price, rest) = self.look_up(name)?;
         match &price.like {
             None => Some(price),
@@ -98,7 +98,7 @@ impl Table {
     }
 
     /// The entry for a name, and what its star stands for.
-    fn look_up<'n>(&self, name: &'n str) -> Option<(&Price, &'n str)> {
+    fn look_up<'n>(&self, name: &'n str) -> Option<(&Arc<Price>, &'n str)> {
         let of_any_vendor = name.split_once('/').map(|(_, model)| model);
         for name in [Some(name), of_any_vendor].into_iter().flatten() {
             let versions = std::iter::successors(Some(name), |name| without_version(name));
@@ -106,7 +106,7 @@ impl Table {
                 return Some((price, ""));
             }
         }
-        self.patterns.iter().find_map(|(pattern, price)| Some((&**price, pattern.rest(name)?)))
+        self.patterns.iter().find_map(|(pattern, price)| Some((price, pattern.rest(name)?)))
     }
 }
 

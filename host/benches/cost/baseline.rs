@@ -15,10 +15,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::process::Ready;
+
 type Pooled = Client<HttpConnector, Incoming>;
 
 /// Serves for ever.
-pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>) -> anyhow::Result<()> {
+pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<Ready>) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mut tcp = HttpConnector::new();
     tcp.set_nodelay(true);
@@ -29,7 +31,7 @@ pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>)
         .pool_idle_timeout(Duration::from_secs(55))
         .pool_max_idle_per_host(256)
         .build(tcp);
-    let _ = listening.send(listener.local_addr()?);
+    let _ = listening.send(Ready { address: listener.local_addr()?, credentials: Vec::new() });
     loop {
         let (socket, _) = listener.accept().await?;
         socket.set_nodelay(true)?;

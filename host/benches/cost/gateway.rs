@@ -4,28 +4,35 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
 use penstock::config;
 use penstock::config::place::{Problem, Sources};
-use penstock::directory::Directory;
+use penstock::directory::audit::Actor;
+use penstock::directory::document::Kind;
+use penstock::directory::settings::Role;
+use penstock::directory::{Change, Directory};
 use penstock::gateway::Gateway;
 use penstock::jobs::Jobs;
-use penstock::library::Library;
+use penstock::library::{Library, Refused};
 use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
 use penstock::snapshot::{Build, Snapshot};
 use penstock::stages::Gate;
-use penstock::state::{Memory, State};
+use penstock::state::{Away, Memory, Options, Redis, State};
 use penstock::upstream::Client;
+use serde_json::json;
 use tokio::sync::oneshot;
 
+use crate::process::Ready;
+
 /// Components that the policy names.
-const COMPONENTS: [&str; 5] = ["api-key", "cors", "openai-compatible", "token-bucket", "weighted"];
+const COMPONENTS: [&str; 6] = ["api-key", "budget", "cors", "openai-compatible", "token-bucket", "weighted"];
 
 /// How long a call into a plugin may take, in milliseconds.
 const PATIENCE_MS: u64 = 2_000;
@@ -43,6 +50,16 @@ config = { keys = [{ subject = "bench", sha256 = "SHA256" }] }
 [plugins.fair]
 plugin = "token-bucket"
 config = { rules = [{ per = ["subject"], requests_per_minute = 1000000000, tokens_per_minute = 1000000000000 }] }
+
+[plugins.keys]
+plugin = "api-key"
+
+[plugins.money]
+plugin = "budget"
+
+[prices."a/bench-model"]
+input = 1
+output = 2
 
 [vendors]
 a = { adapter = "openai-compatible", base_url = "http://UPSTREAM/v1", key = "env:PENSTOCK_BENCH_KEY", models = ["m"] }
@@ -71,33 +88,95 @@ filters = ["cors"]
 auth = "callers"
 limits = ["fair"]
 routing = "spread"
+
+[[routes]]
+name = "governed"
+path = "/governed"
+filters = ["cors"]
+auth = "keys"
+limits = ["fair", "money"]
+routing = "spread"
 "#;
 
-/// Serves for ever.
-pub async fn serve(upstream: SocketAddr, listening: oneshot::Sender<SocketAddr>) -> anyhow::Result<()> {
+/// Serves for ever. With the address of a Redis counters are shared by it.
+pub async fn serve(
+    upstream: SocketAddr,
+    redis: Option<String>,
+    listening: oneshot::Sender<Ready>,
+) -> anyhow::Result<()> {
     let digest = crate::scenarios::CALLER_KEY_SHA256;
     let policy = POLICY.replace("UPSTREAM", &upstream.to_string()).replace("SHA256", digest);
     let metrics = Arc::new(Metrics::new()?);
-    let state = Arc::new(Memory::new(100_000));
-    let directory = Directory::in_memory().map_err(|error| anyhow!(error))?;
+    let state = Arc::new(Memory::with_lasting(100_000, 10_000));
+    let folder = tempfile::tempdir()?;
+    let directory = Directory::open(folder.path(), None).map_err(|error| anyhow!(error))?;
+    let key = virtual_key(&directory).await.map_err(|refused| anyhow!("{refused}"))?;
+    let counters = counters(&state, folder.path(), redis).await?;
     let snapshot = snapshot(&policy, &state, &directory, &metrics)?;
     let client = Client::new(&snapshot.limits, &snapshot.timeouts)?;
     let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
     let connections = metrics.connections();
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     let jobs = Jobs::open(None, Arc::clone(&metrics)).map_err(|error| anyhow!(error))?;
-    let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
+    let gate = Gate { state: counters, rules: Arc::new(directory.clone()) };
     let gateway = Arc::new(Gateway { snapshot, client, gate, metrics, jobs, directory, probes: Arc::default() });
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;
-    let _ = listening.send(address);
+    let credentials = crate::scenarios::GOVERNED.map(|scenario| (scenario, key.clone())).to_vec();
+    let _ = listening.send(Ready { address, credentials });
     let handler = move |request, peer| {
         let gateway = Arc::clone(&gateway);
         async move { gateway.handle(request, peer).await }
     };
     listener::serve(bound, handler, &limits, &timeouts, &connections, std::future::pending()).await;
     Ok(())
+}
+
+/// The counters, with their journal as `penstock run` has it.
+async fn counters(memory: &Arc<Memory>, folder: &Path, redis: Option<String>) -> anyhow::Result<Arc<State>> {
+    let redis = redis.map(|url| Redis {
+        url,
+        user: None,
+        password: None,
+        ca: None,
+        prefix: "bench".to_owned(),
+        timeout: Duration::from_secs(1),
+        away: Away::Closed,
+        lease: Duration::from_secs(30),
+        unsent_bytes_max: 1 << 30,
+    });
+    let options = Options {
+        memory: Arc::clone(memory),
+        folder: Some(folder.join("counters")),
+        redis,
+        session: "bench".to_owned(),
+    };
+    State::open(options).await.map_err(|error| anyhow!("the state of limits: {error}"))
+}
+
+/// A key with a limit and a budget, whose team has a budget, none of which is ever used up.
+async fn virtual_key(directory: &Directory) -> Result<String, Refused> {
+    let budget = || json!({ "usd": 1_000_000, "window_s": 86_400 });
+    let limit = json!({ "counted": "requests", "limit": 1_000_000_000, "window_s": 60 });
+    let mut secret = String::new();
+    for (kind, id, settings) in [
+        (Kind::Limit, "many", limit),
+        (Kind::Budget, "own", budget()),
+        (Kind::Budget, "common", budget()),
+        (Kind::Team, "red", json!({ "budgets": ["common"] })),
+        (
+            Kind::VirtualKey,
+            "key",
+            json!({ "team": "red", "limits": ["many"], "budgets": ["own"], "models": ["spread"] }),
+        ),
+    ] {
+        let actor = Actor { name: "bench".to_owned(), role: Role::Admin };
+        let change = Change::Create { kind, id: Some(id.to_owned()), settings, secret: None };
+        let minted = directory.change(actor, change).await?.minted;
+        secret = minted.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned()).unwrap_or_default();
+    }
+    Ok(secret)
 }
 
 fn snapshot(policy: &str, state: &Arc<Memory>, directory: &Directory, metrics: &Metrics) -> anyhow::Result<Snapshot> {

@@ -26,7 +26,7 @@ pub struct Counted {
 
 /// Counts in every scenario with whole answers.
 pub fn all(scenarios: &[&Scenario]) -> Vec<Counted> {
-    let whole = scenarios.iter().filter(|scenario| !scenario.streamed);
+    let whole = scenarios.iter().filter(|scenario| !scenario.streamed && !scenario.redis);
     whole
         .map(|scenario| Counted {
             name: scenario.name,
@@ -43,9 +43,10 @@ fn each(role: &str, scenario: &Scenario) -> anyhow::Result<u64> {
 }
 
 fn run(role: &str, scenario: &Scenario, requests: usize) -> anyhow::Result<u64> {
-    let upstream = Role::start("upstream", None, &[])?;
-    let proxy = Role::start(role, Some(upstream.address), COUNTER)?;
+    let upstream = Role::start("upstream", None, None, &[])?;
+    let proxy = Role::start(role, Some(upstream.address), None, COUNTER)?;
     let ask = if role == "gateway" { (scenario.gateway)(0) } else { (scenario.baseline)(0) };
+    let ask = ask.showing(proxy.credential(scenario.name));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut callers = Callers::connect(proxy.address, 1).await?;

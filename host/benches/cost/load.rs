@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
@@ -24,6 +24,17 @@ pub struct Ask {
     pub headers: HeaderMap,
     /// Body.
     pub body: Bytes,
+}
+
+impl Ask {
+    /// The same, by somebody who shows this instead.
+    #[must_use]
+    pub fn showing(mut self, credential: Option<&str>) -> Self {
+        if let Some(bearer) = credential.and_then(|secret| HeaderValue::from_str(&format!("Bearer {secret}")).ok()) {
+            self.headers.insert(header::AUTHORIZATION, bearer);
+        }
+        self
+    }
 }
 
 /// How it went.

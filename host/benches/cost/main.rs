@@ -13,6 +13,7 @@ mod instructions;
 mod load;
 mod measure;
 mod process;
+mod redis;
 mod report;
 mod scenarios;
 mod upstream;
@@ -24,6 +25,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 
 use measure::Effort;
+
+/// As in `penstock` itself; the baseline has it, too.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What a person can ask for.
 #[derive(Debug, Default)]
@@ -56,7 +61,9 @@ fn run() -> anyhow::Result<()> {
             "--instructions" => options.instructions = true,
             "--only" => options.only = Some(arguments.next().context("--only wants a part of a scenario's name")?),
             "--write" => options.write = Some(arguments.next().context("--write wants a file")?.into()),
-            "role" => return role(&arguments.next().unwrap_or_default(), arguments.next()),
+            "role" => {
+                return role(&arguments.next().unwrap_or_default(), arguments.next(), arguments.next());
+            }
             other => bail!("unknown argument {other:?}; known: --quick, --instructions, --only NAME, --write FILE"),
         }
     }
@@ -64,7 +71,7 @@ fn run() -> anyhow::Result<()> {
 }
 
 /// Becomes one of the processes that are measured, until standard input ends.
-fn role(name: &str, upstream: Option<String>) -> anyhow::Result<()> {
+fn role(name: &str, upstream: Option<String>, redis: Option<String>) -> anyhow::Result<()> {
     let address = || -> anyhow::Result<SocketAddr> { Ok(upstream.context("this role wants an upstream")?.parse()?) };
     match name {
         "upstream" => process::serve(1, upstream::serve),
@@ -74,7 +81,7 @@ fn role(name: &str, upstream: Option<String>) -> anyhow::Result<()> {
         }
         "gateway" => {
             let address = address()?;
-            process::serve(process::WORKERS, move |listening| gateway::serve(address, listening))
+            process::serve(process::WORKERS, move |listening| gateway::serve(address, redis, listening))
         }
         other => bail!("no role {other:?}"),
     }

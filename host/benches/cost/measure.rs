@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use crate::load::{Ask, Callers, Outcome};
 use crate::process::Role;
+use crate::redis::Redis;
 use crate::scenarios::Scenario;
 
 /// How long to measure.
@@ -25,6 +26,13 @@ impl Effort {
     pub const QUICK: Self = Self { rounds: 3, requests: 1_500, latency_requests: 150 };
     /// What is published.
     pub const FULL: Self = Self { rounds: 15, requests: 6_000, latency_requests: 600 };
+}
+
+impl Effort {
+    /// Requests that one proxy gets in a scenario with whole answers.
+    fn requests_in_all(self) -> usize {
+        self.requests / 3 + self.rounds * (self.requests + self.latency_requests)
+    }
 }
 
 /// Connections of a round with many, and streams at a time.
@@ -71,6 +79,8 @@ pub struct Measured<'s> {
     pub rows: Vec<Row<'s>>,
     /// CPU time of the gateway and the baseline in an idle second, in milliseconds.
     pub idle_ms: (f64, f64),
+    /// Scripts that the Redis has run for each request with it; none if nothing was measured with it.
+    pub scripts: Option<f64>,
 }
 
 /// One side of a comparison.
@@ -87,14 +97,27 @@ struct Side<'r> {
 
 /// Measures every scenario.
 pub fn all<'s>(scenarios: &[&'s Scenario], effort: Effort) -> anyhow::Result<Measured<'s>> {
-    let upstream = Role::start("upstream", None, &[])?;
-    let baseline = Role::start("baseline", Some(upstream.address), &[])?;
-    let gateway = Role::start("gateway", Some(upstream.address), &[])?;
+    let upstream = Role::start("upstream", None, None, &[])?;
+    let baseline = Role::start("baseline", Some(upstream.address), None, &[])?;
+    let gateway = Role::start("gateway", Some(upstream.address), None, &[])?;
+    let redis = if scenarios.iter().any(|scenario| scenario.redis) { Redis::start()? } else { None };
+    let start_sharing = |redis: &Redis| Role::start("gateway", Some(upstream.address), Some(&redis.url()), &[]);
+    let sharing = redis.as_ref().map(start_sharing).transpose()?;
+    let mut scripts = None;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut rows = Vec::new();
     for scenario in scenarios {
-        let roles = (&gateway, &baseline, &upstream);
+        let measured = if scenario.redis { sharing.as_ref() } else { Some(&gateway) };
+        let Some(measured) = measured else {
+            eprintln!("{}: left out, there is no redis-server", scenario.name);
+            continue;
+        };
+        let before = redis.as_ref().map(Redis::scripts).transpose()?;
+        let roles = (measured, &baseline, &upstream);
         let row = runtime.block_on(row(scenario, effort, roles)).with_context(|| scenario.name)?;
+        if let (true, Some(redis), Some(before)) = (scenario.redis, &redis, before) {
+            scripts = Some((redis.scripts()? - before) as f64 / effort.requests_in_all() as f64);
+        }
         eprintln!(
             "{}: {:.1} us beside {:.1} us, {:.2}x ({:.2} to {:.2})",
             scenario.name, row.gateway.cpu_us, row.baseline.cpu_us, row.ratio.1, row.ratio.0, row.ratio.2
@@ -105,7 +128,7 @@ pub fn all<'s>(scenarios: &[&'s Scenario], effort: Effort) -> anyhow::Result<Mea
     std::thread::sleep(Duration::from_secs(1));
     let millis = |now: u64, before: u64| now.saturating_sub(before) as f64 / 1e6;
     let idle_ms = (millis(gateway.cpu_ns()?, before.0), millis(baseline.cpu_ns()?, before.1));
-    Ok(Measured { rows, idle_ms })
+    Ok(Measured { rows, idle_ms, scripts })
 }
 
 async fn row<'s>(
@@ -119,7 +142,8 @@ async fn row<'s>(
     let mut direct_latencies = Vec::new();
     let mut ratios = Vec::new();
     let events = if scenario.streamed { EVENTS } else { (0, 0) };
-    let asks = |ask: fn(u32) -> Ask| (ask(events.0), ask(events.1));
+    let credential = gateway.role.credential(scenario.name);
+    let asks = |ask: fn(u32) -> Ask| (ask(events.0).showing(credential), ask(events.1).showing(credential));
     let (ask_gateway, ask_baseline) = (asks(scenario.gateway), asks(scenario.baseline));
     // Connections, instances and caches are made before anything counts.
     gateway.many.ask(&ask_gateway.0, effort.requests / 3).await?;

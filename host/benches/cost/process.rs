@@ -15,19 +15,28 @@ pub const WORKERS: usize = 2;
 /// The key that the gateway's vendors are given; it is worth nothing.
 const KEY: (&str, &str) = ("PENSTOCK_BENCH_KEY", "sk-bench-0123456789");
 
-/// Serves until standard input ends. The server says where it listens once it is ready, and that goes to standard output.
+/// What a server says once it is ready.
+pub struct Ready {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its callers have to show, by names of scenarios; worth nothing outside of this benchmark.
+    pub credentials: Vec<(&'static str, String)>,
+}
+
+/// Serves until standard input ends. What the server says once it is ready goes to standard output.
 pub fn serve<S, F>(workers: usize, server: S) -> anyhow::Result<()>
 where
-    S: FnOnce(oneshot::Sender<SocketAddr>) -> F,
+    S: FnOnce(oneshot::Sender<Ready>) -> F,
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let (listening, listens) = oneshot::channel();
     let serving = runtime.spawn(server(listening));
-    let Ok(address) = listens.blocking_recv() else {
+    let Ok(Ready { address, credentials }) = listens.blocking_recv() else {
         return runtime.block_on(serving)?;
     };
-    println!("{address}");
+    let credentials: String = credentials.iter().map(|(name, secret)| format!("\t{name}={secret}")).collect();
+    println!("{address}{credentials}");
     std::io::stdout().flush()?;
     std::io::stdin().read_to_end(&mut Vec::new())?;
     runtime.shutdown_background();
@@ -39,11 +48,17 @@ pub struct Role {
     child: Child,
     /// Where it listens.
     pub address: SocketAddr,
+    credentials: Vec<(String, String)>,
 }
 
 impl Role {
     /// Starts this program again as a role, `under` another program if that is not empty.
-    pub fn start(name: &str, upstream: Option<SocketAddr>, under: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(
+        name: &str,
+        upstream: Option<SocketAddr>,
+        redis: Option<&str>,
+        under: &[&str],
+    ) -> anyhow::Result<Self> {
         let program = std::env::current_exe()?;
         let mut command = match under {
             [] => Command::new(program),
@@ -53,18 +68,28 @@ impl Role {
                 command
             }
         };
-        command.args(["role", name]).args(upstream.map(|address| address.to_string()));
+        command.args(["role", name]).args(upstream.map(|address| address.to_string())).args(redis);
         command.env(KEY.0, KEY.1).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start the {name}"))?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("no standard output")?).read_line(&mut line)?;
-        match line.trim().parse() {
-            Ok(address) => Ok(Self { child, address }),
+        let mut said = line.trim().split('\t');
+        match said.next().unwrap_or_default().parse() {
+            Ok(address) => {
+                let pairs = said.filter_map(|pair| pair.split_once('='));
+                let credentials = pairs.map(|(name, secret)| (name.to_owned(), secret.to_owned())).collect();
+                Ok(Self { child, address, credentials })
+            }
             Err(_) => {
                 let said = finish(&mut child)?;
                 bail!("the {name} did not start: {}", said.trim())
             }
         }
+    }
+
+    /// What a caller of a scenario has to show, if that is not the same for all.
+    pub fn credential(&self, scenario: &str) -> Option<&str> {
+        self.credentials.iter().find(|(name, _)| name == scenario).map(|(_, secret)| secret.as_str())
     }
 
     /// CPU time of all its threads so far, in nanoseconds, user and kernel together. Exact while it sleeps.

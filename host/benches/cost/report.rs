@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use penstock::calendar::Date;
+
 use crate::instructions::Counted;
 use crate::measure::{Effort, Measured, Row};
 use crate::scenarios::ADDED_P50_US_MAX;
@@ -79,6 +81,13 @@ impl Report<'_> {
             out,
             "\nWithout requests the gateway uses {gateway:.1} ms of CPU time in a second, the baseline {baseline:.1} ms."
         )?;
+        if let Some(scripts) = self.measured.scripts {
+            writeln!(
+                out,
+                "With Redis a request made it run {scripts:.2} scripts: one decides and is waited for; many are settled by one, which \
+                 nobody waits for."
+            )?;
+        }
         let pieces = self.measured.rows.iter().filter(|row| row.scenario.streamed);
         for Row { scenario, gateway, baseline, .. } in pieces {
             writeln!(
@@ -173,14 +182,7 @@ fn machine() -> String {
     format!("{count} x {}, Linux {}, load {load}", model.trim_start_matches([' ', '\t', ':']), kernel.trim())
 }
 
-/// The date in UTC, as ISO 8601 writes it (days to civil date after Howard Hinnant's `civil_from_days`).
-fn today() -> String {
-    let days = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() / 86_400 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{day:02}", year + era * 400 + next)
+/// The date in UTC.
+fn today() -> Date {
+    Date::of(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() / 86_400)
 }

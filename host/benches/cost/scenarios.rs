@@ -11,6 +11,9 @@ pub const CALLER_KEY: &str = "bench-key";
 /// SHA-256 of [`CALLER_KEY`].
 pub const CALLER_KEY_SHA256: &str = "b0962662e937d44c699c8305d90cbf190b3150c59b13863d1380b5cc3c711bb7";
 
+/// Scenarios whose callers show a virtual key.
+pub const GOVERNED: [&str; 2] = ["governed", "governed, Redis"];
+
 /// One row of the table.
 pub struct Scenario {
     /// Name.
@@ -21,6 +24,8 @@ pub struct Scenario {
     pub gateway: fn(u32) -> Ask,
     /// What is asked of the baseline, and of the upstream directly.
     pub baseline: fn(u32) -> Ask,
+    /// Whether the gateway shares its counters by a Redis.
+    pub redis: bool,
     /// Whether CPU time is counted for each event of a stream instead of each request.
     pub streamed: bool,
     /// The most CPU time that it may take, as a multiple of the baseline's; none if nothing is promised.
@@ -32,13 +37,24 @@ pub const ADDED_P50_US_MAX: f64 = 60.0;
 
 /// All of them. The number that a request takes is that of the events of a stream; zero asks for a whole answer.
 pub fn all() -> Vec<Scenario> {
-    let direct = |events| chat("/v1/chat/completions", "bench-model", events);
+    let mut all = whole();
+    all.extend(governed());
+    all.extend(streamed());
+    all
+}
+
+fn direct(events: u32) -> Ask {
+    chat("/v1/chat/completions", "bench-model", events)
+}
+
+fn whole() -> Vec<Scenario> {
     vec![
         Scenario {
             name: "plain route",
             what: "a route to a service, without plugins; bodies stream",
             gateway: |events| chat("/plain/v1/chat/completions", "bench-model", events),
             baseline: direct,
+            redis: false,
             streamed: false,
             ratio_max: Some(1.2),
         },
@@ -47,6 +63,7 @@ pub fn all() -> Vec<Scenario> {
             what: "an AI route with the adapter alone: body read, model resolved, usage counted",
             gateway: |events| chat("/open/chat/completions", "m", events),
             baseline: direct,
+            redis: false,
             streamed: false,
             ratio_max: None,
         },
@@ -55,6 +72,7 @@ pub fn all() -> Vec<Scenario> {
             what: "cors + api-key + token-bucket + weighted (two targets) + adapter, same dialect",
             gateway: |events| chat("/full/chat/completions", "spread", events),
             baseline: direct,
+            redis: false,
             streamed: false,
             ratio_max: Some(2.0),
         },
@@ -63,14 +81,45 @@ pub fn all() -> Vec<Scenario> {
             what: "the full chain for a caller of the messages dialect: request and answer are translated",
             gateway: |events| messages("/full/messages", "spread", events),
             baseline: direct,
+            redis: false,
             streamed: false,
             ratio_max: None,
         },
+    ]
+}
+
+fn governed() -> Vec<Scenario> {
+    vec![
+        Scenario {
+            name: GOVERNED[0],
+            what: "the full chain for a virtual key with a limit, a budget, and a budget of its team: three counters of its own, two of \
+                   the policy; budgets are kept in a journal",
+            gateway: |events| chat("/governed/chat/completions", "spread", events),
+            baseline: direct,
+            redis: false,
+            streamed: false,
+            ratio_max: Some(2.2),
+        },
+        Scenario {
+            name: GOVERNED[1],
+            what: "the same with the counters in a Redis on this machine",
+            gateway: |events| chat("/governed/chat/completions", "spread", events),
+            baseline: direct,
+            redis: true,
+            streamed: false,
+            ratio_max: None,
+        },
+    ]
+}
+
+fn streamed() -> Vec<Scenario> {
+    vec![
         Scenario {
             name: "stream",
             what: "one event through the full chain, same dialect",
             gateway: |events| chat("/full/chat/completions", "spread", events),
             baseline: direct,
+            redis: false,
             streamed: true,
             ratio_max: Some(1.2),
         },
@@ -79,6 +128,7 @@ pub fn all() -> Vec<Scenario> {
             what: "one event, translated for a caller of the messages dialect",
             gateway: |events| messages("/full/messages", "spread", events),
             baseline: direct,
+            redis: false,
             streamed: true,
             ratio_max: None,
         },

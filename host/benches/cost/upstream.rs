@@ -3,7 +3,6 @@
 //! written by itself.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -21,13 +20,15 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use crate::process::Ready;
+
 /// Between the events of a stream: long enough that a proxy has passed one on before the next one comes.
 const PACE: Duration = Duration::from_millis(2);
 
 /// Serves for ever.
-pub async fn serve(listening: oneshot::Sender<SocketAddr>) -> anyhow::Result<()> {
+pub async fn serve(listening: oneshot::Sender<Ready>) -> anyhow::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let _ = listening.send(listener.local_addr()?);
+    let _ = listening.send(Ready { address: listener.local_addr()?, credentials: Vec::new() });
     let whole = Bytes::from(whole());
     loop {
         let (socket, _) = listener.accept().await?;

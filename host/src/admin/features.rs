@@ -187,11 +187,8 @@ fn decision(name: &str, feature: &Feature, asked: &Asked, view: &View, snapshot:
             missing.collect::<Vec<_>>().join(", ")
         ));
     }
-    let targets: Vec<_> = ranked
-        .iter()
-        .enumerate()
-        .map(|(rank, target)| candidate(rank, target, feature, asked, view, snapshot))
-        .collect();
+    let targets: Vec<_> =
+        ranked.iter().enumerate().map(|(rank, target)| candidate(rank, target, feature, asked, view)).collect();
     json!({
         "feature": name,
         "operation": feature.operation,
@@ -215,7 +212,7 @@ fn targets(name: &str, feature: &Feature, model: Option<&str>, snapshot: &Snapsh
     if let Some((model, reason)) = named.into_iter().find_map(|(model, reason)| Some((model?, reason))) {
         let why = format!("{reason} {model}");
         return match snapshot.models.resolve(model) {
-            Some((targets, _)) => (targets, vec![why]),
+            Some(alias) => (alias.targets.clone(), vec![why]),
             None => (Vec::new(), vec![why, "no vendor in force has this model".to_owned()]),
         };
     }
@@ -237,6 +234,7 @@ fn serving<'s>(snapshot: &'s Snapshot, operation: &str) -> Vec<&'s std::sync::Ar
 fn priced(vendor: &std::sync::Arc<Vendor>, operation: &str, snapshot: &Snapshot) -> Vec<Target> {
     let begin = format!("{}/", vendor.name);
     let mut names: Vec<String> = snapshot
+        .models
         .prices
         .iter()
         .filter(|(_, price)| is_price_of(operation, price))
@@ -249,7 +247,7 @@ fn priced(vendor: &std::sync::Arc<Vendor>, operation: &str, snapshot: &Snapshot)
         let listed = vendor.models.iter().filter(|model| !model.contains('*')).cloned();
         names = listed.filter(|_| operation == "chat" || vendor.adapter.operations().len() == 1).take(1).collect();
     }
-    names.iter().map(|model| Target::plain(vendor, model)).collect()
+    names.iter().map(|model| snapshot.models.target(vendor, model)).collect()
 }
 
 fn is_price_of(operation: &str, price: &Price) -> bool {
@@ -276,8 +274,8 @@ fn ranked(
     targets: Vec<Target>,
     snapshot: &Snapshot,
 ) -> Result<Ranked, String> {
-    let of_model =
-        snapshot.models.resolve(if model.is_empty() { name } else { model }).and_then(|(_, routing)| routing);
+    let alias = snapshot.models.resolve(if model.is_empty() { name } else { model });
+    let of_model = alias.as_ref().and_then(|alias| alias.routing.as_ref());
     let route = first_route(&snapshot.routes);
     let routing = of_model.or_else(|| route.and_then(|route| route.routing.as_ref()));
     let plugin = routing.map(|routing| routing.name().to_owned());
@@ -298,8 +296,8 @@ fn ranked(
         facts: &facts,
     };
     let (headers, content) = (HeaderMap::new(), Content::Raw);
-    let sight = Sight { headers: &headers, content: &content, prices: &snapshot.prices };
-    let ranked = stages::rank(routing, &call, targets, random::u64(), &sight);
+    let sight = Sight { headers: &headers, content: &content };
+    let ranked = stages::rank(routing, &call, &targets, random::u64(), &sight);
     ranked.map(|ranked| (ranked, plugin)).map_err(|failure| failure.fault.message)
 }
 
@@ -309,16 +307,9 @@ fn first_route(routes: &Routes) -> Option<&crate::routes::Route> {
     routes.min_by(|one, other| (&one.prefix, &one.name).cmp(&(&other.prefix, &other.name))).map(|route| &**route)
 }
 
-fn candidate(
-    rank: usize,
-    target: &Target,
-    feature: &Feature,
-    asked: &Asked,
-    view: &View,
-    snapshot: &Snapshot,
-) -> Value {
+fn candidate(rank: usize, target: &Target, feature: &Feature, asked: &Asked, view: &View) -> Value {
     let health = target.vendor.endpoint.as_ref().map(|endpoint| &endpoint.health);
-    let keys = view.pool(&target.vendor.name).map(|keys| keys.iter()).into_iter().flatten();
+    let keys = view.pool(&target.vendor.keys_of).map(|keys| keys.iter()).into_iter().flatten();
     let is_cooling = |id: &str| target.vendor.pool.as_ref().is_some_and(|pool| pool.is_cooling(id, Instant::now()));
     let pool = keys.min_by_key(|key| (is_cooling(&key.id), key.tier));
     let key = match pool {
@@ -341,12 +332,12 @@ fn candidate(
         "latency_ms": health.map_or(0, |health| u64::try_from(health.first_byte().as_millis()).unwrap_or(u64::MAX)),
         "in_flight": health.map_or(0, |health| health.in_flight()),
         "key": key,
-        "estimated_usd": estimate(target, &feature.operation, asked, snapshot),
+        "estimated_usd": estimate(target, &feature.operation, asked),
     })
 }
 
 /// What the request would cost at a target; none if nobody knows.
-fn estimate(target: &Target, operation: &str, asked: &Asked, snapshot: &Snapshot) -> Option<f64> {
+fn estimate(target: &Target, operation: &str, asked: &Asked) -> Option<f64> {
     let count = asked.n.unwrap_or(1);
     let mut usage = Usage { input: (asked.prompt.len() as u64).div_ceil(4), ..Usage::default() };
     let mut made = Made::default();
@@ -364,11 +355,11 @@ fn estimate(target: &Target, operation: &str, asked: &Asked, snapshot: &Snapshot
         "chat" => usage.output = asked.max_tokens.unwrap_or(OUTPUT_TOKENS),
         _ => {}
     }
-    let price = snapshot.prices.find(&target.vendor.name, &target.model)?;
+    let price = target.price.as_deref()?;
     let is_by_tokens = price.images.is_empty() && !price.rates.of.iter().any(|(rate, _)| *rate == Rate::Image);
     if is_by_tokens && matches!(operation, "images" | "image_edits") {
         return None; // how many tokens a picture has, only the vendor knows
     }
-    let cost = cost::of(&snapshot.prices, &target.vendor.name, &target.model, Some(&usage), &made);
+    let cost = cost::of(Some(price), Some(&usage), &made);
     cost.map(|cost| cost.usd.to_f64())
 }

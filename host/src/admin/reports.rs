@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use super::body::{Failed, Name, Query, bad_request, name_of};
 use super::documents::page;
+use crate::calendar::Date;
 use crate::directory::audit;
 use crate::directory::now_unix_s;
 use crate::directory::settings::NUMBER_MAX;
@@ -64,7 +65,7 @@ fn name_in(row: &Row, by: &str) -> String {
         "subject" => row.subject.clone(),
         "vendor" => row.vendor.clone(),
         "model" => row.model.clone(),
-        "day" => date(row.day),
+        "day" => Date::of(row.day).to_string(),
         _ => row.key.clone(),
     }
 }
@@ -81,19 +82,6 @@ fn sum_of(name: Option<(&str, &str)>, sum: &Row) -> Value {
     #[allow(clippy::cast_precision_loss, reason = "exact up to nine million dollars, and for people")]
     json.insert("usd".to_owned(), json!(sum.nano_usd as f64 / 1e9));
     Value::Object(json)
-}
-
-/// The date of a day, `2026-11-21` (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
-fn date(days_since_1970: u64) -> String {
-    let days = days_since_1970 + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
 }
 
 pub(super) async fn audit(State(admin): State<Shared>, uri: Uri) -> Result<impl IntoResponse, Failed> {
@@ -122,10 +110,10 @@ pub(super) async fn prices(State(admin): State<Shared>, uri: Uri) -> Result<impl
     let snapshot = admin.snapshot.load();
     if let Some(model) = query.text("model") {
         let (vendor, name) = model.split_once('/').unwrap_or(("", &model));
-        let found = snapshot.prices.find(vendor, name).map(|price| (model.clone(), price_of(&model, price)));
+        let found = snapshot.models.prices.find(vendor, name).map(|price| (model.clone(), price_of(&model, price)));
         return Ok(axum::Json(page(found.into_iter(), limit)));
     }
-    let mut prices: Vec<_> = snapshot.prices.iter().collect();
+    let mut prices: Vec<_> = snapshot.models.prices.iter().collect();
     prices.sort_by(|(one, _), (other, _)| one.cmp(other));
     let further = prices.into_iter().filter(|(name, _)| after.as_deref().is_none_or(|after| name.as_str() > after));
     Ok(axum::Json(page(further.map(|(name, price)| (name.clone(), price_of(&name, price))), limit)))
@@ -185,16 +173,4 @@ fn job_of(record: &Record) -> Value {
         "ended_unix_s": record.ended_ms.map(|at| at / 1000),
         "bytes": record.bytes,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date;
-
-    #[test]
-    fn a_day_has_its_date() {
-        for (day, written) in [(0, "1970-01-01"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_778, "2026-11-21")] {
-            assert_eq!(date(day), written);
-        }
-    }
 }

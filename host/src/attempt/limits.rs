@@ -19,8 +19,8 @@ impl Asking<'_> {
         let facts = self.principal.facts(&facts);
         let call = self.call(target, attempt, &facts);
         let snapshot = &self.underway.snapshot;
-        let names = || std::iter::once((&*target.vendor.name, &*target.model));
-        let estimate = || Estimate::of(self.inbound, &snapshot.prices, names(), snapshot.limits.output_tokens);
+        let targets = std::slice::from_ref(target);
+        let estimate = || Estimate::of(self.inbound, targets, snapshot.limits.output_tokens);
         // On the heap, as other rare ways.
         let admitted = gate.admit(&target.vendor.limits, Whose::Vendors, self.principal, &call, &estimate);
         Box::pin(admitted).await.map_err(|refused| {

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
 use crate::directory::rules::Rule;
-use crate::directory::{Directory, VirtualKey, now_unix_s};
+use crate::directory::{Directory, VirtualKey, matches_any, now_unix_s};
 use crate::failure::Failure;
 use crate::plugin::types::{Call, Counted, Reply};
 use crate::routes::Route;
@@ -60,17 +60,20 @@ fn left_of(left: &Left) -> Value {
 fn of_key(key: &VirtualKey, directory: &Directory) -> Value {
     let used = directory.usage().today(&key.id, now_unix_s());
     let (budgets, limits): (Vec<_>, Vec<_>) = key.rules().iter().partition(|rule| rule.counted == "cost");
-    let both = |of: fn(&crate::directory::Allowed) -> &Option<Vec<String>>| {
-        let lists = key.allowed.iter().filter_map(|allowed| of(allowed).as_ref());
-        lists.collect::<Vec<_>>()
+    let allowed = |of: fn(&crate::directory::Allowed) -> &Option<Vec<String>>| {
+        key.allowed
+            .iter()
+            .filter_map(|allowed| of(allowed).as_ref())
+            .cloned()
+            .reduce(|one, other| in_both(&one, &other))
     };
     json!({
         "id": key.id,
         "name": key.name,
         "expires_unix_s": key.expires_unix_s,
-        // every list must have it: one of the key, one of its team
-        "models": both(|allowed| &allowed.models),
-        "operations": both(|allowed| &allowed.operations),
+        // null for all
+        "models": allowed(|allowed| &allowed.models),
+        "operations": allowed(|allowed| &allowed.operations),
         "metadata": key.attributes.iter().cloned().collect::<std::collections::BTreeMap<_, _>>(),
         "limits": limits.into_iter().map(|rule| limit(rule)).collect::<Vec<_>>(),
         "budgets": budgets.into_iter().map(|rule| budget(rule)).collect::<Vec<_>>(),
@@ -82,6 +85,18 @@ fn of_key(key: &VirtualKey, directory: &Directory) -> Value {
             "usd": dollars(used.nano_usd),
         },
     })
+}
+
+/// What two lists of patterns have in common: of each pair that has something in common, the narrower pattern.
+fn in_both(one: &[String], other: &[String]) -> Vec<String> {
+    let narrower = |these: &[String], those: &[String]| -> Vec<String> {
+        these.iter().filter(|pattern| matches_any(those, pattern)).cloned().collect()
+    };
+    let mut common = narrower(one, other);
+    common.extend(narrower(other, one));
+    common.sort_unstable();
+    common.dedup();
+    common
 }
 
 fn limit(rule: &Rule) -> Value {
@@ -101,4 +116,24 @@ fn budget(rule: &Rule) -> Value {
 #[allow(clippy::cast_precision_loss, reason = "exact up to nine million dollars, and for people")]
 fn dollars(nano: u64) -> f64 {
     nano as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_both;
+
+    #[test]
+    fn what_a_key_may_is_what_both_lists_have() {
+        let list = |names: &str| names.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        for (one, other, common) in [
+            ("a b", "b c", "b"),
+            ("big-*", "big-4* o3", "big-4*"),
+            ("big-4o *mini", "big-*", "big-4o"),
+            ("*", "a b*", "a b*"),
+            ("a", "b", ""),
+            ("a*", "a*", "a*"),
+        ] {
+            assert_eq!(in_both(&list(one), &list(other)), list(common), "{one} and {other}");
+        }
+    }
 }

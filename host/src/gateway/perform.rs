@@ -31,8 +31,7 @@ impl Perform for Gateway {
         let asked = asked(&record);
         let operation = asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (record.asked.request_id.as_str().into(), record.owner.route.as_str().into());
-        let prices = Arc::clone(&self.snapshot.load().prices);
-        let mut entry = Entry::open(id, route, operation, prices, Arc::clone(&self.metrics), self.directory.clone());
+        let mut entry = Entry::open(id, route, operation, Arc::clone(&self.metrics), self.directory.clone());
         entry.subject.clone_from(&record.owner.subject);
         entry.hold(work.permit.take());
         let mut target = String::new();
@@ -118,14 +117,15 @@ impl Gateway {
         let facts = underway.facts();
         let facts = principal.facts(&facts);
         let call = underway.call(&principal, Some(&inbound), &facts);
+        let alias = underway.snapshot.models.resolve(&inbound.model);
         if !entry.holds_permit() {
             // The process that admitted it has ended, and what it had reserved with it.
-            let estimate = || estimate(underway, &inbound);
+            let estimate = || estimate(underway, &inbound, alias.as_deref());
             entry.hold(self.gate.admit_again(&underway.route.limits, &principal, &call, &estimate)?);
         }
         let targets = match begun {
             Some(target) => vec![target],
-            None => the_targets(underway, &inbound, &call, head)?,
+            None => the_targets(underway, &inbound, alias.as_deref(), &call, head)?,
         };
         let asking = Asking::new(underway, &self.client, head, &inbound, &principal).with_journal(&*work.journal);
         let answer = first_answer(&self.gate, &asking, &targets, entry).await.map_err(|mut failure| {
@@ -159,7 +159,7 @@ fn asked(record: &Record) -> Option<Asked> {
 /// The target that has begun the work: nobody else can go on with it, and whatever names lead to it now, it is there.
 fn begun(models: &Models, target: &str) -> Result<Target, Failure> {
     let found = target.split_once('/').and_then(|(vendor, model)| Some((models.vendors.get(vendor)?, model)));
-    found.map(|(vendor, model)| Target::plain(vendor, model)).ok_or_else(|| {
+    found.map(|(vendor, model)| models.target(vendor, model)).ok_or_else(|| {
         let message = format!("{target} has begun the job, and is not in the policy any more");
         Failure::new(Kind::NoTarget, message)
     })

@@ -12,8 +12,9 @@ use super::bindings::exports::penstock::plugin::{adapter as wit, credentials, si
 use super::convert::{self, Allowed, faulted};
 use super::gate::{Further, Passed};
 use super::imports::Imports;
+use super::memo::{Asked, Memo};
 use super::pool::{Lease, Pool, Role};
-use super::types::{Blob, Call, CallError, Fetching, Pair, Plan, Step, Unsigned, UpstreamRequest, Wants};
+use super::types::{Blob, Body, Call, CallError, Fetching, Pair, Plan, Step, Unsigned, UpstreamRequest, Wants};
 use crate::credential::Credential;
 use crate::keys::Grants;
 
@@ -27,6 +28,7 @@ pub struct Adapter {
     component: String,
     further: Further,
     credential: Credential,
+    relays: Memo<UpstreamRequest>,
 }
 
 impl Adapter {
@@ -39,8 +41,10 @@ impl Adapter {
         let converses = operations.iter().any(|operation| operation == "chat");
         let features = if converses { done(&manifest.features) } else { Vec::new() };
         let component = manifest.name.clone();
+        let is_small = |request: &UpstreamRequest| !matches!(request.body, Body::Bytes(_));
         Self {
             pool,
+            relays: Memo::new(wants.alike.clone(), is_small),
             wants,
             dialects,
             operations,
@@ -119,12 +123,14 @@ impl Adapter {
         call: &Call<'_>,
         headers: &[Pair<'_>],
         members: &[Pair<'_>],
-    ) -> Result<UpstreamRequest, CallError> {
+    ) -> Result<Arc<UpstreamRequest>, CallError> {
         let relay = |store: &mut Store<Imports>, guest: &AdapterRole| {
             guest.adapter.call_relay(store, convert::call(call), headers, members)
         };
-        let upstream = self.pool.call("adapter.relay", relay)?.map_err(faulted)?;
-        convert::upstream(upstream, self.allowed()).map_err(|invalid| invalid.broken(self.name()))
+        self.relays.answer(&Asked { call: *call, headers, members, ..Asked::default() }, || {
+            let upstream = self.pool.call("adapter.relay", relay)?.map_err(faulted)?;
+            convert::upstream(upstream, self.allowed()).map_err(|invalid| invalid.broken(self.name()))
+        })
     }
 
     /// Begins an exchange with a translated call. `body` is the canonical request as JSON.

@@ -78,9 +78,9 @@ fn in_child(executable: &Path, sandbox: &Sandbox, bytes: &[u8]) -> Result<Vec<u8
         .arg("compile-component")
         .env_clear()
         .env(CEILINGS, format!("{} {}", sandbox.compile_s, sandbox.compile_bytes_max))
-        // Each thread and each arena reserves address space, whether it needs it or not.
+        // Each thread and each arena reserves address space, whether it needs it or not (the second in KiB).
         .env("RAYON_NUM_THREADS", "2")
-        .env("MALLOC_ARENA_MAX", "2")
+        .env("MIMALLOC_ARENA_RESERVE", "65536")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -18,7 +18,7 @@ use super::policy::{Auth, Filter, FilterRole, Limits, Routing};
 use super::pool::{Linked, Pool, Role, Stillborn, Stock, start};
 use super::schema;
 use super::series::PluginSeries;
-use super::types::{Broken, Wants};
+use super::types::{Alike, Broken, Part, Wants};
 use crate::config::Isolation;
 use crate::directory::Directory;
 use crate::keys::Grants;
@@ -230,7 +230,10 @@ impl Component {
                 let (pool, wants) = plan.pool(linked)?;
                 Plugin::Auth(Arc::new(Auth::new(pool, wants)))
             }
-            LinkedKind::Limits(linked) => Plugin::Limits(Arc::new(Limits::new(plan.pool(linked)?.0))),
+            LinkedKind::Limits(linked) => {
+                let (pool, wants) = plan.pool(linked)?;
+                Plugin::Limits(Arc::new(Limits::new(pool, wants)))
+            }
             LinkedKind::Routing(linked) => {
                 let (pool, wants) = plan.pool(linked)?;
                 Plugin::Routing(Arc::new(Routing::new(pool, wants)))
@@ -345,6 +348,7 @@ fn wanted(wants: Vec<lifecycle::Want>) -> Result<Wants, Refusal> {
         return Err(refuse(format!("it wants to see {} things of each call, at most {WANTS_MAX}", wants.len())));
     }
     let mut sorted = Wants::default();
+    let mut alike = Vec::new();
     for want in wants {
         let header = || http::HeaderName::from_bytes(want.name.as_bytes()).map(|name| name.as_str().to_owned());
         let header = || header().map_err(|_| refuse(format!("it wants the header {:?}, which is no name", want.name)));
@@ -354,13 +358,24 @@ fn wanted(wants: Vec<lifecycle::Want>) -> Result<Wants, Refusal> {
             "member" => sorted.members.push(want.name),
             "fact" => sorted.facts.push(want.name),
             "without" => sorted.without.push(want.name),
+            "alike" => alike.push(want.name),
             // A plugin may ask for what a later host has: it is not given that.
             other => tracing::debug!(kind = other, "a plugin wants something unknown"),
         }
     }
+    sorted.alike = promised(&alike);
     for list in [&mut sorted.headers, &mut sorted.response_headers, &mut sorted.members] {
         list.sort_unstable();
         list.dedup();
     }
     Ok(sorted)
+}
+
+/// In what calls have to agree to be answered alike; with a part that this host does not know, no two calls do.
+fn promised(names: &[String]) -> Option<Alike> {
+    if names.is_empty() {
+        return None;
+    }
+    let parts = names.iter().filter(|name| !name.is_empty()).map(|name| Part::of_name(name));
+    parts.collect::<Option<_>>().map(Alike)
 }

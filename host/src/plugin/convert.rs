@@ -11,7 +11,7 @@ use super::bindings::exports::penstock::plugin::{adapter, auth, credentials, lim
 use super::bindings::penstock::plugin::{filter_types, requests, rules, types as wit};
 use super::types::{self, Broken, CallError};
 use crate::keys::Grants;
-use crate::state::charge::Algorithm;
+use crate::state::charge::{Algorithm, Charge};
 
 /// Headers or query parameters of one request, edits of one head.
 const FIELDS_MAX: usize = 128;
@@ -185,14 +185,15 @@ pub(super) fn grant(grant: auth::Grant) -> Checked<types::Grant> {
 }
 
 /// The counters of a call.
-pub(super) fn checks(checks: Vec<limits::Check>) -> Checked<Vec<types::Check>> {
+/// `namespace` keeps the counters of one plugin apart from those of others.
+pub(super) fn checks(namespace: &str, checks: Vec<limits::Check>) -> Checked<Box<[types::Check]>> {
     if checks.len() > CHECKS_MAX {
         return invalid(format!("{} counters for one call, at most {CHECKS_MAX}", checks.len()));
     }
-    checks.into_iter().map(check).collect()
+    checks.into_iter().map(|each| check(namespace, each)).collect()
 }
 
-fn check(check: limits::Check) -> Checked<types::Check> {
+fn check(namespace: &str, check: limits::Check) -> Checked<types::Check> {
     let limits::Check { key, algorithm, counted, limit, window_ms, burst, label } = check;
     name("a counter", &key)?;
     name("a label", &label)?;
@@ -207,7 +208,10 @@ fn check(check: limits::Check) -> Checked<types::Check> {
         return invalid("a window of no length");
     }
     let burst = if burst == 0 { limit } else { burst };
-    Ok(types::Check { key, algorithm, counted, limit, window_ms, burst, label })
+    // The same name may count several things.
+    let name = format!("{}|{key}", counted.name());
+    let charge = Charge { burst, ..Charge::new(namespace, &name, algorithm, limit, window_ms) };
+    Ok(types::Check { key, window_ms, charge, counted, label: label.into() })
 }
 
 /// A rule, for a guest.

@@ -19,6 +19,7 @@ mod engine;
 pub mod gate;
 mod imports;
 pub mod manifest;
+mod memo;
 pub mod policy;
 mod pool;
 mod schema;

@@ -11,8 +11,12 @@ use super::bindings::exports::penstock::plugin::{auth, head_filter, limits, resp
 use super::convert::{self, faulted};
 use super::gate::Further;
 use super::imports::Imports;
+use super::memo::{Asked, Memo};
 use super::pool::{Pool, Role};
-use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Rule, Verdict, Wants};
+use super::types::{Call, CallError, Candidate, Check, Edit, Grant, Pair, Rule, Verdict, Wants, Whose};
+
+/// Bytes of a filter's own answer that is kept.
+const KEPT_BODY_BYTES_MAX: usize = 4 << 10;
 
 /// A configured auth plugin.
 pub struct Auth {
@@ -57,11 +61,15 @@ impl Auth {
 /// A configured limits plugin.
 pub struct Limits {
     pool: Arc<Pool<limits::Guest>>,
+    plans: Memo<Box<[Check]>>,
+    /// Of counters of vendors.
+    of_vendors: String,
 }
 
 impl Limits {
-    pub(super) fn new(pool: Arc<Pool<limits::Guest>>) -> Self {
-        Self { pool }
+    pub(super) fn new(pool: Arc<Pool<limits::Guest>>, wants: Wants) -> Self {
+        let of_vendors = format!("vendors.{}", pool.shared().name);
+        Self { pool, plans: Memo::new(wants.alike, |_| true), of_vendors }
     }
 
     pub(super) fn instances(&self) -> u32 {
@@ -78,15 +86,21 @@ impl Limits {
     ///
     /// # Errors
     /// The plugin's fault, or that it broke.
-    pub fn plan(&self, call: &Call<'_>, rules: &Arc<[Rule]>) -> Result<Vec<Check>, CallError> {
+    pub fn plan(&self, whose: Whose, call: &Call<'_>, rules: &Arc<[Rule]>) -> Result<Arc<Box<[Check]>>, CallError> {
+        let namespace = match whose {
+            Whose::Callers => self.name(),
+            Whose::Vendors => &self.of_vendors,
+        };
         let plan = |store: &mut Store<Imports>, guest: &limits::Guest| {
             store.data_mut().rules = Arc::clone(rules);
             let planned = guest.call_plan(&mut *store, convert::call(call));
             store.data_mut().rules = Arc::default();
             planned
         };
-        let checks = self.pool.call("limits.plan", plan)?.map_err(faulted)?;
-        convert::checks(checks).map_err(|invalid| invalid.broken(self.name()))
+        self.plans.answer(&Asked { call: *call, rules, place: namespace, ..Asked::default() }, || {
+            let checks = self.pool.call("limits.plan", plan)?.map_err(faulted)?;
+            convert::checks(namespace, checks).map_err(|invalid| invalid.broken(self.name()))
+        })
     }
 }
 
@@ -135,12 +149,16 @@ impl Routing {
 pub struct Filter {
     pool: Arc<Pool<FilterRole>>,
     wants: Wants,
+    verdicts: Memo<Verdict>,
     filters_responses: bool,
 }
 
 impl Filter {
     pub(super) fn new(pool: Arc<Pool<FilterRole>>, wants: Wants, filters_responses: bool) -> Self {
-        Self { pool, wants, filters_responses }
+        let is_small =
+            |verdict: &Verdict| verdict.answer.as_ref().is_none_or(|answer| answer.body.len() <= KEPT_BODY_BYTES_MAX);
+        let verdicts = Memo::new(wants.alike.clone(), is_small);
+        Self { pool, wants, verdicts, filters_responses }
     }
 
     pub(super) fn instances(&self) -> u32 {
@@ -175,12 +193,14 @@ impl Filter {
         method: &str,
         path: &str,
         headers: &[Pair<'_>],
-    ) -> Result<Verdict, CallError> {
+    ) -> Result<Arc<Verdict>, CallError> {
         let request_head = |store: &mut Store<Imports>, guest: &FilterRole| {
             guest.request.call_request_head(store, convert::call(call), method, path, headers)
         };
-        let verdict = self.pool.call("head-filter.request-head", request_head)?.map_err(faulted)?;
-        convert::verdict(verdict).map_err(|invalid| invalid.broken(self.name()))
+        self.verdicts.answer(&Asked { call: *call, method, path, headers, ..Asked::default() }, || {
+            let verdict = self.pool.call("head-filter.request-head", request_head)?.map_err(faulted)?;
+            convert::verdict(verdict).map_err(|invalid| invalid.broken(self.name()))
+        })
     }
 
     /// What it makes of the head of an answer; none if it does not look at answers.

@@ -16,7 +16,7 @@ use super::adapter::{Adapter, Exchange};
 use super::component::{Component, Plugin, Settings};
 use super::types::{
     Blob, Body, Call, CallError, Candidate, Check, Counted, Edit, Framing, Grant, Pair, Placed, Plan as HostPlan, Rule,
-    UpstreamRequest, Value as PlacedValue, Verdict,
+    UpstreamRequest, Value as PlacedValue, Verdict, Whose,
 };
 use crate::config::Isolation;
 use crate::keys::{Grants, Secret};
@@ -141,7 +141,10 @@ impl Subject for ComponentSubject {
             }
             (Some(Plugin::Limits(plugin)), Ask::Plan { rules }) => {
                 let rules = rules.iter().map(rule).collect::<Result<_, _>>()?;
-                plugin.plan(&call, &rules).map(|checks| checks.iter().map(check_json).collect()).map_err(failed)
+                plugin
+                    .plan(Whose::Callers, &call, &rules)
+                    .map(|checks| checks.iter().map(check_json).collect())
+                    .map_err(failed)
             }
             (Some(Plugin::Routing(plugin)), Ask::Rank { targets, seed }) => {
                 let facts: Vec<_> = targets.iter().map(|target| pairs(&target.facts)).collect();
@@ -317,15 +320,15 @@ fn rule(rule: &case::Rule) -> Result<Rule, Failed> {
 fn check_json(check: &Check) -> Value {
     let mut json = json!({
         "key": check.key,
-        "algorithm": check.algorithm.name(),
+        "algorithm": check.charge.algorithm.name(),
         "counted": check.counted.name(),
-        "limit": check.limit,
+        "limit": check.charge.limit,
         "window_ms": check.window_ms,
-        "label": check.label,
+        "label": &*check.label,
     });
     // As plugins say it: what a full bucket holds is its limit unless it says otherwise.
-    if check.burst != check.limit {
-        json["burst"] = check.burst.into();
+    if check.charge.burst != check.charge.limit {
+        json["burst"] = check.charge.burst.into();
     }
     json
 }

@@ -2,9 +2,11 @@
 //! The contract in the host's own words: what goes into a plugin and what comes out, whatever version of the contract the
 //! plugin was built for. Nothing here knows wasmtime.
 
+use std::sync::Arc;
+
 use penstock_dialects::ir::{Event, Fault};
 
-use crate::state::charge::Algorithm;
+use crate::state::charge::{Algorithm, Charge};
 
 /// A name with a value.
 pub type Pair<'a> = (&'a str, &'a str);
@@ -47,6 +49,62 @@ pub struct Wants {
     pub facts: Vec<String>,
     /// Of its manifest, what an adapter does not do as it is configured.
     pub without: Vec<String>,
+    /// In what calls have to agree to be answered alike; none if each call is to be asked about.
+    pub alike: Option<Alike>,
+}
+
+/// In what calls have to agree, beside the wanted headers and members.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Alike(pub Vec<Part>);
+
+/// A part of a call, or of what goes with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Name of the operation.
+    Operation,
+    /// Name of the caller's dialect.
+    Dialect,
+    /// Model.
+    Model,
+    /// Whether the caller asked for a stream.
+    Streaming,
+    /// Number of the attempt.
+    Attempt,
+    /// Who asks.
+    Subject,
+    /// Group of the subject.
+    Tenant,
+    /// Who asks; on an open route the address.
+    Caller,
+    /// Method of the request (filters).
+    Method,
+    /// Path of the request (filters).
+    Path,
+    /// Limits that are kept as data.
+    Rules,
+    /// A fact of this name.
+    Fact(String),
+}
+
+impl Part {
+    /// The part of a name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "operation" => Self::Operation,
+            "dialect" => Self::Dialect,
+            "model" => Self::Model,
+            "streaming" => Self::Streaming,
+            "attempt" => Self::Attempt,
+            "subject" => Self::Subject,
+            "tenant" => Self::Tenant,
+            "caller" => Self::Caller,
+            "method" => Self::Method,
+            "path" => Self::Path,
+            "rules" => Self::Rules,
+            fact => Self::Fact(fact.strip_prefix("fact.")?.to_owned()),
+        })
+    }
 }
 
 /// The value of a header or query parameter of an upstream request.
@@ -257,23 +315,28 @@ pub struct Rule {
     pub label: String,
 }
 
+/// Whose limits they are. The same plugin may limit callers and vendors, with counters apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whose {
+    /// Of those who ask.
+    Callers,
+    /// Of those who are asked.
+    Vendors,
+}
+
 /// A counter that a call is charged to (`limits.wit`, `check`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Check {
-    /// Name of the counter.
+    /// Name of the counter among those of the plugin.
     pub key: String,
-    /// How it counts.
-    pub algorithm: Algorithm,
+    /// Window in milliseconds, as the plugin says it.
+    pub window_ms: u64,
+    /// The counter; what the call takes from it is for the host to say.
+    pub charge: Charge,
     /// What it counts.
     pub counted: Counted,
-    /// So many in a window.
-    pub limit: u64,
-    /// Window in milliseconds.
-    pub window_ms: u64,
-    /// What a full bucket holds.
-    pub burst: u64,
     /// Which limit it is, in words.
-    pub label: String,
+    pub label: Arc<str>,
 }
 
 /// A target as a routing plugin sees it (`routing.wit`, `target`).

@@ -67,7 +67,7 @@ impl<'a> Builder<'a> {
         for (name, plugin) in &config.plugins {
             self.policy_plugin(name, plugin);
         }
-        let mut models = Models::default();
+        let mut models = Models::with(self.prices());
         for (name, vendor) in &config.vendors {
             if let Some(vendor) = self.vendor(name, vendor) {
                 models.vendors.insert(name.clone(), Arc::new(vendor));
@@ -79,12 +79,11 @@ impl<'a> Builder<'a> {
             services.insert(name.as_str(), Arc::new(service));
         }
         for (name, model) in &config.models {
-            if let Some(alias) = self.alias(name, model, &models.vendors) {
-                models.aliases.insert(name.clone(), alias);
+            if let Some(alias) = self.alias(name, model, &models) {
+                models.aliases.insert(name.clone(), Arc::new(alias));
             }
         }
         let routes = self.routes(&services);
-        let prices = self.prices();
         let jobs = self.jobs();
         if !self.problems.is_empty() {
             return Err(self.problems);
@@ -93,7 +92,6 @@ impl<'a> Builder<'a> {
             generation: self.build.generation,
             routes,
             models,
-            prices,
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
             jobs,
@@ -198,7 +196,9 @@ impl<'a> Builder<'a> {
             self.dormant.push((name.to_owned(), why));
             return None;
         }
-        if let Some(pool) = self.build.directory.view().pool(name) {
+        let view = self.build.directory.view();
+        let keys_of = self.keys_of(name, vendor);
+        if let Some(pool) = view.pool(keys_of) {
             // For adapters that sign; where a key is written into a request, the pool is asked each time.
             pool.iter().take(1).for_each(|key| grants.insert("key".to_owned(), Arc::clone(&key.secret)));
         } else if let Some(secret) = vendor.key.as_ref().and_then(|key| self.secret(key)) {
@@ -236,9 +236,19 @@ impl<'a> Builder<'a> {
         let without = vendor.without.iter().map(|feature| feature.get_ref().clone()).collect();
         let limits = self.limits(&vendor.limits)?;
         let before = self.build.previous.and_then(|previous| previous.models.vendors.get(name)?.pool.as_ref());
-        let pool = self.build.directory.view().pool(name).map(|keys| Pool::of(keys, before));
-        let models = vendor.models.clone();
-        Some(Vendor { name: name.into(), adapter, endpoint, endpoints, models, without, pool, limits })
+        let pool = view.pool(keys_of).map(|keys| Pool::of(keys, before));
+        let (name, keys_of, models) = (name.into(), keys_of.into(), vendor.models.clone());
+        Some(Vendor { name, keys_of, adapter, endpoint, endpoints, models, without, pool, limits })
+    }
+
+    /// The vendor whose keys in the directory a vendor uses.
+    fn keys_of(&mut self, name: &'a str, vendor: &'a config::Vendor) -> &'a str {
+        let Some(other) = &vendor.keys_of else { return name };
+        let vendors = &self.build.config.vendors;
+        if !vendors.contains_key(other.get_ref()) {
+            self.unknown(other, "vendor", "[vendors]", vendors.keys().map(String::as_str));
+        }
+        if self.build.directory.view().pool(name).is_some() { name } else { other.get_ref() }
     }
 
     /// What an optional vendor lacks.
@@ -248,7 +258,9 @@ impl<'a> Builder<'a> {
             return Some(format!("the plugin {adapter} is not there"));
         }
         let key = vendor.key.as_ref()?.get_ref();
-        let absent = self.build.directory.view().pool(name).is_none()
+        let others = vendor.keys_of.iter().map(|other| other.get_ref().as_str());
+        let view = self.build.directory.view();
+        let absent = std::iter::once(name).chain(others).all(|name| view.pool(name).is_none())
             && Source::parse(key).is_ok_and(|source| source.read().is_err());
         absent.then(|| format!("{key} is not set"))
     }
@@ -289,13 +301,13 @@ impl<'a> Builder<'a> {
 
     // -- models and routes
 
-    fn alias(&mut self, name: &str, model: &'a config::Model, vendors: &HashMap<String, Arc<Vendor>>) -> Option<Alias> {
+    fn alias(&mut self, name: &str, model: &'a config::Model, models: &Models) -> Option<Alias> {
         let mut targets = Vec::new();
         for target in &model.targets {
             let vendor = target.vendor.get_ref();
-            match vendors.get(vendor) {
+            match models.vendors.get(vendor) {
                 Some(vendor) => {
-                    let plain = Target::plain(vendor, target.model.as_deref().unwrap_or(name));
+                    let plain = models.target(vendor, target.model.as_deref().unwrap_or(name));
                     targets.push(Target { weight: target.weight, priority: target.priority, ..plain });
                 }
                 None if self.build.config.vendors.contains_key(vendor) => {} // dormant, or told above

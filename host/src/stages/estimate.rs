@@ -4,11 +4,11 @@
 use penstock_dialects::codec::Operation;
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Made};
-use penstock_prices::table::Table;
 use serde_json::Value;
 
 use crate::inbound::Inbound;
 use crate::plugin::types::Counted;
+use crate::routes::Target;
 
 /// Bytes of a body for each token of input, until the vendor tells.
 const TOKEN_BYTES: usize = 4;
@@ -33,15 +33,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// What a request may come to at the dearest of its targets, as (vendor, model). `output_tokens` holds where the caller
-    /// does not say how long an answer may be.
+    /// What a request may come to at the dearest of its targets. `output_tokens` holds where the caller does not say how long an
+    /// answer may be.
     #[must_use]
-    pub fn of<'t>(
-        inbound: &Inbound<'_>,
-        prices: &Table,
-        targets: impl Iterator<Item = (&'t str, &'t str)>,
-        output_tokens: u64,
-    ) -> Self {
+    pub fn of(inbound: &Inbound<'_>, targets: &[Target], output_tokens: u64) -> Self {
         let input = (inbound.body.len() / TOKEN_BYTES) as u64;
         let answers = number(inbound, "n").or_else(|| number(inbound, "num_images")).unwrap_or(1).max(1);
         let made = inbound.made();
@@ -61,8 +56,7 @@ impl Estimate {
         let whole = Usage { input, output, more, ..Usage::default() };
         let alone = Usage { input, ..Usage::default() };
         let mut dearest = (0, 0);
-        for (vendor, model) in targets {
-            let Some(price) = prices.find(vendor, model) else { continue };
+        for price in targets.iter().filter_map(|target| target.price.as_deref()) {
             let nano = |usage: &Usage, made: &Made| cost::by(price, usage, made).nano();
             let found = (nano(&whole, &made), nano(&alone, &made));
             dearest = dearest.max(found);

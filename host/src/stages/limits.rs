@@ -10,7 +10,7 @@ use super::Principal;
 use super::estimate::Estimate;
 use crate::failure::{Failure, Kind};
 use crate::plugin::Limits;
-use crate::plugin::types::{Call, Counted, Rule};
+use crate::plugin::types::{Call, Check, Counted, Rule, Whose};
 use crate::state::charge::{Algorithm, Charge};
 use crate::state::{Denied, Held, State};
 
@@ -34,15 +34,6 @@ pub struct Gate {
     pub rules: Arc<dyn Rulebook>,
 }
 
-/// Whose limits they are. The same plugin may limit callers and vendors, with counters apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Whose {
-    /// Of those who ask.
-    Callers,
-    /// Of those who are asked.
-    Vendors,
-}
-
 /// What is left of a limit, for the headers of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
@@ -58,7 +49,7 @@ pub struct Standing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Left {
     /// Which limit it is, in words.
-    pub label: String,
+    pub label: Arc<str>,
     /// What it counts.
     pub counted: Counted,
     /// How much there is.
@@ -89,7 +80,7 @@ struct Plan {
 struct Term {
     counted: Counted,
     limit: u64,
-    label: String,
+    label: Arc<str>,
 }
 
 /// Budget that is reserved for a call. Settling it puts the true usage in the place of the estimate; dropping it without
@@ -139,22 +130,14 @@ impl Plan {
         let (mut charges, mut terms) = (Vec::new(), Vec::new());
         let mut known: Option<Estimate> = None;
         for plugin in limits {
-            let namespace = match whose {
-                Whose::Callers => plugin.name().to_owned(),
-                Whose::Vendors => format!("vendors.{}", plugin.name()),
-            };
-            let checks = plugin.plan(call, rules).map_err(|error| Failure::of_policy(error, Kind::Limited))?;
-            for check in checks {
-                let counted = check.counted;
+            let checks = plugin.plan(whose, call, rules).map_err(|error| Failure::of_policy(error, Kind::Limited))?;
+            for Check { charge, counted, label, .. } in &**checks {
                 let cost = match counted {
                     Counted::Requests => 1,
-                    _ => known.get_or_insert_with(estimate).of_limit(counted, check.limit.min(check.burst)),
+                    _ => known.get_or_insert_with(estimate).of_limit(*counted, charge.limit.min(charge.burst)),
                 };
-                // The same name may count several things.
-                let name = format!("{}|{}", counted.name(), check.key);
-                let charge = Charge::new(&namespace, &name, check.algorithm, check.limit, check.window_ms);
-                charges.push(Charge { burst: check.burst, cost, ..charge });
-                terms.push(Term { counted, limit: check.limit, label: check.label });
+                charges.push(Charge { cost, ..charge.clone() });
+                terms.push(Term { counted: *counted, limit: charge.limit, label: Arc::clone(label) });
             }
         }
         Ok(Self { charges, terms })
@@ -309,7 +292,7 @@ fn refused(denied: Denied, terms: &[Term]) -> Refused {
     match denied {
         Denied::Exceeded(exceeded) => {
             let term = terms.get(exceeded.index);
-            let label = term.map_or("a limit", |term| term.label.as_str());
+            let label = term.map_or("a limit", |term| &*term.label);
             let wait = exceeded.retry_after_ms;
             let message = match wait {
                 Some(wait) => format!("{label} is used up; try again in {} s", wait.div_ceil(1000).max(1)),

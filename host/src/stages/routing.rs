@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use http::HeaderMap;
 use penstock_prices::price::Rate;
-use penstock_prices::table::Table;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
@@ -34,8 +33,6 @@ pub struct Sight<'s> {
     pub headers: &'s HeaderMap,
     /// Its body.
     pub content: &'s Content<'s>,
-    /// What models cost.
-    pub prices: &'s Table,
 }
 
 /// Puts the targets of a call in the order in which to try them. Without a routing plugin the order of the policy holds,
@@ -46,17 +43,17 @@ pub struct Sight<'s> {
 pub fn rank(
     routing: Option<&Arc<Routing>>,
     call: &Call<'_>,
-    targets: Vec<Target>,
+    targets: &[Target],
     seed: u64,
     sight: &Sight<'_>,
 ) -> Result<Vec<Target>, Failure> {
     if targets.len() == 1 && routing.is_none() {
-        return Ok(targets);
+        return Ok(targets.to_vec());
     }
     let now = Instant::now();
     let health = |target: &Target| target.vendor.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.health));
     let Some(routing) = routing else {
-        let mut targets = targets;
+        let mut targets = targets.to_vec();
         targets.sort_by_key(|target| health(target).is_some_and(|health| !health.healthy(now)));
         return Ok(targets);
     };
@@ -66,7 +63,7 @@ pub fn rank(
         facts.extend(call.facts.iter().copied().chain(pairs(&seen)));
     }
     let call = Call { facts: if seen.is_empty() { call.facts } else { &facts }, ..*call };
-    let prices = sight.prices(routing, &targets);
+    let prices = prices(routing, targets);
     let prices: Vec<Vec<Pair<'_>>> = prices.iter().map(|prices| pairs(prices).collect()).collect();
     let candidates: Vec<_> = targets
         .iter()
@@ -96,22 +93,22 @@ impl Sight<'_> {
         }
         facts
     }
+}
 
-    /// What the model of each target costs; nothing if the plugin does not want to know.
-    fn prices(&self, routing: &Routing, targets: &[Target]) -> Vec<Vec<(&'static str, String)>> {
-        if !routing.wants().facts.iter().any(|fact| fact == PRICES) {
-            return Vec::new();
-        }
-        targets.iter().map(|target| self.prices_of(target)).collect()
+/// What the model of each target costs; nothing if the plugin does not want to know.
+fn prices(routing: &Routing, targets: &[Target]) -> Vec<Vec<(&'static str, String)>> {
+    if !routing.wants().facts.iter().any(|fact| fact == PRICES) {
+        return Vec::new();
     }
+    targets.iter().map(prices_of).collect()
+}
 
-    /// What a target's model costs, in US dollars for a million tokens.
-    fn prices_of(&self, target: &Target) -> Vec<(&'static str, String)> {
-        let Some(price) = self.prices.find(&target.vendor.name, &target.model) else { return Vec::new() };
-        let rate = |wanted: Rate| price.rates.of.iter().find(|(rate, _)| *rate == wanted);
-        let named = [("input-price", Rate::Input), ("output-price", Rate::Output)];
-        named.into_iter().filter_map(|(name, wanted)| Some((name, rate(wanted)?.1.to_string()))).collect()
-    }
+/// What a target's model costs, in US dollars for a million tokens.
+fn prices_of(target: &Target) -> Vec<(&'static str, String)> {
+    let Some(price) = &target.price else { return Vec::new() };
+    let rate = |wanted: Rate| price.rates.of.iter().find(|(rate, _)| *rate == wanted);
+    let named = [("input-price", Rate::Input), ("output-price", Rate::Output)];
+    named.into_iter().filter_map(|(name, wanted)| Some((name, rate(wanted)?.1.to_string()))).collect()
 }
 
 fn pairs<'p, N: AsRef<str>>(owned: &'p [(N, String)]) -> impl Iterator<Item = Pair<'p>> {

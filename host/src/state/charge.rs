@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use crate::calendar::Date;
+
 /// From this length on the use of a window outlives the process.
 const LASTING_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 86_400_000;
@@ -163,8 +165,9 @@ impl Window {
     }
 }
 
-/// The calendar month, numbered from the year 0 on. After Howard Hinnant, "chrono-compatible low-level date algorithms".
+/// The calendar month, numbered from the year 0 on.
 fn month(now_ms: u64) -> Window {
+    let month_of = |day| Date::of(day).month_number();
     let number = month_of(now_ms / DAY_MS);
     let mut day = now_ms / DAY_MS + 28;
     while month_of(day) == number {
@@ -175,16 +178,6 @@ fn month(now_ms: u64) -> Window {
         day -= 1;
     }
     Window { number, ends_ms: day * DAY_MS }
-}
-
-fn month_of(day: u64) -> u64 {
-    let z = day + 719_468;
-    let (era, of_era) = (z / 146_097, z % 146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let (month, year) = if from_march < 10 { (from_march + 2, 0) } else { (from_march - 10, 1) };
-    (year_of_era + era * 400 + year) * 12 + month
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use penstock::config::{Isolation, Sandbox};
 use penstock::keys::Grants;
-use penstock::plugin::types::{Broken, CallError, Candidate, Edit, Plan, Value as Placed};
+use penstock::plugin::types::{Broken, CallError, Candidate, Edit, Plan, Value as Placed, Whose};
 use penstock::plugin::{Adapter, Auth, Component, Exchange, Plugin, Settings};
 use penstock::state::Memory;
 use penstock_dialects::framing::Frame;
@@ -286,8 +286,11 @@ fn policies_answer_and_break_alike() {
     assert!(matches!(broken(auth.authenticate(&call("nobody"), &[]).map(drop)), Broken::Output(_)));
 
     let Plugin::Limits(limits) = policy("limits") else { panic!("no limits") };
-    assert_eq!(limits.plan(&call(""), &Arc::default()).expect("checks")[0].algorithm.name(), "token-bucket");
-    assert!(matches!(broken(limits.plan(&call("odd"), &Arc::default()).map(drop)), Broken::Output(_)));
+    assert_eq!(
+        limits.plan(Whose::Callers, &call(""), &Arc::default()).expect("checks")[0].charge.algorithm.name(),
+        "token-bucket"
+    );
+    assert!(matches!(broken(limits.plan(Whose::Callers, &call("odd"), &Arc::default()).map(drop)), Broken::Output(_)));
 
     let Plugin::Routing(routing) = policy("routing") else { panic!("no routing") };
     let candidate = |id| Candidate {
@@ -398,7 +401,7 @@ fn costs_of_a_crossing() {
     let Plugin::Auth(auth) = policy("auth") else { return };
     measure("auth.authenticate", &mut || drop(auth.authenticate(&call(""), &headers)));
     let Plugin::Limits(limits) = policy("limits") else { return };
-    measure("limits.plan", &mut || drop(limits.plan(&call(""), &Arc::default())));
+    measure("limits.plan", &mut || drop(limits.plan(Whose::Callers, &call(""), &Arc::default())));
     let Plugin::Routing(routing) = policy("routing") else { return };
     let candidate = |id| Candidate {
         id,

@@ -43,7 +43,7 @@ macro_rules! lifecycle {
 lifecycle! {
     AdapterExport, Adapter, T::wants;
     AuthExport, Auth, T::wants;
-    LimitsExport, Limits, |_: &T| Wants::nothing();
+    LimitsExport, Limits, T::wants;
     RoutingExport, Routing, T::wants;
     FilterExport, Filter, T::wants;
 }
@@ -57,6 +57,7 @@ fn named(wants: Wants) -> Vec<wit_lifecycle::Want> {
         .chain(of_kind("member", wants.members))
         .chain(of_kind("fact", wants.facts))
         .chain(of_kind("without", wants.without))
+        .chain(of_kind("alike", wants.alike))
         .collect()
 }
 

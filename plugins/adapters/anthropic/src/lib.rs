@@ -9,6 +9,7 @@ use penstock_sdk::prelude::{
     Adapter, Answer, Blob, Body, Call, Config, Event, Exchange, Fault, FaultClass, Frame, Framing, Issue, Pairs, Plan,
     Secret, Upstream, Usage, Wants,
 };
+use penstock_sdk::relayed::ALIKE;
 use serde_json::Value;
 
 /// The secret that holds the vendor's key.
@@ -62,7 +63,7 @@ impl Adapter for Anthropic {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().headers([VERSION, BETA]).response_headers(["retry-after", "retry-after-ms"])
+        Wants::nothing().headers([VERSION, BETA]).response_headers(["retry-after", "retry-after-ms"]).alike(ALIKE)
     }
 
     fn relay(&self, call: &Call, headers: &Pairs, _: &Pairs) -> Result<Upstream, Fault> {

@@ -17,7 +17,7 @@ use penstock_sdk::prelude::{
     Adapter, Blob, Body, Call, Config, Credentials, Event, Fault, FaultClass, Fetching, Framing, Issue, Pairs, Placed,
     Plan, Secret, TOKEN, Upstream, Usage, Wants,
 };
-use penstock_sdk::relayed::relayed;
+use penstock_sdk::relayed::{ALIKE, relayed};
 use serde_json::Value;
 
 /// The secret that holds the key of the resource, or the client secret of the application in Entra ID.
@@ -140,7 +140,7 @@ impl Adapter for AzureOpenAi {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().response_headers(WAIT_HEADERS).members(self.ways.names())
+        Wants::nothing().response_headers(WAIT_HEADERS).members(self.ways.names()).alike(ALIKE)
     }
 
     fn relay(&self, call: &Call, _: &Pairs, members: &Pairs) -> Result<Upstream, Fault> {

@@ -12,6 +12,7 @@ use penstock_sdk::prelude::{
     Adapter, Answer, Blob, Body, Call, Config, Event, Exchange, Fault, FaultClass, Frame, Framing, Issue, Pairs, Plan,
     Secret, Upstream, Usage, Wants,
 };
+use penstock_sdk::relayed::ALIKE;
 use serde_json::Value;
 
 /// The secret that holds the vendor's key.
@@ -46,7 +47,7 @@ impl Adapter for Cohere {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().response_headers(["retry-after"])
+        Wants::nothing().response_headers(["retry-after"]).alike(ALIKE)
     }
 
     fn relay(&self, call: &Call, _: &Pairs, _: &Pairs) -> Result<Upstream, Fault> {

@@ -18,7 +18,7 @@ use penstock_sdk::prelude::{
     Adapter, Blob, Body, Call, Config, Credentials, Fault, FaultClass, Fetching, Framing, Issue, Pairs, Plan, Secret,
     TOKEN, Upstream, Wants,
 };
-use penstock_sdk::relayed::relayed;
+use penstock_sdk::relayed::{ALIKE, relayed};
 use serde_json::{Map, Value, json};
 
 use conversation::Conversation;
@@ -112,7 +112,7 @@ impl Adapter for Gemini {
 
     fn wants(&self) -> Wants {
         let members = gemini::NAMING_MEMBERS.into_iter().chain([VERSION]);
-        Wants::nothing().response_headers(["retry-after"]).headers([BETA]).members(members)
+        Wants::nothing().response_headers(["retry-after"]).headers([BETA]).members(members).alike(ALIKE)
     }
 
     fn relay(&self, call: &Call, headers: &Pairs, members: &Pairs) -> Result<Upstream, Fault> {

@@ -21,7 +21,7 @@ use penstock_sdk::prelude::{
     Adapter, Blob, Body, Call, Credentials, Event, Fault, FaultClass, Fetching, Framing, Issue, Pairs, Placed, Plan,
     Secret, TOKEN, Upstream, Usage, Wants,
 };
-use penstock_sdk::relayed::relayed;
+use penstock_sdk::relayed::{ALIKE, relayed};
 use serde_json::Value;
 
 /// The secret that holds the vendor's key.
@@ -94,7 +94,7 @@ impl Adapter for OpenAiCompatible {
         let others = self.other_ways.values().flat_map(MemberWays::names);
         let wants = Wants::nothing().response_headers(WAIT_HEADERS).headers(self.options.forward.iter().cloned());
         let wants = wants.without(self.options.missing());
-        wants.members(self.ways.names()).members(others)
+        wants.members(self.ways.names()).members(others).alike(ALIKE)
     }
 
     fn relay(&self, call: &Call, headers: &Pairs, members: &Pairs) -> Result<Upstream, Fault> {

@@ -15,6 +15,7 @@ use penstock_sdk::prelude::{
     Adapter, Blob, Body, Call, Config, Event, Fault, FaultClass, Framing, Issue, Pairs, Plan, Secret, Signer, Unsigned,
     Upstream, Usage, Wants,
 };
+use penstock_sdk::relayed::ALIKE;
 use serde_json::{Value, json};
 
 /// The secret that holds the part of the key after the point.
@@ -64,7 +65,7 @@ impl Adapter for Zhipu {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().members(self.ways.names())
+        Wants::nothing().members(self.ways.names()).alike(ALIKE)
     }
 
     fn relay(&self, call: &Call, _: &Pairs, members: &Pairs) -> Result<Upstream, Fault> {

@@ -57,7 +57,8 @@ impl Filter for Cors {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().headers(["origin", "access-control-request-method", "access-control-request-headers"])
+        let headers = ["origin", "access-control-request-method", "access-control-request-headers"];
+        Wants::nothing().headers(headers).alike(["method"])
     }
 
     fn request_head(&self, _: &Call, head: &Head<'_>) -> Result<Verdict, Fault> {

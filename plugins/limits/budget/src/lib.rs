@@ -2,7 +2,7 @@
 //! Budgets: so much money, so many tokens or requests in an hour, a day, a month, or for ever. What a call may cost at most is
 //! reserved before it is made, so that a budget is not passed by many calls at once, by long streams or by hanging up.
 
-use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits};
+use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits, Wants};
 use penstock_sdk::rules;
 use penstock_sdk::scope::{self, Per, takes};
 
@@ -89,6 +89,10 @@ impl Limits for Budget {
             issues.extend(scope::repeated_name(options.rules.iter().map(|rule| rule.name.as_deref()), index));
         }
         if issues.is_empty() { Ok(Self(options.rules)) } else { Err(issues) }
+    }
+
+    fn wants(&self) -> Wants {
+        scope::alike(self.0.iter().flat_map(|rule| &rule.per))
     }
 
     fn plan(&self, call: &Call) -> Result<Vec<Check>, Fault> {

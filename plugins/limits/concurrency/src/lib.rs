@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Calls at a time. A call holds its place from its admission to the end of its answer, a stream to its last byte.
 
-use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits};
+use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits, Wants};
 use penstock_sdk::rules;
 use penstock_sdk::scope::{self, Per, takes};
 
@@ -44,6 +44,10 @@ impl Limits for Concurrency {
         let issues: Vec<_> =
             (0..options.rules.len()).filter_map(|index| scope::repeated_name(names(), index)).collect();
         if issues.is_empty() { Ok(Self(options.rules)) } else { Err(issues) }
+    }
+
+    fn wants(&self) -> Wants {
+        scope::alike(self.0.iter().flat_map(|rule| &rule.per))
     }
 
     fn plan(&self, call: &Call) -> Result<Vec<Check>, Fault> {

@@ -2,7 +2,7 @@
 //! Requests and tokens per minute: says which counters a call is charged to; the host keeps them, refills them smoothly and
 //! corrects the tokens when the true usage is known.
 
-use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits};
+use penstock_sdk::prelude::{Algorithm, Call, Check, Config, Counted, Fault, Issue, Limits, Wants};
 use penstock_sdk::rules;
 use penstock_sdk::scope::{self, Per, takes};
 
@@ -69,6 +69,10 @@ impl Limits for TokenBucket {
             issues.extend(scope::repeated_name(options.rules.iter().map(|rule| rule.name.as_deref()), index));
         }
         if issues.is_empty() { Ok(Self(options.rules)) } else { Err(issues) }
+    }
+
+    fn wants(&self) -> Wants {
+        scope::alike(self.0.iter().flat_map(|rule| &rule.per))
     }
 
     fn plan(&self, call: &Call) -> Result<Vec<Check>, Fault> {
