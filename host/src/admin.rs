@@ -31,8 +31,10 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use crate::cluster::Cluster;
 use crate::control::Control;
 use crate::directory::Directory;
+use crate::directory::beats::Beats;
 use crate::directory::settings::Role;
 use crate::jobs::Jobs;
 use crate::library::Refused;
@@ -40,8 +42,6 @@ use crate::metrics::Metrics;
 use crate::probes::{self, Probes};
 use crate::snapshot::Snapshot;
 use rows::{Access, Row, rows};
-
-pub use services::Beats;
 
 /// A caller sends the head of a request within this time.
 const HEAD_WAIT: Duration = Duration::from_secs(10);
@@ -69,7 +69,9 @@ pub struct Admin {
     /// Largest component that can be uploaded, in bytes.
     pub component_bytes_max: usize,
     /// When services were heard of.
-    pub beats: Beats,
+    pub beats: Arc<Beats>,
+    /// The cluster that this gateway is a node of.
+    pub cluster: Option<Cluster>,
 }
 
 /// Answers on this listener until the future is dropped.

@@ -37,6 +37,8 @@ pub struct Config {
     pub state: State,
     /// Traces of requests, for a collector.
     pub traces: Traces,
+    /// The gateways that share keys, policies and plugins.
+    pub cluster: Cluster,
     /// Ceilings of the plugins.
     pub sandbox: Sandbox,
     /// Secrets by name, for grants to plugins: `"env:NAME"` or `"file:PATH"`.
@@ -305,6 +307,48 @@ impl Default for Traces {
             batch_spans_max: 512,
             interval_ms: 2000,
             timeout_ms: 10_000,
+        }
+    }
+}
+
+/// Gateways that share the directory, policy files and plugins through a Redis. What stands in here is a node's own: it is
+/// read at the start, and only from the file `node.toml` at the top of the policy directory.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cluster {
+    /// The Redis of the cluster, `"redis://host:port/database"` or with TLS `"rediss://…"`; none for a gateway alone. A password
+    /// has no place in here.
+    pub redis: Option<Spanned<String>>,
+    /// Name to log in with.
+    pub user: Option<String>,
+    /// Password to log in with, `"env:NAME"` or `"file:PATH"`.
+    pub password: Option<Spanned<String>>,
+    /// PEM file with the roots of trust for TLS; none for those of the system.
+    pub ca: Option<Spanned<String>>,
+    /// Begin of every key in Redis: nodes with the same one are one cluster.
+    pub prefix: String,
+    /// Name of this node, for people; without it, the begin of an id that is made in the state directory.
+    pub name: Option<String>,
+    /// How long Redis may take for an answer, in milliseconds. Whatever takes longer is away.
+    pub timeout_ms: u64,
+    /// How often it is looked for changes that were not announced, in milliseconds.
+    pub poll_ms: u64,
+    /// After how long another node leads when nothing is heard of the leader, in milliseconds.
+    pub lease_ms: u64,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Self {
+            redis: None,
+            user: None,
+            password: None,
+            ca: None,
+            prefix: "penstock".to_owned(),
+            name: None,
+            timeout_ms: 2000,
+            poll_ms: 300,
+            lease_ms: 5000,
         }
     }
 }

@@ -19,8 +19,8 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use crate::config::load::Policy;
-use crate::config::place::Problem;
+use crate::config::load::{self, Policy};
+use crate::config::place::{Problem, Sources};
 use crate::library::{Facts, Library, Refused};
 use crate::metrics::Metrics;
 
@@ -62,6 +62,8 @@ pub struct Inputs<'b, C, S> {
 pub struct Places {
     /// Policy file or directory; none for the built-in policies.
     pub policies: Option<PathBuf>,
+    /// File with the cluster's policy files ([`load::read_shared`]); none for a gateway alone.
+    pub shared: Option<PathBuf>,
     /// Directory with the plugins that came with the program.
     pub built_in: Option<PathBuf>,
     /// Further plugin directories; the last one wins.
@@ -71,6 +73,17 @@ pub struct Places {
 }
 
 impl Places {
+    /// The policy files as they are now.
+    ///
+    /// # Errors
+    /// As [`load::read`].
+    pub fn policy(&self) -> Result<Sources, Vec<Problem>> {
+        match (&self.policies, &self.shared) {
+            (Some(directory), Some(copy)) => load::read_shared(directory, copy),
+            (policies, _) => load::read(policies.as_deref()),
+        }
+    }
+
     /// All plugin directories, the one that wins last.
     pub fn plugin_directories(&self) -> Vec<PathBuf> {
         self.built_in.iter().chain(&self.plugins).cloned().collect()
@@ -99,6 +112,15 @@ pub enum Change {
         name: String,
         /// The version.
         digest: String,
+    },
+    /// Put the version of a plugin in force that a cluster has.
+    Follow {
+        /// The plugin.
+        name: String,
+        /// The version.
+        digest: String,
+        /// The component; none if it may be kept here.
+        bytes: Option<Vec<u8>>,
     },
     /// Put the version that was in force before back in force.
     RollBack {
@@ -131,6 +153,7 @@ impl Change {
             Self::Keys => "keys",
             Self::Upload { .. } => "upload",
             Self::Activate { .. } => "activate",
+            Self::Follow { .. } => "cluster",
             Self::RollBack { .. } => "roll-back",
             Self::Remove { .. } => "remove",
             Self::RollBackGeneration { .. } => "generation-roll-back",

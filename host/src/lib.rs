@@ -34,6 +34,7 @@ pub mod plugin;
 pub mod admin;
 pub mod calendar;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod credential;

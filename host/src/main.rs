@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Some(Command::Usage(command)) => return told(govern::usage(&command)),
         Some(Command::Plugins(command)) => return told(govern::plugins(&command)),
         Some(Command::Policies(command)) => return told(govern::policies(&command)),
+        Some(Command::Cluster(remote)) => return told(govern::cluster(&remote)),
         Some(Command::Check(flags)) => (flags, check),
         Some(Command::Health(flags)) => (flags, health),
         Some(Command::Run(flags)) => (flags, run),

@@ -140,6 +140,16 @@ metrics! {
         "Changes of policies and plugins, by what asked for them, and whether they were `installed`, `refused` or `unchanged`.";
     plugins: Gauges = gauge "penstock_plugins", ["state"],
         "Plugins in the library that are `active`, and files and uploads that were last `refused`.";
+    cluster_change: Gauges = gauge "penstock_cluster_change", [],
+        "Number of the cluster's last change that this node has followed.";
+    cluster_leader: Gauges = gauge "penstock_cluster_leader", [],
+        "1 on the node that leads the cluster.";
+    cluster_away: Gauges = gauge "penstock_cluster_away", [],
+        "1 while the cluster's Redis does not answer.";
+    cluster_refused: Gauges = gauge "penstock_cluster_refused", [],
+        "Things of the cluster that this node cannot take, or could not give.";
+    cluster_fenced: Counters = counter "penstock_cluster_fenced_total", [],
+        "Writes of this node that were refused since another one has come to lead.";
 }
 
 /// How a change ended.
@@ -235,6 +245,27 @@ impl Metrics {
         self.generation.with(&[], |gauge| gauge.set(i64::try_from(generation).unwrap_or(i64::MAX)));
         self.plugins.with(&["active"], |gauge| gauge.set(number(active)));
         self.plugins.with(&["refused"], |gauge| gauge.set(number(refused)));
+    }
+
+    /// How this node stands in its cluster: the last change that it has followed, and how many things it cannot take.
+    pub fn in_cluster(&self, change: u64, refused: usize) {
+        self.cluster_change.with(&[], |gauge| gauge.set(i64::try_from(change).unwrap_or(i64::MAX)));
+        self.cluster_refused.with(&[], |gauge| gauge.set(i64::try_from(refused).unwrap_or(i64::MAX)));
+    }
+
+    /// Whether this node leads its cluster.
+    pub fn leads(&self, leads: bool) {
+        self.cluster_leader.with(&[], |gauge| gauge.set(leads.into()));
+    }
+
+    /// Whether the cluster's Redis is away.
+    pub fn cluster_away(&self, away: bool) {
+        self.cluster_away.with(&[], |gauge| gauge.set(away.into()));
+    }
+
+    /// A write of a leader was refused, since it leads no more.
+    pub fn fenced(&self) {
+        self.cluster_fenced.with(&[], IntCounter::inc);
     }
 
     /// The text exposition format of Prometheus, version 0.0.4.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use notify::{RecursiveMode, Watcher};
 
+use crate::cluster::Cluster;
 use crate::control::{Control, Places};
 
 /// Events within this time of each other are one change.
@@ -20,7 +21,7 @@ const LOOK: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(500);
 
 /// Watches the policy files and the plugin directories from a thread of its own, as long as the process lives.
-pub fn start(control: Control, places: &Places) -> std::io::Result<()> {
+pub fn start(control: Control, cluster: Option<Cluster>, places: &Places) -> std::io::Result<()> {
     let (sender, events) = channel();
     let report = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
@@ -32,7 +33,9 @@ pub fn start(control: Control, places: &Places) -> std::io::Result<()> {
         .ok();
     let mut watched = Watched { watcher, places: targets(places), failed: false };
     watched.renew();
-    std::thread::Builder::new().name("watch".to_owned()).spawn(move || watched.run(&events, &control))?;
+    std::thread::Builder::new()
+        .name("watch".to_owned())
+        .spawn(move || watched.run(&events, &control, cluster.as_ref()))?;
     Ok(())
 }
 
@@ -44,7 +47,7 @@ struct Watched<W> {
 }
 
 impl<W: Watcher> Watched<W> {
-    fn run(mut self, events: &Receiver<()>, control: &Control) {
+    fn run(mut self, events: &Receiver<()>, control: &Control, cluster: Option<&Cluster>) {
         loop {
             let wait = if self.failed || self.watcher.is_none() { POLL } else { LOOK };
             match events.recv_timeout(wait) {
@@ -54,6 +57,7 @@ impl<W: Watcher> Watched<W> {
             }
             self.renew();
             control.files_changed();
+            cluster.into_iter().for_each(Cluster::files_changed);
         }
     }
 

@@ -37,12 +37,12 @@ impl From<Refused> for Failed {
             "no-such-plugin" | "no-such-version" | "no-such-generation" | "not-uploaded" | "not-found" => {
                 StatusCode::NOT_FOUND
             }
-            "in-use" | "exists" | "dangling" | "conflict" | "full" => StatusCode::CONFLICT,
+            "in-use" | "exists" | "dangling" | "conflict" | "full" | "clustered" => StatusCode::CONFLICT,
             "version" => StatusCode::PRECONDITION_FAILED,
             "too-large" => StatusCode::PAYLOAD_TOO_LARGE,
             "timeout" => StatusCode::REQUEST_TIMEOUT,
             "too-many-readers" => StatusCode::TOO_MANY_REQUESTS,
-            "busy" | "stopped" => StatusCode::SERVICE_UNAVAILABLE,
+            "busy" | "stopped" | "cluster-away" => StatusCode::SERVICE_UNAVAILABLE,
             "state-dir" | "internal" | "directory-broken" => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };

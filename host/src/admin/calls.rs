@@ -156,6 +156,14 @@ pub(super) async fn reload(State(admin): State<Shared>, Extension(actor): Extens
     ask(&admin, actor, Change::Reload).await
 }
 
+pub(super) async fn cluster(State(admin): State<Shared>, uri: Uri) -> Result<impl IntoResponse, Failed> {
+    Query::of(&uri, &[])?;
+    Ok(axum::Json(match &admin.cluster {
+        Some(cluster) => cluster.status().await,
+        None => crate::cluster::alone(),
+    }))
+}
+
 pub(super) async fn openapi(uri: Uri) -> Result<impl IntoResponse, Failed> {
     Query::of(&uri, &[])?;
     Ok(axum::Json(openapi::document()))
@@ -180,10 +188,24 @@ async fn ask(admin: &Shared, actor: Actor, change: Change) -> Outcome {
             ("plugin", Some(name.clone()))
         }
         Change::RollBackGeneration { number } => ("generation", Some(number.to_string())),
-        Change::Files | Change::Keys | Change::Reload | Change::Validate { .. } => ("policy", None),
+        Change::Files | Change::Follow { .. } | Change::Keys | Change::Reload | Change::Validate { .. } => {
+            ("policy", None)
+        }
     };
+    if let Some(cluster) = &admin.cluster {
+        cluster.there().await?;
+        if matches!(change, Change::RollBackGeneration { .. }) {
+            let help = "put the files back into the policy directory of a node, or activate the version of the plugin";
+            return Err(
+                Refused::new("clustered", "a generation is of one node, and this one is in a cluster", help).into()
+            );
+        }
+    }
     let before = admin.control.status().generation;
     let answer = admin.control.ask(change).await?;
+    if let Some(cluster) = &admin.cluster {
+        cluster.share().await;
+    }
     let id = named.or_else(|| answer.plugin.as_ref().map(|plugin| plugin.name.clone())).unwrap_or_default();
     let (before, after) = (Some(json!({ "generation": before })), serde_json::to_value(&answer).ok());
     admin.directory.note(actor, Note { action, kind, id, before, after }).await?;

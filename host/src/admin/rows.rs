@@ -265,6 +265,7 @@ fn of_control() -> Vec<Row> {
             .refuses(&[408, 413, 422, 503])
             .alias(),
         admin("post", "/api/v1/reload", post(calls::reload), "reload", "Read policies, plugins and secrets anew."),
+        reads("/api/v1/cluster", get(calls::cluster), "cluster", "The nodes that share keys, policies and plugins.", "Cluster"),
         reads("/api/v1/openapi.json", get(calls::openapi), "openapi", "This document.", "Document").open(false).alias(),
         reads("/api/v1/events", get(events::follow), "events", "Changes, and requests that have ended, as they happen. Without `Accept: text/event-stream` the feed ends after five seconds.", "")
             .answers(200, Answered::Events)

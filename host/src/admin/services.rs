@@ -2,9 +2,6 @@
 //! Services that tell that they are there. What they are is in the directory; when they were last heard of is in memory:
 //! after a restart of the gateway a service is unhealthy until its next heartbeat.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, Uri};
@@ -15,31 +12,10 @@ use super::Shared;
 use super::body::{Failed, Name, Query, expected, name_of, object};
 use super::documents::{answer, find, id_in, made, page};
 use crate::directory::audit::Actor;
+use crate::directory::beats::Beats;
 use crate::directory::document::{Document, Kind};
 use crate::directory::settings::Settings;
 use crate::directory::{Change, now_unix_s};
-
-/// When services were heard of, by id, in seconds since 1970.
-#[derive(Debug, Default)]
-pub struct Beats(Mutex<HashMap<String, u64>>);
-
-impl Beats {
-    fn heard(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn last(&self, id: &str) -> Option<u64> {
-        self.heard().get(id).copied()
-    }
-
-    fn beat(&self, id: &str) {
-        self.heard().insert(id.to_owned(), now_unix_s());
-    }
-
-    fn forget(&self, id: &str) {
-        self.heard().remove(id);
-    }
-}
 
 /// How a service is, by its last heartbeat.
 fn health(beats: &Beats, document: &Document) -> Map<String, Value> {

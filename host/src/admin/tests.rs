@@ -59,7 +59,8 @@ impl Api {
             metrics,
             probes: Arc::new(Probes { metrics_open, ..Probes::default() }),
             component_bytes_max: 1000,
-            beats: Beats::default(),
+            beats: Arc::default(),
+            cluster: None,
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! `penstock keys`, `teams`, `limits`, `budgets`, `usage`, `plugins`, `policies`: the admin API for people, as tables, and
+//! `penstock keys`, `teams`, `limits`, `budgets`, `usage`, `plugins`, `policies`, `cluster`: the admin API for people, as tables, and
 //! for scripts, as JSON.
 
 use std::io::{self, Write};
@@ -212,6 +212,16 @@ const BUDGETS: &[Column] =
     &[("ID", "id"), ("NAME", "name"), ("USD", "usd"), ("WINDOW S", "window_s"), ("ENABLED", "enabled")];
 const PLUGINS: &[Column] =
     &[("NAME", "name"), ("KIND", "kind"), ("VERSION", "version"), ("SOURCE", "source"), ("DIGEST", "digest")];
+const NODES: &[Column] = &[
+    ("NAME", "name"),
+    ("ID", "id"),
+    ("THERE", "there"),
+    ("LEADS", "leads"),
+    ("CHANGE", "change"),
+    ("GENERATION", "generation"),
+    ("REFUSED", "refused"),
+    ("LAST ERROR", "last_error"),
+];
 const ANSWER: &[Column] =
     &[("RESULT", "result"), ("GENERATION", "generation"), ("PLUGIN", "plugin.name"), ("VERSION", "plugin.version")];
 
@@ -341,6 +351,19 @@ pub fn policies(Govern { command, remote }: &Govern<Policies>) -> anyhow::Result
         }
         Policies::Reload => one_row(remote, ANSWER, &remote.ask("POST", "/api/v1/reload", None)?),
     }
+}
+
+/// Runs `penstock cluster`.
+///
+/// # Errors
+/// As [`keys`].
+pub fn cluster(remote: &Remote) -> anyhow::Result<ExitCode> {
+    let answer = remote.ask("GET", "/api/v1/cluster", None)?;
+    if !remote.json && answer["clustered"] == false {
+        writeln!(io::stdout(), "this gateway is in no cluster")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    show(remote, NODES, &answer, answer["nodes"].as_array().map_or(&[], Vec::as_slice))
 }
 
 /// Every item of a list, page by page.

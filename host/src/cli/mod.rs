@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The command line: what there is to write, and where things are if nothing is written.
 
+mod cluster;
 pub mod govern;
 pub mod health;
 pub mod logs;
@@ -54,6 +55,8 @@ pub enum Command {
     Plugins(Govern<govern::Plugins>),
     /// Policies of a running gateway: list, validate, reload.
     Policies(Govern<govern::Policies>),
+    /// The nodes that share keys, policies and plugins with a running gateway.
+    Cluster(remote::Remote),
     /// Make a plugin project, check a component, run its cases.
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
@@ -98,7 +101,7 @@ impl Flags {
         } else {
             (None, self.plugins.clone())
         };
-        Places { policies: self.policies.clone(), built_in, plugins, state: Some(state) }
+        Places { policies: self.policies.clone(), shared: None, built_in, plugins, state: Some(state) }
     }
 }
 

@@ -13,8 +13,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use super::cluster::{self, Begun};
 use super::{Flags, readings, state, traces};
-use crate::admin::{self, Admin, Beats};
+use crate::admin::{self, Admin};
+use crate::cluster::Cluster;
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
 use crate::control::live::Live;
@@ -22,7 +24,6 @@ use crate::control::{self, Change, Control, Places};
 use crate::directory::Directory;
 use crate::gateway::Gateway;
 use crate::jobs::Jobs;
-use crate::keys::Source;
 use crate::listener::{self, Bound, Certificates, Drained};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
@@ -41,6 +42,7 @@ pub struct Started {
     gateway: Gateway,
     policy: Policy,
     control: Control,
+    cluster: Option<Cluster>,
     admin: Arc<Admin>,
     admin_listener: TcpListener,
     bound: Bound,
@@ -56,13 +58,9 @@ impl Started {
     /// Everything that keeps the gateway from serving, with the place and the cure.
     pub async fn new(flags: &Flags) -> anyhow::Result<Self> {
         let signals = Signals::new().context("cannot listen to signals")?; // from here on none ends it unheard
-        let places = flags.places();
-        let policy = load::load(places.policies.as_deref()).map_err(|problems| all(&problems))?;
+        let metrics = Arc::new(Metrics::new()?);
+        let Begun { policy, places, directory, cluster, beats } = cluster::begin(flags, &metrics).await?;
         let config = &policy.config;
-        let directory = {
-            let (state, config) = (flags.state_dir(), policy.config.admin.clone());
-            tokio::task::spawn_blocking(move || directory(&state, &config)).await??
-        };
         if places.built_in.is_some() {
             places.plugins.iter().try_for_each(std::fs::create_dir_all).context("cannot make the drop-in directory")?;
         }
@@ -70,7 +68,6 @@ impl Started {
         let admin_listener = TcpListener::bind(config.admin.address).await;
         let admin_listener = admin_listener.with_context(|| format!("admin.address {}", config.admin.address))?;
 
-        let metrics = Arc::new(Metrics::new()?);
         let memory = state::memory(config);
         let compiled = flags.state_dir().join("compiled");
         let live = live(&policy, Some(&compiled), &memory, &directory, &metrics, bound.certificates())?;
@@ -80,6 +77,9 @@ impl Started {
                 .await?
                 .map_err(|problems| all(&problems))?
         };
+        if let Some(cluster) = &cluster {
+            cluster.attach(control.clone(), places.clone()).await;
+        }
         let client = Client::new(&config.limits, &config.timeouts)?;
         let jobs = {
             let (state_dir, metrics) = (flags.state_dir(), Arc::clone(&metrics));
@@ -96,14 +96,15 @@ impl Started {
             metrics: Arc::clone(&metrics),
             probes: Arc::clone(&probes),
             component_bytes_max: config.sandbox.component_bytes_max,
-            beats: Beats::default(),
+            beats,
+            cluster: cluster.clone(),
         });
         let state = state::open(&policy, memory, &flags.state_dir()).await?;
         readings::show(&metrics, Arc::clone(&snapshot), Arc::clone(&state), directory.clone())?;
         let gate = Gate { state, rules: Arc::new(directory.clone()) };
         let (traces, exporter) = traces::start(&policy, &client, &metrics)?;
         let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes, traces };
-        Ok(Self { gateway, policy, control, admin, admin_listener, bound, places, signals, exporter })
+        Ok(Self { gateway, policy, control, cluster, admin, admin_listener, bound, places, signals, exporter })
     }
 
     /// Tells the operator what is served where.
@@ -129,14 +130,17 @@ impl Started {
     /// # Errors
     /// Signals or files cannot be listened to.
     pub async fn serve(self) -> anyhow::Result<Drained> {
-        let Self { gateway, policy, control, admin, admin_listener, bound, places, signals, exporter } = self;
-        watch::start(control.clone(), &places).context("cannot watch files")?;
+        let Self { gateway, policy, control, cluster, admin, admin_listener, bound, places, signals, exporter } = self;
+        watch::start(control.clone(), cluster.clone(), &places).context("cannot watch files")?;
         let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(serving_admin);
         let directory = gateway.directory.clone();
         let writing = directory.clone();
         tokio::spawn(async move { writing.run().await });
+        if let Some(cluster) = cluster.clone() {
+            tokio::spawn(async move { cluster.run().await });
+        }
         tokio::spawn(heed_signals(signals, control, admin, stop));
 
         let connections = gateway.metrics.connections();
@@ -164,6 +168,9 @@ impl Started {
         if let Some(exporter) = exporter {
             exporter.flush(FLUSH).await;
         }
+        if let Some(cluster) = cluster {
+            cluster.leave().await;
+        }
         Ok(drained)
     }
 }
@@ -173,8 +180,8 @@ impl Started {
 /// # Errors
 /// Standard output cannot be written to, or the runtime does not start.
 pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
-    let places = flags.places();
-    let checked = load::load(places.policies.as_deref()).map_err(Ok).and_then(|policy| {
+    let found = cluster::places(flags).and_then(|places| Ok((load::parse(places.policy()?)?, places)));
+    let checked = found.map_err(Ok).and_then(|(policy, places)| {
         let metrics = Arc::new(Metrics::new().map_err(|error| Err(anyhow!(error)))?);
         state::redis(&policy).map_err(|problem| Ok(vec![problem]))?;
         traces::options(&policy).map_err(|problem| Ok(vec![problem]))?;
@@ -206,12 +213,6 @@ pub fn check(flags: &Flags) -> anyhow::Result<ExitCode> {
         }
         Err(Err(error)) => Err(error),
     }
-}
-
-fn directory(state: &Path, admin: &crate::config::Admin) -> anyhow::Result<Directory> {
-    let source = admin.master_key.as_ref().map(|master| Source::parse(master.get_ref())).transpose();
-    let source = source.map_err(|error| anyhow!("admin.master_key: {error}"))?;
-    Directory::open(state, source.as_ref()).map_err(|error| anyhow!(error))
 }
 
 fn live(
@@ -277,7 +278,7 @@ async fn heed_signals(mut signals: Signals, control: Control, admin: Arc<Admin>,
 }
 
 /// Problems as one error, a line each.
-fn all(problems: &[Problem]) -> anyhow::Error {
+pub(super) fn all(problems: &[Problem]) -> anyhow::Error {
     for problem in problems {
         tracing::error!("{problem}");
     }

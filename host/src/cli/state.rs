@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use toml::Spanned;
 
 use crate::config::load::Policy;
-use crate::config::place::Problem;
+use crate::config::place::{Problem, Sources};
 use crate::config::{self, Away};
 use crate::keys::Source;
 use crate::random;
+use crate::state::link::Server;
 use crate::state::{self, Memory, Options, Redis, State};
 
 /// The least that [`config::State::unsent_bytes_max`] can be.
@@ -41,36 +43,15 @@ pub(super) async fn open(policy: &Policy, memory: Arc<Memory>, state_dir: &Path)
 /// What is wrong, and where.
 pub(super) fn redis(policy: &Policy) -> Result<Option<Redis>, Problem> {
     let config = &policy.config.state;
-    let Some(url) = &config.redis else { return Ok(None) };
-    let problem = |span, message: String, help: &str| Problem::new(policy.sources.place(span), message, help);
-    let text = url.get_ref();
-    let rest = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
-    let rest = rest.filter(|rest| !rest.is_empty()).ok_or_else(|| {
-        problem(url.span(), "this is no address of a Redis".to_owned(), "write redis://host:port or rediss://host:port")
-    })?;
-    if rest.contains('@') {
-        let help = "write user = \"NAME\" and password = \"env:NAME\" in [state]";
-        return Err(problem(url.span(), "a password has no place in this address".to_owned(), help));
-    }
-    let password = config.password.as_ref().map(|password| {
-        let read = Source::parse(password.get_ref()).and_then(|source| source.read());
-        let read =
-            read.and_then(|secret| String::from_utf8(secret.expose().to_vec()).map_err(|error| error.to_string()));
-        read.map_err(|error| {
-            problem(password.span(), error, "write env:NAME or file:PATH, and set the variable or make the file")
-        })
-    });
-    let ca = config.ca.as_ref().map(|path| {
-        let read = std::fs::read(path.get_ref());
-        read.map_err(|error| {
-            problem(path.span(), format!("{}: {error}", path.get_ref()), "name a PEM file that the gateway may read")
-        })
-    });
+    let config::State { redis, user, password, ca, .. } = config;
+    let Some(url) = redis else { return Ok(None) };
+    let Server { url, user, password, ca } =
+        server(&policy.sources, &Address { section: "state", url, user, password, ca })?;
     Ok(Some(Redis {
-        url: text.clone(),
-        user: config.user.clone(),
-        password: password.transpose()?,
-        ca: ca.transpose()?,
+        url,
+        user,
+        password,
+        ca,
         prefix: config.prefix.clone(),
         timeout: Duration::from_millis(config.timeout_ms.max(1)),
         away: match config.away {
@@ -84,11 +65,52 @@ pub(super) fn redis(policy: &Policy) -> Result<Option<Redis>, Problem> {
     }))
 }
 
+/// A Redis as a section of a policy names it.
+pub(super) struct Address<'c> {
+    pub(super) section: &'static str,
+    pub(super) url: &'c Spanned<String>,
+    pub(super) user: &'c Option<String>,
+    pub(super) password: &'c Option<Spanned<String>>,
+    pub(super) ca: &'c Option<Spanned<String>>,
+}
+
+/// Reads what a Redis is spoken to with.
+///
+/// # Errors
+/// What is wrong, and where.
+pub(super) fn server(sources: &Sources, address: &Address<'_>) -> Result<Server, Problem> {
+    let Address { section, url, user, password, ca } = address;
+    let problem = |span, message: String, help: &str| Problem::new(sources.place(span), message, help);
+    let text = url.get_ref();
+    let rest = text.strip_prefix("redis://").or_else(|| text.strip_prefix("rediss://"));
+    let rest = rest.filter(|rest| !rest.is_empty()).ok_or_else(|| {
+        problem(url.span(), "this is no address of a Redis".to_owned(), "write redis://host:port or rediss://host:port")
+    })?;
+    if rest.contains('@') {
+        let help = format!("write user = \"NAME\" and password = \"env:NAME\" in [{section}]");
+        return Err(problem(url.span(), "a password has no place in this address".to_owned(), &help));
+    }
+    let password = password.as_ref().map(|password| {
+        let read = Source::parse(password.get_ref()).and_then(|source| source.read());
+        let read =
+            read.and_then(|secret| String::from_utf8(secret.expose().to_vec()).map_err(|error| error.to_string()));
+        read.map_err(|error| {
+            problem(password.span(), error, "write env:NAME or file:PATH, and set the variable or make the file")
+        })
+    });
+    let ca = ca.as_ref().map(|path| {
+        let read = std::fs::read(path.get_ref());
+        read.map_err(|error| {
+            problem(path.span(), format!("{}: {error}", path.get_ref()), "name a PEM file that the gateway may read")
+        })
+    });
+    Ok(Server { url: text.clone(), user: (*user).clone(), password: password.transpose()?, ca: ca.transpose()? })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::load;
-    use crate::config::place::Sources;
 
     fn told(section: &str) -> Result<Option<Redis>, String> {
         let sources = Sources::new([("p.toml".to_owned(), format!("[state]\n{section}"))]);

@@ -23,6 +23,10 @@ pub const FILE_BYTES_MAX: u64 = 1 << 20;
 pub const FILES_MAX: usize = 1_000;
 /// Directories within directories.
 pub const DEPTH_MAX: usize = 8;
+/// The policy file that is a node's own where others are those of a cluster.
+pub const NODE_FILE: &str = "node.toml";
+/// What names of a cluster's policy files begin with, where they are shown.
+pub const SHARED: &str = "cluster/";
 /// Problems that are reported at a time.
 const PROBLEMS_MAX: usize = 100;
 
@@ -97,6 +101,51 @@ pub fn read(path: Option<&Path>) -> Result<Sources, Vec<Problem>> {
     if problems.is_empty() { Ok(Sources::new(files)) } else { Err(problems) }
 }
 
+/// Policy files by their names below the policy directory.
+pub type Files = BTreeMap<String, String>;
+
+/// The files of a node of a cluster: its own one ([`NODE_FILE`]) of the directory, and those of the cluster, as the file
+/// `copy` has them. As long as the cluster has none, those of the directory.
+///
+/// # Errors
+/// As [`read`], also about the copy.
+pub fn read_shared(directory: &Path, copy: &Path) -> Result<Sources, Vec<Problem>> {
+    let problem = |message: String| {
+        let help = "remove it with the directory that it is in, and the node takes everything from the cluster anew";
+        vec![Problem::new(shown(copy), message, help)]
+    };
+    let shared: Files = match std::fs::read(copy) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| problem(error.to_string()))?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Files::new(),
+        Err(error) => return Err(problem(error.to_string())),
+    };
+    if shared.is_empty() {
+        return read(Some(directory));
+    }
+    let own = text_of(&directory.join(NODE_FILE)).map_err(|problem| vec![problem])?;
+    let own = (shown(&directory.join(NODE_FILE)), own);
+    let shared = shared.into_iter().map(|(name, text)| (format!("{SHARED}{name}"), text));
+    Ok(Sources::new(std::iter::once(own).chain(shared)))
+}
+
+/// The files of a policy directory by their names in it.
+///
+/// # Errors
+/// As [`read`].
+pub fn files(directory: &Path) -> Result<Files, Vec<Problem>> {
+    let begin = directory.join("").display().to_string();
+    let sources = match read(Some(directory)) {
+        Ok(sources) => sources,
+        // Nothing is there but what other nodes give.
+        Err(_) if std::fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()) => {
+            return Ok(Files::new());
+        }
+        Err(problems) => return Err(problems),
+    };
+    let named = |(name, text): (&str, &str)| (name.strip_prefix(&begin).unwrap_or(name).to_owned(), text.to_owned());
+    Ok(sources.files().map(named).collect())
+}
+
 /// The policies that are built in, without the prices.
 pub fn embedded() -> Sources {
     let files = EMBEDDED.iter().filter(|(name, _)| !name.starts_with(PRICES));
@@ -145,9 +194,10 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 16] = [
+const SECTIONS: [(&str, Kind); 17] = [
     ("admin", Kind::Scalars),
     ("auth", Kind::Scalars),
+    ("cluster", Kind::Scalars),
     ("jobs", Kind::Scalars),
     ("limits", Kind::Scalars),
     ("listeners", Kind::List),
@@ -227,6 +277,7 @@ impl<'s> Merge<'s> {
             timeouts: self.scalars("timeouts"),
             state: self.scalars("state"),
             traces: self.scalars("traces"),
+            cluster: self.scalars("cluster"),
             sandbox: self.scalars("sandbox"),
             secrets: self.named("secrets"),
             plugins: self.named("plugins"),

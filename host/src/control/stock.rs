@@ -91,7 +91,13 @@ impl<C> Stock<C> {
                 Ok((facts, component)) => wanted.put(self.origin(facts), component),
                 Err(refused) => {
                     tracing::warn!(plugin = name, digest, "the version to be active is not there: {refused}");
-                    let instead = if current.digest(&name).is_some() { current.clone() } else { self.supplied(&name) };
+                    let mut instead =
+                        if current.digest(&name).is_some() { current.clone() } else { self.supplied(&name) };
+                    if instead.digest(&name).is_none()
+                        && let Ok((facts, component)) = self.version_before(&name, forge, bytes_max)
+                    {
+                        instead.put(self.origin(facts), component);
+                    }
                     wanted.take(&name, &instead);
                 }
             }

@@ -107,6 +107,7 @@ const POLICY: &str = "[vendors.v]\nadapter = \"echo\"\n[vendors.w]\nadapter = \"
 fn places(root: &Path) -> Places {
     Places {
         policies: Some(root.join("policies")),
+        shared: None,
         built_in: Some(root.join("built-in")),
         plugins: vec![root.join("drop-in")],
         state: Some(root.join("state")),

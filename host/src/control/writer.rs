@@ -7,7 +7,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Instant, SystemTime};
@@ -33,7 +32,7 @@ pub(super) struct Generation<C> {
 
 pub(super) struct Writer<F: Forge> {
     forge: F,
-    policies: Option<PathBuf>,
+    places: Places,
     stock: Stock<F::Component>,
     /// Versions of plugins (none: the absence) with which no snapshot could be built.
     aside: Vec<(String, Option<String>)>,
@@ -58,14 +57,14 @@ pub(super) struct Writer<F: Forge> {
 impl<F: Forge> Writer<F> {
     /// Reads everything and builds the first generation. If not `keeps`, nothing is ever written.
     pub(super) fn start(forge: F, places: &Places, metrics: Arc<Metrics>, keeps: bool) -> Result<Self, Vec<Problem>> {
-        let policy = load::load(places.policies.as_deref())?;
+        let policy = load::parse(places.policy()?)?;
         let bytes_max = policy.config.sandbox.component_bytes_max;
         let mut stock = Stock::open(places, keeps);
         stock.scan_until_settled(bytes_max, &forge);
         let (snapshot, library, refused) = first(&forge, &policy, &mut stock, bytes_max)?;
         let mut writer = Self {
             forge,
-            policies: places.policies.clone(),
+            places: places.clone(),
             stock,
             aside: Vec::new(),
             refusals: BTreeMap::new(),
@@ -150,6 +149,7 @@ impl<F: Forge> Writer<F> {
                 let version = self.version(&name, &digest)?;
                 self.take(cause, version, false)
             }
+            Change::Follow { name, digest, bytes } => self.follow(cause, &name, &digest, bytes),
             Change::RollBack { name } => {
                 let version = self.stock.version_before(&name, &self.forge, self.bytes_max())?;
                 self.take(cause, version, true)
@@ -188,7 +188,7 @@ impl<F: Forge> Writer<F> {
     /// The policy files, if they have changed and can be parsed.
     fn policy_on_disk(&mut self, force: bool) -> Option<Policy> {
         let refuse = |problems| Some(Refused::of_problems("bad-policy", problems));
-        let sources = match load::read(self.policies.as_deref()) {
+        let sources = match self.places.policy() {
             Ok(sources) => sources,
             Err(problems) => {
                 let refused = refuse(problems);
@@ -290,6 +290,26 @@ impl<F: Forge> Writer<F> {
         }
         self.stock.keep(&facts)?;
         Ok(self.answer("stored", Some(facts), Vec::new()))
+    }
+
+    /// What a cluster has is checked as if somebody had sent it.
+    fn follow(
+        &mut self,
+        cause: &'static str,
+        name: &str,
+        digest: &str,
+        bytes: Option<Vec<u8>>,
+    ) -> Result<Answer, Refused> {
+        let Some(bytes) = bytes else {
+            let version = self.version(name, digest)?;
+            return self.take(cause, version, false);
+        };
+        let (facts, component) = self.stock.receive(bytes, &self.forge)?;
+        if facts.name != name || facts.digest != digest {
+            let message = format!("the component that the cluster has as {name} is another one ({})", facts.name);
+            return Err(Refused::new("bad-plugin", message, "upload the plugin again"));
+        }
+        self.take(cause, (facts, component), false)
     }
 
     fn version(&mut self, name: &str, digest: &str) -> Result<(Facts, Arc<F::Component>), Refused> {
@@ -481,6 +501,7 @@ fn restart_notes(before: &Policy, after: &Policy) -> Vec<String> {
     [
         ("listeners", before.listeners != after.listeners),
         ("admin", before.admin != after.admin),
+        ("cluster", before.cluster != after.cluster),
         ("sandbox", before.sandbox != after.sandbox),
     ]
     .into_iter()

@@ -113,8 +113,11 @@ impl Document {
         Value::Object(shown)
     }
 
-    /// The document as the store keeps it.
-    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
+    /// The document as the store keeps it: for stores only, since what is hidden is in it.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, serde_json::Error> {
         serde_json::to_vec(&json!({
             "version": self.version,
             "created_unix_s": self.created_unix_s,
@@ -128,7 +131,7 @@ impl Document {
     ///
     /// # Errors
     /// What is wrong with it, without its content.
-    pub(super) fn of_bytes(kind: Kind, id: &str, bytes: &[u8]) -> Result<Self, String> {
+    pub fn of_bytes(kind: Kind, id: &str, bytes: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Kept {
             version: u64,

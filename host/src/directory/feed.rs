@@ -21,7 +21,7 @@ const RECENT_MAX: usize = 32;
 pub struct News {
     /// Its number; they grow.
     pub number: u64,
-    /// `change`, `request` or `generation`.
+    /// `change`, `request`, `generation` or `cluster`.
     pub kind: &'static str,
     /// What has happened.
     pub what: Value,

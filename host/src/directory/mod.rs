@@ -7,6 +7,7 @@
 //! lock. Secrets of callers are kept as hashes ([`secret`]), those for vendors are sealed ([`seal`]).
 
 pub mod audit;
+pub mod beats;
 pub mod document;
 pub mod feed;
 pub mod pool;
@@ -22,8 +23,11 @@ pub mod usage;
 mod view;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
@@ -31,6 +35,7 @@ use arc_swap::{ArcSwap, Guard};
 use crate::keys::{Secret, Source};
 use crate::library::Refused;
 use audit::{Actor, Line, Note, Query};
+use document::Kind;
 use feed::Feed;
 use seal::Sealer;
 use settings::Role;
@@ -40,7 +45,10 @@ use usage::{Row, Usage, day_of};
 use writer::Writer;
 
 pub use view::{Allowed, PoolKey, View, VirtualKey, matches_any};
-pub use writer::{Change, Changed};
+pub use writer::{Change, Changed, Left, News};
+
+/// How often a change is tried anew when other gateways come before it.
+const CONFLICTS_MAX: u32 = 8;
 
 /// The directory of a gateway. A clone is the same directory.
 #[derive(Clone)]
@@ -53,6 +61,16 @@ struct Inner {
     bootstrap: Option<Token>,
     usage: Usage,
     feed: Feed,
+    peers: OnceLock<Arc<dyn Peers>>,
+    /// Of the writer, for those who do not want to wait for it.
+    revision: AtomicU64,
+    last_line: AtomicU64,
+}
+
+/// Other gateways that change the same directory.
+pub trait Peers: Send + Sync {
+    /// Takes over what they have changed ([`Directory::follow`]).
+    fn catch_up(&self) -> Pin<Box<dyn Future<Output = Result<(), Refused>> + Send + '_>>;
 }
 
 impl Directory {
@@ -62,8 +80,20 @@ impl Directory {
     /// # Errors
     /// What is wrong with a file, and what to do.
     pub fn open(state: &Path, master: Option<&Source>) -> Result<Self, String> {
+        Self::shared(state, &seal::master(state, master)?, |own| Arc::new(own))
+    }
+
+    /// As [`Self::open`], with a store that is made of the one in the state directory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn shared(
+        state: &Path,
+        master: &Secret,
+        share: impl FnOnce(Embedded) -> Arc<dyn Store>,
+    ) -> Result<Self, String> {
         let (token, path) = Token::open(state)?;
-        let directory = Self::with(Arc::new(Embedded::open(state)?), Sealer::open(state, master)?, Some(token))?;
+        let directory = Self::with(share(Embedded::open(state)?), Sealer::with(master)?, Some(token))?;
         tracing::info!("the admin API's token is in {}", path.display());
         Ok(directory)
     }
@@ -83,8 +113,19 @@ impl Directory {
         let today = day_of(now_unix_s());
         let usage = Usage::new(store.usage(today, today).map_err(problem)?);
         let (writer, view) = Writer::start(Arc::clone(&store), sealer)?;
-        let view = ArcSwap::from_pointee(view);
-        Ok(Self(Arc::new(Inner { view, store, writer: Mutex::new(writer), bootstrap, usage, feed: Feed::new() })))
+        let inner = Inner {
+            view: ArcSwap::from_pointee(view),
+            store,
+            bootstrap,
+            usage,
+            feed: Feed::new(),
+            peers: OnceLock::new(),
+            revision: AtomicU64::new(0),
+            last_line: AtomicU64::new(0),
+            writer: Mutex::new(writer),
+        };
+        inner.stand(&inner.lock());
+        Ok(Self(Arc::new(inner)))
     }
 
     // -- reading
@@ -157,11 +198,13 @@ impl Directory {
     /// # Errors
     /// Why nothing has changed.
     pub async fn change(&self, actor: Actor, change: Change) -> Result<Changed, Refused> {
-        self.blocking(move |inner| {
+        let asked = Arc::new((actor, change));
+        self.upon_the_latest(move |inner| {
             // Writers wait for each other here, on threads for waiting; no request does.
-            let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let (changed, view, line) = writer.change(&inner.view.load(), &actor, change)?;
+            let mut writer = inner.lock();
+            let (changed, view, line) = writer.change(&inner.view.load(), &asked.0, &asked.1)?;
             inner.view.store(Arc::new(view));
+            inner.stand(&writer);
             drop(writer);
             inner.tell(&line);
             Ok(changed)
@@ -174,12 +217,47 @@ impl Directory {
     /// # Errors
     /// `directory-broken`
     pub async fn note(&self, actor: Actor, note: Note) -> Result<(), Refused> {
-        self.blocking(move |inner| {
-            let line = inner.writer.lock().unwrap_or_else(PoisonError::into_inner).note(&actor, note)?;
+        self.upon_the_latest(move |inner| {
+            let mut writer = inner.lock();
+            let line = writer.note(&actor, note.clone())?;
+            inner.stand(&writer);
+            drop(writer);
             inner.tell(&line);
             Ok(())
         })
         .await
+    }
+
+    // -- following
+
+    /// Whom to ask what others have changed, when a change comes upon one of theirs.
+    pub fn share_with(&self, peers: Arc<dyn Peers>) {
+        let _ = self.0.peers.set(peers); // a second one is a mistake, and changes nothing
+    }
+
+    /// Puts in force what other gateways have changed. The kinds that have changed, and documents that cannot be in force.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub async fn follow(&self, news: News) -> Result<(BTreeSet<Kind>, Vec<Left>), Refused> {
+        self.blocking(move |inner| {
+            let mut writer = inner.lock();
+            let taken = writer.follow(&inner.view.load(), news)?;
+            if let Some(view) = taken.view {
+                inner.view.store(Arc::new(view));
+            }
+            inner.stand(&writer);
+            drop(writer);
+            taken.lines.iter().for_each(|line| inner.tell(line));
+            Ok((taken.kinds, taken.refused))
+        })
+        .await
+    }
+
+    /// The revision of the directory, and the number of the last line of its audit log.
+    #[must_use]
+    pub fn revision(&self) -> (u64, u64) {
+        (self.0.revision.load(Ordering::Acquire), self.0.last_line.load(Ordering::Acquire))
     }
 
     /// Writes what was used to the store, again and again.
@@ -197,6 +275,25 @@ impl Directory {
         }
     }
 
+    /// Does something that others may have come before: then again, upon what they have made of it.
+    async fn upon_the_latest<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Inner) -> Result<T, Refused> + Send + Sync + 'static,
+    ) -> Result<T, Refused> {
+        let work = Arc::new(work);
+        let mut conflicts = 0;
+        loop {
+            let once = Arc::clone(&work);
+            match (self.blocking(move |inner| once(inner)).await, self.0.peers.get()) {
+                (Err(refused), Some(peers)) if refused.code == "conflict" && conflicts < CONFLICTS_MAX => {
+                    conflicts += 1;
+                    peers.catch_up().await?;
+                }
+                (done, _) => return done,
+            }
+        }
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Inner) -> Result<T, Refused> + Send + 'static,
@@ -208,6 +305,15 @@ impl Directory {
 }
 
 impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stand(&self, writer: &Writer) {
+        self.revision.store(writer.revision(), Ordering::Release);
+        self.last_line.store(writer.last_line(), Ordering::Release);
+    }
+
     fn flush(&self) -> Result<(), Refused> {
         let now = now_unix_s();
         let rows = self.usage.grown(now);

@@ -32,27 +32,39 @@ impl fmt::Debug for Sealed {
     }
 }
 
+/// The master key: the one that the policy names, or else that of the state directory, made if there is none.
+///
+/// # Errors
+/// What is wrong with it, and what to do; nothing of the key.
+pub fn master(state: &Path, source: Option<&Source>) -> Result<Secret, String> {
+    let secret = match source {
+        Some(source) => source.read().map_err(|error| format!("admin.master_key: {error}"))?,
+        None => Secret::new(token::file(&state.join(FILE))?),
+    };
+    if secret.expose().len() < MASTER_BYTES_MIN {
+        return Err(format!(
+            "the master key has fewer than {MASTER_BYTES_MIN} bytes; make one with `openssl rand -hex 32`"
+        ));
+    }
+    Ok(secret)
+}
+
+/// A key for another use of the master key; `info` separates it from all other uses.
+///
+/// # Errors
+/// None that is known.
+pub fn derived(master: &Secret, info: &[u8]) -> Result<Secret, String> {
+    let mut key = [0; 32];
+    let prk = Salt::new(HKDF_SHA256, &[]).extract(master.expose());
+    let filled = prk.expand(&[info], HKDF_SHA256).and_then(|okm| okm.fill(&mut key));
+    filled.map_err(|_| "a key cannot be derived from the master key".to_owned())?;
+    Ok(Secret::new(key.to_vec()))
+}
+
 /// Seals and opens.
 pub(super) struct Sealer(LessSafeKey);
 
 impl Sealer {
-    /// With the master key that the policy names, or else with the one of the state directory, made if there is none.
-    ///
-    /// # Errors
-    /// What is wrong with it, and what to do; nothing of the key.
-    pub(super) fn open(state: &Path, master: Option<&Source>) -> Result<Self, String> {
-        let secret = match master {
-            Some(source) => source.read().map_err(|error| format!("admin.master_key: {error}"))?,
-            None => Secret::new(token::file(&state.join(FILE))?),
-        };
-        if secret.expose().len() < MASTER_BYTES_MIN {
-            return Err(format!(
-                "the master key has fewer than {MASTER_BYTES_MIN} bytes; make one with `openssl rand -hex 32`"
-            ));
-        }
-        Self::with(&secret)
-    }
-
     /// With a master key of these bytes.
     ///
     /// # Errors
@@ -115,11 +127,13 @@ mod tests {
     #[test]
     fn the_master_key_is_made_once_and_a_short_one_is_refused() {
         let state = tempfile::tempdir().unwrap();
-        let sealed = Sealer::open(state.path(), None).unwrap().seal("a", &Secret::new(b"s".to_vec())).unwrap();
-        assert!(Sealer::open(state.path(), None).unwrap().unseal("a", &sealed).is_some());
+        let first = master(state.path(), None).unwrap();
+        assert_eq!(first.expose(), master(state.path(), None).unwrap().expose());
+        let [one, other] = [b"one", b"two"].map(|info| derived(&first, info).unwrap());
+        assert!(one.expose() != other.expose() && one.expose() != first.expose());
         let short = state.path().join("short");
         std::fs::write(&short, "0123456789").unwrap();
-        let error = Sealer::open(state.path(), Some(&Source::File(short))).err().unwrap();
+        let error = master(state.path(), Some(&Source::File(short))).err().unwrap();
         assert!(error.contains("fewer than 32") && !error.contains("0123"), "{error}");
     }
 }

@@ -4,6 +4,7 @@
 //! embedded database (redb) keeps it in one file that only its owner may read. Everything here blocks.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 
@@ -33,6 +34,12 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Nothing is kept; [`StoreError::Conflict`] if somebody else has written since `expected`.
     fn commit(&self, commit: &Commit<'_>) -> Result<(), StoreError>;
+
+    /// Keeps what other gateways have changed, and what the audit log says of it.
+    ///
+    /// # Errors
+    /// Nothing is kept.
+    fn follow(&self, followed: &Followed) -> Result<(), StoreError>;
 
     /// Lines of the audit log, the newest first.
     ///
@@ -78,12 +85,28 @@ pub struct Commit<'c> {
     pub line: &'c Line,
 }
 
+/// What other gateways have changed.
+#[derive(Default)]
+pub struct Followed {
+    /// The revision that all of it leads to.
+    pub revision: u64,
+    /// Documents as they are from now on.
+    pub put: Vec<Arc<Document>>,
+    /// Documents that are no more.
+    pub remove: Vec<(Kind, String)>,
+    /// Lines of the audit log.
+    pub lines: Vec<Line>,
+}
+
 /// Why something was not kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Somebody else has written in the meantime.
     #[error("the directory was changed in the meantime")]
     Conflict,
+    /// Other gateways have to be told, and cannot be.
+    #[error("{0}")]
+    Away(String),
     /// Anything else.
     #[error("{0}")]
     Broken(String),
@@ -167,12 +190,23 @@ impl Store for Embedded {
             if let Some((kind, id)) = commit.remove {
                 documents.remove((kind.name(), id))?;
             }
-            let mut audit = write.open_table(AUDIT)?;
-            audit.insert(commit.line.number, encode(serde_json::to_vec(commit.line))?.as_slice())?;
-            if let Some(outdated) = commit.line.number.checked_sub(LINES_MAX) {
-                audit.remove(outdated)?;
+            note(&mut write.open_table(AUDIT)?, commit.line)
+        })
+    }
+
+    fn follow(&self, followed: &Followed) -> Result<(), StoreError> {
+        self.write(|write| {
+            write.open_table(REVISION)?.insert((), followed.revision)?;
+            let mut documents = write.open_table(DOCUMENTS)?;
+            for document in &followed.put {
+                let name = (document.kind.name(), document.id.as_str());
+                documents.insert(name, encode(document.to_bytes())?.as_slice())?;
             }
-            Ok(())
+            for (kind, id) in &followed.remove {
+                documents.remove((kind.name(), id.as_str()))?;
+            }
+            let mut audit = write.open_table(AUDIT)?;
+            followed.lines.iter().try_for_each(|line| note(&mut audit, line))
         })
     }
 
@@ -208,6 +242,14 @@ impl Store for Embedded {
         let rows = table.range((from, "")..(to.saturating_add(1), ""))?;
         rows.map(|entry| decode(entry?.1.value())).collect()
     }
+}
+
+fn note(audit: &mut redb::Table<'_, u64, &[u8]>, line: &Line) -> Result<(), StoreError> {
+    audit.insert(line.number, encode(serde_json::to_vec(line))?.as_slice())?;
+    if let Some(outdated) = line.number.checked_sub(LINES_MAX) {
+        audit.remove(outdated)?;
+    }
+    Ok(())
 }
 
 fn encode(bytes: Result<Vec<u8>, serde_json::Error>) -> Result<Vec<u8>, StoreError> {

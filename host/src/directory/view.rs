@@ -161,7 +161,8 @@ impl View {
     }
 
     /// Every document.
-    pub(super) fn documents(&self) -> &BTreeMap<(Kind, String), Arc<Document>> {
+    #[must_use]
+    pub fn documents(&self) -> &BTreeMap<(Kind, String), Arc<Document>> {
         &self.documents
     }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! The single writer of the directory: decides on a change, keeps it, and makes the view that is to be in force.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,7 +12,7 @@ use super::document::{Document, Hidden, ID_BYTES_MAX, Kind, is_id};
 use super::seal::Sealer;
 use super::secret::{SECRETS_MAX, mint};
 use super::settings::{Settings, bad};
-use super::store::{Commit, Loaded, Store, StoreError};
+use super::store::{Commit, Followed, Loaded, Store, StoreError};
 use super::view::View;
 use super::{broken, now_unix_s};
 use crate::config::place::hex;
@@ -92,6 +93,36 @@ pub struct Changed {
     pub minted: Option<Secret>,
 }
 
+/// What other gateways have changed.
+#[derive(Default)]
+pub struct News {
+    /// The revision that all of it leads to.
+    pub revision: u64,
+    /// Documents as they are now.
+    pub put: Vec<Document>,
+    /// Documents that are no more, with the revision that has removed them.
+    pub removed: Vec<((Kind, String), u64)>,
+    /// Every document that there is, if the news are about all of them; what is not among them is no more.
+    pub listed: Option<BTreeSet<(Kind, String)>>,
+    /// Lines of the audit log.
+    pub lines: Vec<Line>,
+}
+
+/// A document of others that cannot be in force, and why.
+pub type Left = ((Kind, String), String);
+
+type Documents = BTreeMap<(Kind, String), Arc<Document>>;
+
+/// What came of news.
+pub(super) struct Taken {
+    /// What is to be in force; none if nothing has changed.
+    pub(super) view: Option<View>,
+    /// Kinds of the documents that have changed.
+    pub(super) kinds: BTreeSet<Kind>,
+    pub(super) refused: Vec<Left>,
+    pub(super) lines: Vec<Line>,
+}
+
 /// A change that is decided, and not kept yet.
 struct Decided {
     action: &'static str,
@@ -125,7 +156,7 @@ impl Writer {
         &mut self,
         view: &View,
         actor: &Actor,
-        change: Change,
+        change: &Change,
     ) -> Result<(Changed, View, Line), Refused> {
         let Decided { action, before, after, minted } = self.decide(view, change)?;
         let revision = self.revision + 1;
@@ -149,6 +180,87 @@ impl Writer {
         let remove = after.is_none().then_some((document.kind, document.id.as_str()));
         let line = self.commit(actor, note, after.as_deref(), remove)?;
         Ok((Changed { is_new: before.is_none(), document, minted }, next, line))
+    }
+
+    /// Takes over what other gateways have changed: what is to be in force, unless that is what is in force; and documents
+    /// that cannot be, with the reason. They stay as they were.
+    ///
+    /// # Errors
+    /// Nothing has changed.
+    pub(super) fn follow(&mut self, view: &View, news: News) -> Result<Taken, Refused> {
+        let mut documents = view.documents().clone();
+        let mut followed = Followed { revision: self.revision.max(news.revision), ..Followed::default() };
+        let version = |documents: &Documents, name: &(Kind, String)| documents.get(name).map_or(0, |old| old.version);
+        for document in news.put {
+            let name = (document.kind, document.id.clone());
+            if document.version > version(&documents, &name) {
+                followed.put.push(Arc::new(document));
+            }
+        }
+        let is_gone = |(name, at): &((Kind, String), u64)| {
+            let known = version(&documents, name);
+            known > 0 && known < *at
+        };
+        followed.remove = news.removed.into_iter().filter(is_gone).map(|(name, _)| name).collect();
+        if let Some(listed) = &news.listed {
+            followed.remove.extend(documents.keys().filter(|name| !listed.contains(*name)).cloned());
+        }
+        followed.lines = news.lines.into_iter().filter(|line| line.number > self.last_line).collect();
+        let (next, refused) = if followed.put.is_empty() && followed.remove.is_empty() {
+            (None, Vec::new())
+        } else {
+            let (next, refused) = self.with(&mut documents, &mut followed)?;
+            (Some(next), refused)
+        };
+        self.store.follow(&followed).map_err(|error| broken(&error))?;
+        self.revision = followed.revision;
+        self.last_line = followed.lines.iter().map(|line| line.number).max().unwrap_or(0).max(self.last_line);
+        let kinds = followed.put.iter().map(|document| document.kind);
+        let kinds = kinds.chain(followed.remove.iter().map(|(kind, _)| *kind)).collect();
+        Ok(Taken { view: next, kinds, refused, lines: followed.lines })
+    }
+
+    /// The view with all of it; if that cannot be, with what of it can be, and the rest is taken out of `followed`.
+    fn with(&self, documents: &mut Documents, followed: &mut Followed) -> Result<(View, Vec<Left>), Refused> {
+        let mut all = documents.clone();
+        followed.put.iter().for_each(|document| put(&mut all, document));
+        followed.remove.iter().for_each(|name| drop(all.remove(name)));
+        if let Ok(view) = View::of(followed.revision, all, &self.sealer) {
+            return Ok((view, Vec::new()));
+        }
+        let mut left = Vec::new();
+        followed.put.sort_by_key(|document| document.version);
+        followed.put.retain(|document| {
+            let mut more = documents.clone();
+            put(&mut more, document);
+            let tried = View::of(followed.revision, more.clone(), &self.sealer);
+            match tried {
+                Ok(_) => *documents = more,
+                Err(ref refused) => left.push(((document.kind, document.id.clone()), refused.to_string())),
+            }
+            tried.is_ok()
+        });
+        followed.remove.retain(|name| {
+            let mut less = documents.clone();
+            less.remove(name);
+            let tried = View::of(followed.revision, less.clone(), &self.sealer);
+            match tried {
+                Ok(_) => *documents = less,
+                Err(ref refused) => left.push((name.clone(), refused.to_string())),
+            }
+            tried.is_ok()
+        });
+        Ok((View::of(followed.revision, documents.clone(), &self.sealer)?, left))
+    }
+
+    /// The revision of what is in force.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Number of the last line of the audit log.
+    pub(super) fn last_line(&self) -> u64 {
+        self.last_line
     }
 
     /// Writes a line of the audit log.
@@ -178,6 +290,10 @@ impl Writer {
         let commit = Commit { expected: self.revision, revision: self.revision + 1, put, remove, line: &line };
         self.store.commit(&commit).map_err(|error| match error {
             StoreError::Conflict => Refused::new("conflict", error.to_string(), "ask again"),
+            StoreError::Away(_) => {
+                let help = "ask again when the cluster's Redis answers; requests of callers go on meanwhile";
+                Refused::new("cluster-away", error.to_string(), help)
+            }
             StoreError::Broken(_) => broken(&error),
         })?;
         self.revision += 1;
@@ -185,40 +301,42 @@ impl Writer {
         Ok(line)
     }
 
-    fn decide(&self, view: &View, change: Change) -> Result<Decided, Refused> {
+    fn decide(&self, view: &View, change: &Change) -> Result<Decided, Refused> {
         match change {
-            Change::Create { kind, id, settings, secret } => self.create(view, kind, id, settings, secret.as_ref()),
+            Change::Create { kind, id, settings, secret } => {
+                self.create(view, *kind, id.clone(), settings.clone(), secret.as_ref())
+            }
             Change::Put { kind, id, settings, expected } => {
-                check_id(&id)?;
-                let before = view.get(kind, &id).cloned();
-                check_version(before.as_deref(), expected)?;
-                let settings = Settings::parse(kind, settings)?;
+                check_id(id)?;
+                let before = view.get(*kind, id).cloned();
+                check_version(before.as_deref(), *expected)?;
+                let settings = Settings::parse(*kind, settings.clone())?;
                 let action = if before.is_some() { "update" } else { "create" };
                 let after = match &before {
                     Some(before) => changed(before, settings),
                     None => {
-                        check_room(view, kind)?;
-                        new(kind, id, settings, Hidden::default())
+                        check_room(view, *kind)?;
+                        new(*kind, id.clone(), settings, Hidden::default())
                     }
                 };
                 Ok(Decided { action, before, after: Some(after), minted: None })
             }
             Change::Patch { kind, id, patch, secret, expected } => {
-                let before = found(view, kind, &id, expected)?;
-                let settings = Settings::parse(kind, merged(before.settings.to_json(), patch))?;
+                let before = found(view, *kind, id, *expected)?;
+                let settings = Settings::parse(*kind, merged(before.settings.to_json(), patch.clone()))?;
                 let mut after = changed(&before, settings);
                 if let Some(secret) = secret {
-                    after.hidden.sealed = Some(self.sealer.seal(&id, &secret)?);
+                    after.hidden.sealed = Some(self.sealer.seal(id, secret)?);
                 }
                 Ok(Decided { action: "update", before: Some(before), after: Some(after), minted: None })
             }
             Change::Rotate { kind, id, secret, overlap_s, expected } => {
-                let before = found(view, kind, &id, expected)?;
-                let (after, minted) = self.rotated(&before, secret, overlap_s)?;
+                let before = found(view, *kind, id, *expected)?;
+                let (after, minted) = self.rotated(&before, secret.as_ref(), *overlap_s)?;
                 Ok(Decided { action: "rotate", before: Some(before), after: Some(after), minted })
             }
             Change::Delete { kind, id, expected } => {
-                let before = found(view, kind, &id, expected)?;
+                let before = found(view, *kind, id, *expected)?;
                 Ok(Decided { action: "delete", before: Some(before), after: None, minted: None })
             }
         }
@@ -259,12 +377,12 @@ impl Writer {
     fn rotated(
         &self,
         before: &Document,
-        secret: Option<Secret>,
+        secret: Option<&Secret>,
         overlap_s: u64,
     ) -> Result<(Document, Option<Secret>), Refused> {
         let mut after = changed(before, before.settings.clone());
         if let Some(secret) = secret {
-            after.hidden.sealed = Some(self.sealer.seal(&before.id, &secret)?);
+            after.hidden.sealed = Some(self.sealer.seal(&before.id, secret)?);
             return Ok((after, None));
         }
         let now = now_unix_s();
@@ -278,6 +396,10 @@ impl Writer {
         after.hidden.secrets.truncate(SECRETS_MAX);
         Ok((after, Some(minted)))
     }
+}
+
+fn put(documents: &mut Documents, document: &Arc<Document>) {
+    documents.insert((document.kind, document.id.clone()), Arc::clone(document));
 }
 
 fn new(kind: Kind, id: String, settings: Settings, hidden: Hidden) -> Document {

@@ -162,7 +162,7 @@ pub fn digest_of(bytes: &[u8]) -> String {
 }
 
 /// The file has either its old content or all of the new one, whenever the power goes.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let temporary = path.with_extension("part");
     let mut file = fs::File::create(&temporary)?;
     file.write_all(bytes)?;

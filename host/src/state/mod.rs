@@ -3,12 +3,13 @@
 //!
 //! [`State`] is what a request sees of limits: it charges counters ([`charge`]) and settles them. They are kept in memory
 //! ([`limits`]), in maps that forget what was used least recently ([`recent`]), with a [`journal`] of what must outlive the
-//! process; or in Redis ([`redis`]), which is told later what calls have come to ([`owed`]). [`Memory`] also keeps the values
+//! process; or in Redis ([`redis`], over a [`link`]), which is told later what calls have come to ([`owed`]). [`Memory`] also keeps the values
 //! of plugins ([`values`]). Nothing here takes a lock, and nothing waits but a decision of a shared store.
 
 pub mod charge;
 mod journal;
 mod limits;
+pub mod link;
 mod memory;
 mod owed;
 mod recent;

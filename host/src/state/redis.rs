@@ -15,23 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::io::tcp::TcpSettings;
-use redis::{Client, IntoConnectionInfo, Script, TlsCertificates};
+use redis::Script;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 
 use super::charge::{Algorithm, Charge, Exceeded, Remaining, Window};
 use super::journal::Journal;
+use super::link::{Link, Server};
 use super::owed::{Owed, Step};
 
 pub(super) use sender::Sender;
 
 /// Settled calls on their way to the sender; one more waits, but no caller does.
 const OUTBOX_MAX: usize = 65_536;
-/// Connect, TLS and login included.
-const CONNECT: Duration = Duration::from_secs(1);
 /// Largest number that the store's scripts count exactly: as nano-dollars, about nine million dollars.
 pub(super) const EXACT_MAX: u64 = (1 << 53) - 1;
 
@@ -55,6 +51,13 @@ pub struct Redis {
     pub lease: Duration,
     /// Bytes of the journal beyond which calls are refused while the store is away.
     pub unsent_bytes_max: u64,
+}
+
+impl Redis {
+    fn server(&self) -> Server {
+        let Self { url, user, password, ca, .. } = self;
+        Server { url: url.clone(), user: user.clone(), password: password.clone(), ca: ca.clone() }
+    }
 }
 
 /// What happens to calls while the shared store is away.
@@ -92,6 +95,7 @@ pub(super) enum Decision {
 /// The shared store, as calls see it.
 pub(super) struct Shared {
     link: Link,
+    timeout: Duration,
     admit: Script,
     tag: String,
     away: AtomicBool,
@@ -110,13 +114,6 @@ pub(super) struct Shared {
     leases: papaya::HashMap<(Arc<str>, Arc<str>), ()>,
 }
 
-/// The connection. It connects when it is first used, and again when it is lost.
-struct Link {
-    client: Client,
-    manager: ArcSwap<ConnectionManager>,
-    timeout: Duration,
-}
-
 impl Shared {
     /// A store that is not yet asked, and what will tell it what it is owed. `session` must be new; `recorded` is what the
     /// journal has of earlier ones.
@@ -128,7 +125,8 @@ impl Shared {
     ) -> Result<(Arc<Self>, Sender), String> {
         let (outbox, heard) = mpsc::channel(OUTBOX_MAX);
         let shared = Arc::new(Self {
-            link: Link::new(redis)?,
+            link: Link::new(&redis.server())?,
+            timeout: redis.timeout,
             admit: Script::new(include_str!("redis/admit.lua")),
             tag: format!("{{{}}}:", redis.prefix),
             // Until the sender has reached it.
@@ -187,7 +185,7 @@ impl Shared {
                 .arg(burst)
                 .arg(charge.cost.min(EXACT_MAX));
         }
-        let answer = self.link.ask(&script, self.link.timeout).await;
+        let answer = self.link.ask(&script, self.timeout).await;
         let answer: Vec<i64> = match answer {
             Ok(answer) => answer,
             Err(error) => {
@@ -287,62 +285,6 @@ impl Drop for GivenUp<'_> {
         }
         self.shared.owe(steps, false);
     }
-}
-
-impl Link {
-    fn new(redis: &Redis) -> Result<Self, String> {
-        let told = |error: redis::RedisError| error.to_string();
-        let info = redis.url.as_str().into_connection_info().map_err(told)?;
-        let mut settings = info.redis_settings().clone();
-        if let Some(user) = &redis.user {
-            settings = settings.set_username(user);
-        }
-        if let Some(password) = &redis.password {
-            settings = settings.set_password(password);
-        }
-        let info = info.set_redis_settings(settings).set_tcp_settings(TcpSettings::default().set_nodelay(true));
-        let client = match &redis.ca {
-            Some(pem) => {
-                let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) };
-                Client::build_with_tls(info, certificates).map_err(told)?
-            }
-            None => Client::open(info).map_err(told)?,
-        };
-        let manager = ArcSwap::from_pointee(manager(&client)?);
-        Ok(Self { client, manager, timeout: redis.timeout })
-    }
-
-    /// Runs a script, within a time.
-    async fn ask<T: redis::FromRedisValue>(
-        &self,
-        script: &redis::ScriptInvocation<'_>,
-        within: Duration,
-    ) -> Result<T, String> {
-        let mut connection = ConnectionManager::clone(&self.manager.load());
-        // On the heap: the future of every request is as large as its largest part, and most have no shared store.
-        let answer = Box::pin(tokio::time::timeout(within, script.invoke_async(&mut connection)));
-        match answer.await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
-        }
-    }
-
-    /// Leaves the connection, which may be to a host that is gone, for a new one.
-    fn renew(&self) {
-        match manager(&self.client) {
-            Ok(manager) => self.manager.store(Arc::new(manager)),
-            Err(error) => tracing::warn!("no new connection to the shared state: {error}"),
-        }
-    }
-}
-
-fn manager(client: &Client) -> Result<ConnectionManager, String> {
-    let config = ConnectionManagerConfig::new()
-        .set_connection_timeout(Some(CONNECT))
-        .set_response_timeout(None)
-        .set_number_of_retries(0);
-    ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(|error| error.to_string())
 }
 
 fn decision(answer: &[i64], charges: usize) -> Option<Decision> {

@@ -14,6 +14,8 @@ mod support;
 
 mod auth;
 mod auth_mtls;
+mod cluster;
+mod cluster_trust;
 mod command;
 mod fallback;
 mod golden;

@@ -135,15 +135,9 @@ impl Sender {
     }
 
     async fn stored(&self, session: &str) -> Result<u64, String> {
-        let mut connection = redis::aio::ConnectionManager::clone(&self.shared.link.manager.load());
-        let within = self.shared.link.timeout;
         let get = redis::cmd("GET").arg(self.node(session)).to_owned();
-        let asked = tokio::time::timeout(within, get.query_async::<Option<u64>>(&mut connection));
-        match asked.await {
-            Ok(Ok(stored)) => Ok(stored.unwrap_or(0)),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {} ms", within.as_millis())),
-        }
+        let stored: Option<u64> = self.shared.link.command(&get, self.shared.timeout).await?;
+        Ok(stored.unwrap_or(0))
     }
 
     /// Tells the store everything that waits.

@@ -2,6 +2,7 @@
 //! What every test needs: a gateway in this process, a fake upstream, and a caller that notices a cut.
 
 pub mod caller;
+pub mod cluster;
 pub mod fake;
 pub mod plugins;
 pub mod program;

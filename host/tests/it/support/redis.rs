@@ -67,6 +67,22 @@ impl RedisServer {
         format!("redis://{}", self.address)
     }
 
+    /// Where it keeps its data.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Runs one command of its protocol.
+    pub fn run<T: redis::FromRedisValue>(&self, command: &[&[u8]]) -> T {
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        let mut words = command.iter();
+        let mut asked = redis::cmd(std::str::from_utf8(words.next().unwrap()).unwrap());
+        for word in words {
+            asked.arg(*word);
+        }
+        asked.query(&mut connection).unwrap()
+    }
+
     /// Kills it without a warning.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
