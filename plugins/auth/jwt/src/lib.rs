@@ -194,7 +194,7 @@ impl Trusted {
 
 fn asked(endpoint: &str, path: String, (age_ms_max, stale_ms): (u64, u64)) -> Result<Document, Fault> {
     let request = Upstream::get(path).endpoint(endpoint).header("accept", "application/json");
-    let document = documents::read(request, age_ms_max, stale_ms)?;
+    let document = documents::read(&request, age_ms_max, stale_ms)?;
     if document.status == 200 {
         Ok(document)
     } else {
