@@ -21,7 +21,7 @@ use penstock_sdk::prelude::{Auth, Call, Fault, FaultClass, Grant, Issue, Pairs, 
 use jws::{Key, Token, Verdict, key_set};
 pub use options::{Issuer, Options, Shared};
 
-/// Where an issuer says where its keys are (OpenID Connect Discovery 1.0 section 4).
+/// Where an issuer says where its keys are (`OpenID` Connect Discovery 1.0 section 4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// The plugin.
