@@ -160,7 +160,7 @@ impl Documents {
     }
 
     fn may_ask(&self, entry: &Entry, now: Instant) -> bool {
-        entry.spent_until_ms.load(Ordering::Relaxed) < self.ms(now) + IN_A_ROW * AGAIN_MS
+        entry.spent_until_ms.load(Ordering::Relaxed) + AGAIN_MS <= self.ms(now) + IN_A_ROW * AGAIN_MS
     }
 
     fn spend(&self, entry: &Entry, now: Instant) {
@@ -288,7 +288,7 @@ mod tests {
         documents.failed(entry, at(30_000));
         assert_eq!([look(30_999), look(31_001)], ["fresh", "aging"], "nobody waits for who was away");
         documents.keep(entry, 404, "gone".into(), at(6_000));
-        assert_eq!(look(6_001), "fresh", "an error does not take the place of an answer");
+        assert_eq!(look(6_001), "aging", "an error does not take the place of an answer");
     }
 
     #[test]
@@ -309,11 +309,11 @@ mod tests {
         let (entry, begun) = (&entry.value, Instant::now());
         let at = |ms: u64| begun + Duration::from_millis(ms);
         let look = |since: u64, ms: u64| told(&documents.look_at(entry, 0, 0, at(since), at(ms)));
-        for number in 0..IN_A_ROW {
-            assert_eq!(look(number + 1, number + 1), "nothing", "{number}");
-            documents.spend(entry, at(number + 1));
-            documents.keep(entry, 200, "keys".into(), at(number + 2));
-            assert_eq!(look(number + 1, number + 3), "fresh", "it was asked for since this request came");
+        for came in (0..IN_A_ROW).map(|number| 1 + 9 * number) {
+            assert_eq!(look(came, came), "nothing", "{came}");
+            documents.spend(entry, at(came));
+            documents.keep(entry, 200, "keys".into(), at(came + 1));
+            assert_eq!(look(came, came + 2), "fresh", "it was asked for since this request came");
         }
         assert_eq!(look(100, 100), "fresh", "it was asked for ten times in a moment");
         assert_eq!(look(1_100, 1_100), "nothing", "and is asked for once a second from then on");

@@ -211,7 +211,7 @@ fn has(value: &Value, wanted: &str) -> bool {
         Value::String(text) => text == wanted || text.split(' ').any(|word| word == wanted),
         Value::Array(items) => items.iter().any(|item| item.as_str() == Some(wanted)),
         Value::Null | Value::Object(_) => false,
-        other => other.to_string() == wanted,
+        other => text_of(other).as_deref() == Some(wanted),
     }
 }
 

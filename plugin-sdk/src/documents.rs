@@ -24,7 +24,7 @@ pub struct Document {
 ///
 /// # Errors
 /// If there is none. Let `authenticate` return this fault: the host asks, and calls again.
-pub fn read(request: Upstream, max_age_ms: u64, or_stale_ms: u64) -> Result<Document, Fault> {
+pub fn read(request: &Upstream, max_age_ms: u64, or_stale_ms: u64) -> Result<Document, Fault> {
     let unknown = || Fault::new(FaultClass::Overloaded, "who asks cannot be found out now; try again");
     imp::get(request, max_age_ms, or_stale_ms).ok_or_else(unknown)
 }
@@ -35,8 +35,8 @@ mod imp {
     use crate::adapter::Upstream;
     use crate::guest::bindings::{documents, requests};
 
-    pub(super) fn get(request: Upstream, max_age_ms: u64, or_stale_ms: u64) -> Option<Document> {
-        let found = documents::get(&requests::Upstream::from(request), max_age_ms, or_stale_ms)?;
+    pub(super) fn get(request: &Upstream, max_age_ms: u64, or_stale_ms: u64) -> Option<Document> {
+        let found = documents::get(&requests::Upstream::from(request.clone()), max_age_ms, or_stale_ms)?;
         let documents::Document { status, body, version, age_ms } = found;
         Some(Document { status, body, version, age_ms })
     }
@@ -62,7 +62,7 @@ pub(crate) mod imp {
         KNOWN.set(known);
     }
 
-    pub(super) fn get(request: Upstream, _: u64, _: u64) -> Option<Document> {
+    pub(super) fn get(request: &Upstream, _: u64, _: u64) -> Option<Document> {
         let request = json!(request);
         KNOWN.with_borrow(|known| {
             let found = known.iter().find(|document| document.request == request)?;

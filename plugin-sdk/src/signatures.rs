@@ -3,7 +3,7 @@
 //! [`Secret::verify_hmac`](crate::secrets::Secret::verify_hmac).
 
 /// Whether a signature over a message is that of a public key, a JWK (RFC 7517). `algorithm` is one of RS256, RS384, RS512,
-/// PS256, PS384, PS512, ES256, ES384, EdDSA.
+/// PS256, PS384, PS512, ES256, ES384, `EdDSA`.
 ///
 /// # Errors
 /// Why the key must not be used with this algorithm: another type, curve, `alg`, `use` or `key_ops`, or too weak.

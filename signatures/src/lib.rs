@@ -36,7 +36,7 @@ pub enum Unusable {
 }
 
 /// Whether a signature over a message is that of a public key. `algorithm` is a name of RFC 7518 section 3.1 or RFC 8037:
-/// RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA (of curve Ed25519).
+/// RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, `EdDSA` (of curve Ed25519).
 ///
 /// # Errors
 /// If the key must not be used with this algorithm.

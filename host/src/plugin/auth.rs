@@ -142,7 +142,7 @@ impl Auth {
         let left = |known: &Remembered| {
             // What is of an older directory is worth nothing.
             let counts = known.revision == revision;
-            if counts { known.until.saturating_duration_since(self.begun).as_millis() as u64 } else { 0 }
+            if counts { millis(known.until.saturating_duration_since(self.begun)) } else { 0 }
         };
         self.remembered.put(digest, remembered, left);
     }
@@ -150,6 +150,9 @@ impl Auth {
 
 /// Milliseconds since 1970.
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    u64::try_from(since).unwrap_or(u64::MAX)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

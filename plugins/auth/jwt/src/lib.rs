@@ -21,7 +21,7 @@ use penstock_sdk::prelude::{Auth, Call, Fault, FaultClass, Grant, Issue, Pairs, 
 use jws::{Key, Token, Verdict, key_set};
 pub use options::{Issuer, Options, Shared};
 
-/// Where an issuer says where its keys are (OpenID Connect Discovery 1.0 section 4).
+/// Where an issuer says where its keys are (`OpenID` Connect Discovery 1.0 section 4).
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 /// The plugin.
@@ -194,7 +194,7 @@ impl Trusted {
 
 fn asked(endpoint: &str, path: String, (age_ms_max, stale_ms): (u64, u64)) -> Result<Document, Fault> {
     let request = Upstream::get(path).endpoint(endpoint).header("accept", "application/json");
-    let document = documents::read(request, age_ms_max, stale_ms)?;
+    let document = documents::read(&request, age_ms_max, stale_ms)?;
     if document.status == 200 {
         Ok(document)
     } else {

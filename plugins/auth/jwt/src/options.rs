@@ -35,7 +35,7 @@ pub struct Issuer {
     /// The claim `aud` must be or hold one of these: what the issuer calls this gateway. `["*"]` takes tokens for anybody.
     #[config(min = 1)]
     pub(crate) audiences: Vec<String>,
-    /// Algorithms that are taken: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA, or with `secrets` HS256, HS384,
+    /// Algorithms that are taken: RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, `EdDSA`, or with `secrets` HS256, HS384,
     /// HS512. All that have a public key by default.
     #[config(default)]
     pub(crate) algorithms: Vec<String>,

@@ -51,6 +51,7 @@ fn good() -> String {
 }
 
 /// A plugin that trusts the key 1 of one issuer, with further options for that.
+#[allow(clippy::needless_pass_by_value, reason = "it reads as a configuration")]
 fn plugin(further: Value) -> Jwt {
     let mut issuer = json!({"issuer": "https://idp.example", "audiences": ["gateway"], "keys": [jwk(1, "k1")]});
     for (name, value) in further.as_object().unwrap() {
@@ -242,7 +243,7 @@ fn a_token_has_one_spelling() {
         format!("{good}="),
         format!("{good}.{seal}"),
         format!("{good}\t"),
-        format!("{message}.{} ", seal),
+        format!("{message}.{seal} "),
         good.replacen('.', "..", 1),
         good.replacen('.', ". ", 1),
         good.replacen('.', ".\n", 1),

@@ -84,7 +84,7 @@ impl Auth for Introspection {
             return Err(refusal("what was sent is no token (RFC 6750 section 2.1)"));
         }
         let Options { cache_ms, stale_ms, .. } = self.0;
-        let answer = documents::read(self.question(token), cache_ms.into(), stale_ms.into())?;
+        let answer = documents::read(&self.question(token), cache_ms.into(), stale_ms.into())?;
         if answer.status != 200 {
             return Err(unusable("its status is not 200: see that the gateway's own credential is right"));
         }
