@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, bail};
 use syn::{Expr, Fields, Item};
 
 /// Where the types are.
-pub(crate) const SOURCE: &str = "host/src/config.rs";
+pub(crate) const SOURCES: [&str; 2] = ["host/src/config.rs", "host/src/config/stores.rs"];
 /// The page that is made of them.
 pub(crate) const PAGE: &str = "docs/configuration.md";
 
@@ -27,16 +27,17 @@ An unknown key is an error. Times are in milliseconds and sizes in bytes where t
 /// # Errors
 /// When the types cannot be read or the page cannot be written.
 pub(crate) fn write(root: &Path) -> anyhow::Result<()> {
-    let source = fs::read_to_string(root.join(SOURCE)).with_context(|| format!("cannot read {SOURCE}"))?;
-    fs::write(root.join(PAGE), render(&source)?).with_context(|| format!("cannot write {PAGE}"))
+    let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| format!("cannot read {path}"));
+    let sources = SOURCES.into_iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    fs::write(root.join(PAGE), render(&sources)?).with_context(|| format!("cannot write {PAGE}"))
 }
 
-/// The page for this source.
+/// The page for these sources.
 ///
 /// # Errors
 /// When the source is not Rust, has no type `Config`, or a public field has no doc comment.
-pub(crate) fn render(source: &str) -> anyhow::Result<String> {
-    let types = Types::read(source)?;
+pub(crate) fn render<S: AsRef<str>>(sources: &[S]) -> anyhow::Result<String> {
+    let types = Types::read(sources)?;
     let mut page = INTRODUCTION.to_owned();
     types.section(&mut page, "Config", "")?;
     Ok(page)
@@ -69,14 +70,16 @@ enum Kind {
 }
 
 impl Types {
-    fn read(source: &str) -> anyhow::Result<Self> {
+    fn read<S: AsRef<str>>(sources: &[S]) -> anyhow::Result<Self> {
         let mut types = Self {
             structs: BTreeMap::new(),
             enums: BTreeMap::new(),
             defaults: BTreeMap::new(),
             constants: BTreeMap::new(),
         };
-        for item in syn::parse_file(source).with_context(|| format!("{SOURCE} is not Rust"))?.items {
+        let files = sources.iter().map(|source| syn::parse_file(source.as_ref()));
+        let files = files.collect::<Result<Vec<_>, _>>().with_context(|| format!("one of {SOURCES:?} is not Rust"))?;
+        for item in files.into_iter().flat_map(|file| file.items) {
             match item {
                 Item::Struct(item) => drop(types.structs.insert(item.ident.to_string(), item)),
                 Item::Enum(item) => drop(types.enums.insert(item.ident.to_string(), item)),
@@ -112,7 +115,7 @@ impl Types {
 
     /// Writes a type and then the types of its fields.
     fn section(&self, page: &mut String, name: &str, place: &str) -> anyhow::Result<()> {
-        let of = self.structs.get(name).ok_or_else(|| anyhow!("{SOURCE} has no struct `{name}`"))?;
+        let of = self.structs.get(name).ok_or_else(|| anyhow!("{SOURCES:?} have no struct `{name}`"))?;
         let fields = self.fields(of)?;
         if !place.is_empty() {
             page.push_str(&format!("\n## `{place}`\n\n{}\n", documentation(&of.attrs)));
@@ -177,7 +180,7 @@ impl Types {
             (name, _) if self.structs.contains_key(name) => Ok((section(name, false, false), "the defaults".into())),
             (name, _) => match self.enums.get(name) {
                 Some(of) => Ok(choices(of)),
-                None => bail!("{SOURCE}: the reference has no words for the type `{name}`"),
+                None => bail!("{SOURCES:?}: the reference has no words for the type `{name}`"),
             },
         }
     }
@@ -212,7 +215,7 @@ fn choices(of: &syn::ItemEnum) -> (Kind, String) {
 
 /// The last segment of a type's path, and the types in its angle brackets.
 fn type_name(of: &syn::Type) -> anyhow::Result<(String, Vec<syn::Type>)> {
-    let syn::Type::Path(path) = of else { bail!("{SOURCE}: a type in `Config` is not a plain path") };
+    let syn::Type::Path(path) = of else { bail!("{SOURCES:?}: a type in `Config` is not a plain path") };
     let last = path.path.segments.last().context("a path has a segment")?;
     let inner = match &last.arguments {
         syn::PathArguments::AngleBracketed(arguments) => arguments.args.iter().filter_map(as_type).collect(),
@@ -367,7 +370,7 @@ mod tests {
 
     #[test]
     fn names_defaults_and_comments_reach_the_page() {
-        let page = render(SAMPLE).unwrap();
+        let page = render(&[SAMPLE]).unwrap();
         for line in [
             "| `listeners` | [`[[listeners]]`](#listeners) | none | Sockets. |",
             "| `limits` | [`[limits]`](#limits) | the defaults | Ceilings. |",
@@ -384,12 +387,12 @@ mod tests {
 
     #[test]
     fn a_field_without_a_comment_is_refused() {
-        let error = render("pub struct Config { pub a: u8 }").unwrap_err().to_string();
+        let error = render(&["pub struct Config { pub a: u8 }"]).unwrap_err().to_string();
         assert_eq!(error, "`Config.a` has no doc comment");
     }
 
     #[test]
     fn a_type_without_words_is_refused() {
-        assert!(render("pub struct Config { /// A.\n pub a: Strange }").is_err());
+        assert!(render(&["pub struct Config { /// A.\n pub a: Strange }"]).is_err());
     }
 }

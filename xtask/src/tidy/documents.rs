@@ -23,11 +23,15 @@ pub(super) fn links_lead_somewhere(files: &[File]) -> Vec<Finding> {
 
 /// docs/configuration.md says what host/src/config.rs says.
 pub(super) fn configuration_is_current(files: &[File]) -> Vec<Finding> {
-    let Some(source) = find(files, docs::SOURCE) else { return Vec::new() };
+    let sources: Vec<_> =
+        docs::SOURCES.iter().filter_map(|path| find(files, path)).map(|source| source.text.as_str()).collect();
+    if sources.is_empty() {
+        return Vec::new();
+    }
     let stale = |text: String| vec![Finding { path: docs::PAGE.into(), line: 0, text }];
-    match (docs::render(&source.text), find(files, docs::PAGE)) {
+    match (docs::render(&sources), find(files, docs::PAGE)) {
         (Ok(page), Some(present)) if page == present.text => Vec::new(),
-        (Ok(_), _) => stale(format!("is not what {} says: run `cargo xtask docs`", docs::SOURCE)),
+        (Ok(_), _) => stale(format!("is not what {} says: run `cargo xtask docs`", docs::SOURCES[0])),
         (Err(error), _) => stale(format!("cannot be made: {error:#}")),
     }
 }
@@ -141,10 +145,10 @@ mod tests {
     #[test]
     fn a_configuration_page_that_is_missing_or_old_is_found() {
         let source = "/// All.\npub struct Config {\n/// Ports.\npub ports: Vec<u16>,\n}";
-        let source = file(docs::SOURCE, source);
+        let source = file(docs::SOURCES[0], source);
         assert_eq!(configuration_is_current(std::slice::from_ref(&source)).len(), 1);
         assert_eq!(configuration_is_current(&[source.clone(), file(docs::PAGE, "old")]).len(), 1);
-        let current = docs::render(&source.text).unwrap();
+        let current = docs::render(&[&source.text]).unwrap();
         assert_eq!(configuration_is_current(&[source, file(docs::PAGE, &current)]), []);
     }
 
