@@ -6,10 +6,12 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow};
 use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD as URL_SAFE_NO_PAD;
 use penstock::config;
 use penstock::config::place::{Problem, Sources};
 use penstock::directory::audit::Actor;
@@ -27,13 +29,18 @@ use penstock::stages::Gate;
 use penstock::state::{Away, Memory, Options, Redis, State};
 use penstock::traces::Tracer;
 use penstock::upstream::Client;
+use ring::rand::SystemRandom;
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::process::Ready;
 
 /// Components that the policy names.
-const COMPONENTS: [&str; 6] = ["api-key", "budget", "cors", "openai-compatible", "token-bucket", "weighted"];
+const COMPONENTS: [&str; 7] = ["api-key", "budget", "cors", "jwt", "openai-compatible", "token-bucket", "weighted"];
+
+/// Id of the virtual key that the token of callers names.
+const VIRTUAL_KEY: &str = "key";
 
 /// How long a call into a plugin may take, in milliseconds.
 const PATIENCE_MS: u64 = 2_000;
@@ -52,8 +59,14 @@ config = { keys = [{ subject = "bench", sha256 = "SHA256" }] }
 plugin = "token-bucket"
 config = { rules = [{ per = ["subject"], requests_per_minute = 1000000000, tokens_per_minute = 1000000000000 }] }
 
-[plugins.keys]
-plugin = "api-key"
+[plugins.tokens]
+plugin = "jwt"
+
+[[plugins.tokens.config.issuers]]
+issuer = "bench"
+audiences = ["bench"]
+keys = [{ kty = "EC", crv = "P-256", alg = "ES256", kid = "k", x = "KEY_X", y = "KEY_Y" }]
+claims = { virtual_key = "vk" }
 
 [plugins.money]
 plugin = "budget"
@@ -94,7 +107,7 @@ routing = "spread"
 name = "governed"
 path = "/governed"
 filters = ["cors"]
-auth = "keys"
+auth = "tokens"
 limits = ["fair", "money"]
 routing = "spread"
 "#;
@@ -106,12 +119,14 @@ pub async fn serve(
     listening: oneshot::Sender<Ready>,
 ) -> anyhow::Result<()> {
     let digest = crate::scenarios::CALLER_KEY_SHA256;
+    let issuer = Issuer::new()?;
     let policy = POLICY.replace("UPSTREAM", &upstream.to_string()).replace("SHA256", digest);
+    let policy = policy.replace("KEY_X", &issuer.x).replace("KEY_Y", &issuer.y);
     let metrics = Arc::new(Metrics::new()?);
     let state = Arc::new(Memory::with_lasting(100_000, 10_000));
     let folder = tempfile::tempdir()?;
     let directory = Directory::open(folder.path(), None).map_err(|error| anyhow!(error))?;
-    let key = virtual_key(&directory).await.map_err(|refused| anyhow!("{refused}"))?;
+    govern(&directory).await.map_err(|refused| anyhow!("{refused}"))?;
     let counters = counters(&state, folder.path(), redis).await?;
     let snapshot = snapshot(&policy, &state, &directory, &metrics)?;
     let client = Client::new(&snapshot.limits, &snapshot.timeouts)?;
@@ -133,7 +148,7 @@ pub async fn serve(
     let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;
-    let credentials = crate::scenarios::GOVERNED.map(|scenario| (scenario, key.clone())).to_vec();
+    let credentials = crate::scenarios::GOVERNED.map(|scenario| (scenario, issuer.token.clone())).to_vec();
     let _ = listening.send(Ready { address, credentials });
     let handler = move |request, peer| {
         let gateway = Arc::clone(&gateway);
@@ -165,28 +180,49 @@ async fn counters(memory: &Arc<Memory>, folder: &Path, redis: Option<String>) ->
     State::open(options).await.map_err(|error| anyhow!("the state of limits: {error}"))
 }
 
-/// A key with a limit and a budget, whose team has a budget, none of which is ever used up.
-async fn virtual_key(directory: &Directory) -> Result<String, Refused> {
+/// Makes a virtual key with a limit and a budget, whose team has a budget, none of which is ever used up.
+async fn govern(directory: &Directory) -> Result<(), Refused> {
     let budget = || json!({ "usd": 1_000_000, "window_s": 86_400 });
     let limit = json!({ "counted": "requests", "limit": 1_000_000_000, "window_s": 60 });
-    let mut secret = String::new();
+    let key = json!({ "team": "red", "limits": ["many"], "budgets": ["own"], "models": ["spread"] });
     for (kind, id, settings) in [
         (Kind::Limit, "many", limit),
         (Kind::Budget, "own", budget()),
         (Kind::Budget, "common", budget()),
         (Kind::Team, "red", json!({ "budgets": ["common"] })),
-        (
-            Kind::VirtualKey,
-            "key",
-            json!({ "team": "red", "limits": ["many"], "budgets": ["own"], "models": ["spread"] }),
-        ),
+        (Kind::VirtualKey, VIRTUAL_KEY, key),
     ] {
         let actor = Actor { name: "bench".to_owned(), role: Role::Admin };
-        let change = Change::Create { kind, id: Some(id.to_owned()), settings, secret: None };
-        let minted = directory.change(actor, change).await?.minted;
-        secret = minted.map(|secret| String::from_utf8_lossy(secret.expose()).into_owned()).unwrap_or_default();
+        directory.change(actor, Change::Create { kind, id: Some(id.to_owned()), settings, secret: None }).await?;
     }
-    Ok(secret)
+    Ok(())
+}
+
+/// Who signs the token that callers show.
+struct Issuer {
+    /// Coordinates of the public key, in base64url.
+    x: String,
+    y: String,
+    token: String,
+}
+
+impl Issuer {
+    fn new() -> anyhow::Result<Self> {
+        let random = SystemRandom::new();
+        let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
+        let document = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(|_| anyhow!("no key"))?;
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random).map_err(|_| anyhow!("no key"))?;
+        let until = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 86_400;
+        let header = json!({ "alg": "ES256", "kid": "k" });
+        let claims = json!({ "iss": "bench", "aud": "bench", "sub": "caller", "exp": until, "vk": VIRTUAL_KEY });
+        let part = |json: serde_json::Value| URL_SAFE_NO_PAD.encode(json.to_string());
+        let signed = format!("{}.{}", part(header), part(claims));
+        let signature = pair.sign(&random, signed.as_bytes()).map_err(|_| anyhow!("no signature"))?;
+        let token = format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature));
+        // 4, and the two coordinates (SEC 1, 2.3.3).
+        let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+        Ok(Self { x: URL_SAFE_NO_PAD.encode(x), y: URL_SAFE_NO_PAD.encode(y), token })
+    }
 }
 
 fn snapshot(policy: &str, state: &Arc<Memory>, directory: &Directory, metrics: &Metrics) -> anyhow::Result<Snapshot> {

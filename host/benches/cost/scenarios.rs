@@ -11,7 +11,7 @@ pub const CALLER_KEY: &str = "bench-key";
 /// SHA-256 of [`CALLER_KEY`].
 pub const CALLER_KEY_SHA256: &str = "b0962662e937d44c699c8305d90cbf190b3150c59b13863d1380b5cc3c711bb7";
 
-/// Scenarios whose callers show a virtual key.
+/// Scenarios whose callers show a token that names a virtual key.
 pub const GOVERNED: [&str; 2] = ["governed", "governed, Redis"];
 
 /// One row of the table.
@@ -92,8 +92,8 @@ fn governed() -> Vec<Scenario> {
     vec![
         Scenario {
             name: GOVERNED[0],
-            what: "the full chain for a virtual key with a limit, a budget, and a budget of its team: three counters of its own, two of \
-                   the policy; budgets are kept in a journal",
+            what: "cors + jwt + token-bucket + budget + weighted + adapter for a token that names a virtual key with a limit, a budget, and \
+                   a budget of its team: three counters beside two of the policy; budgets are kept in a journal",
             gateway: |events| chat("/governed/chat/completions", "spread", events),
             baseline: direct,
             redis: false,

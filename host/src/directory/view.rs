@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::audit::Actor;
 use super::document::{Document, Kind};
@@ -19,6 +20,8 @@ use crate::library::Refused;
 pub struct View {
     /// The change that made it.
     pub revision: u64,
+    /// Unlike that of any other view in this process. (What follows other nodes may lead to a revision twice.)
+    pub number: u64,
     documents: BTreeMap<(Kind, String), Arc<Document>>,
     keys: HashMap<String, Arc<VirtualKey>>,
     /// By the first half of the hash of a secret; see [`half`].
@@ -129,7 +132,9 @@ impl View {
         documents: BTreeMap<(Kind, String), Arc<Document>>,
         sealer: &Sealer,
     ) -> Result<Self, Refused> {
-        let mut view = Self { revision, documents, ..Self::default() };
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut view = Self { revision, number, documents, ..Self::default() };
         for document in view.documents.values() {
             view.check_references(document)?;
         }

@@ -65,7 +65,7 @@ fn child() -> Result<(), String> {
         rustix::process::setrlimit(resource, limit).map_err(|error| format!("cannot set a ceiling: {error}"))?;
     }
     // Requests first. Not being allowed to step back does no harm.
-    let _ = rustix::process::nice(10);
+    let _ = rustix::process::nice(5);
     let mut component = Vec::new();
     std::io::stdin().lock().read_to_end(&mut component).map_err(|error| format!("cannot read: {error}"))?;
     let engine = compiling_engine().map_err(|error| format!("{error:#}"))?;
@@ -137,6 +137,8 @@ fn talk(child: &mut Child, sandbox: &Sandbox, bytes: &[u8]) -> Option<Talk> {
 fn failure(status: ExitStatus, complaint: &str, sandbox: &Sandbox) -> Refusal {
     use std::os::unix::process::ExitStatusExt;
     match status.signal() {
+        // A thread that finds no room for its stack ends it by a panic.
+        None if complaint.contains("Resource temporarily unavailable") => over(sandbox, "it needs too much memory"),
         None => invalid(complaint),
         Some(_) if complaint.contains("memory allocation") => over(sandbox, "it needs too much memory"),
         Some(signal) => over(sandbox, &format!("the compiler was stopped by signal {signal}")),

@@ -51,7 +51,7 @@ impl Reception<'_> {
         let certificate = peer.certificate().filter(|_| plugin.wants_certificate());
         let digest = plugin.digest(&headers, certificate.map(|certificate| &certificate.sha256));
         // Read first: what changes while the plugin is asked makes its answer one of the past.
-        let revision = self.directory.view().revision;
+        let revision = self.directory.view().number;
         if let Some(known) = plugin.remembered(&digest, revision, Instant::now()) {
             return self.principal(&known.value.grant);
         }
