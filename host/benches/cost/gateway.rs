@@ -184,7 +184,7 @@ async fn counters(memory: &Arc<Memory>, folder: &Path, redis: Option<String>) ->
 async fn govern(directory: &Directory) -> Result<(), Refused> {
     let budget = || json!({ "usd": 1_000_000, "window_s": 86_400 });
     let limit = json!({ "counted": "requests", "limit": 1_000_000_000, "window_s": 60 });
-    let key = json!({ "team": "red", "limits": ["many"], "budgets": ["own"], "models": ["spread"] });
+    let key = json!({ "name": "bench", "team": "red", "limits": ["many"], "budgets": ["own"], "models": ["spread"] });
     for (kind, id, settings) in [
         (Kind::Limit, "many", limit),
         (Kind::Budget, "own", budget()),
