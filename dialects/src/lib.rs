@@ -20,6 +20,7 @@ pub mod vendor;
 
 mod members;
 mod percent;
+mod scan;
 
 pub mod anthropic_messages;
 pub mod bedrock_converse;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use penstock_prices::price::Price;
 use penstock_prices::table::Table;
 
@@ -132,7 +133,7 @@ pub struct Alias {
 /// The routes of a snapshot.
 #[derive(Default)]
 pub struct Routes {
-    by_prefix: HashMap<String, Vec<Arc<Route>>>,
+    by_prefix: HashMap<String, Vec<Arc<Route>>, RandomState>,
 }
 
 impl Routes {
@@ -171,13 +172,13 @@ const KEPT_MAX: usize = 4_096;
 #[derive(Default)]
 pub struct Models {
     /// Names that the policy gives.
-    pub aliases: HashMap<String, Arc<Alias>>,
+    pub aliases: HashMap<String, Arc<Alias>, RandomState>,
     /// Vendors by name.
     pub vendors: HashMap<String, Arc<Vendor>>,
     /// What models cost.
     pub prices: Arc<Table>,
     /// Where further names have been found to lead.
-    kept: papaya::HashMap<Box<str>, Arc<Alias>>,
+    kept: papaya::HashMap<Box<str>, Arc<Alias>, RandomState>,
 }
 
 impl Models {

@@ -12,6 +12,8 @@ use serde::de::{Deserialize, Deserializer, Error, Visitor};
 const DECIMALS: u32 = 15;
 /// A dollar.
 const DOLLAR: u128 = 10_u128.pow(DECIMALS);
+/// Integers below this are floats, too.
+const EXACT: u128 = 1 << 53;
 /// Digits that a number in a file may have: those that every reader of TOML and JSON gives back unchanged.
 const DIGITS_MAX: usize = 15;
 
@@ -116,7 +118,15 @@ impl Usd {
     #[must_use]
     #[allow(clippy::cast_precision_loss, reason = "a metric has the precision of a float")]
     pub fn to_f64(self) -> f64 {
-        // The text of an amount is short, so that parsing it gives the nearest float, which prints as the same text.
+        // Two integers that floats have exactly divide into the nearest float, which prints as the same text (IEEE 754). Most
+        // amounts are small once the zeros at their end are off; the text of another one is parsed.
+        let (mut amount, mut dollar) = (self.0, DOLLAR);
+        while amount >= EXACT && amount % 10 == 0 && dollar > 1 {
+            (amount, dollar) = (amount / 10, dollar / 10);
+        }
+        if amount < EXACT {
+            return amount as f64 / dollar as f64;
+        }
         self.to_string().parse().unwrap_or(self.0 as f64 / DOLLAR as f64)
     }
 }

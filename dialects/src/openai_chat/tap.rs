@@ -14,6 +14,7 @@ use super::{fault, reading, task_image, usage};
 use crate::codec;
 use crate::framing::Frame;
 use crate::ir::{Fault, Usage};
+use crate::scan;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"usage\""));
 static FINISH: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
@@ -84,19 +85,6 @@ fn says_something(member: &Finder<'_>, data: &[u8]) -> bool {
     })
 }
 
-/// The members where vendors put the usage.
-#[derive(Deserialize)]
-struct Stated<'b> {
-    #[serde(borrow)]
-    usage: Option<&'b RawValue>,
-    #[serde(default, borrow)]
-    service_tier: Option<Cow<'b, str>>,
-    #[serde(borrow)]
-    x_groq: Option<Corner<'b>>,
-    #[serde(default, borrow)]
-    choices: Vec<Corner<'b>>,
-}
-
 #[derive(Deserialize)]
 struct Corner<'b> {
     #[serde(borrow)]
@@ -105,12 +93,17 @@ struct Corner<'b> {
 
 /// The usage of one object, and whether it is the answer's own.
 fn stated_usage(data: &[u8]) -> Option<(Usage, bool)> {
-    let stated: Stated<'_> = serde_json::from_slice(data).ok()?;
-    let read = |raw: Option<&RawValue>| usage::read(&serde_json::from_str(raw?.get()).ok()?);
-    if let Some(mut usage) = read(stated.usage) {
-        usage.served_as(stated.service_tier.as_deref().unwrap_or_default());
+    fn parsed<'b, T: Deserialize<'b>>(raw: Option<&'b [u8]>) -> Option<T> {
+        serde_json::from_slice(raw?).ok()
+    }
+    let [own, tier, groq, choices] = scan::members(data, ["usage", "service_tier", "x_groq", "choices"])?;
+    if let Some(mut usage) = parsed::<Value>(own).as_ref().and_then(usage::read) {
+        usage.served_as(parsed::<Cow<'_, str>>(tier).as_deref().unwrap_or_default());
         return Some((usage, true));
     }
-    let corners = stated.x_groq.iter().chain(&stated.choices);
+    let groq: Option<Corner<'_>> = parsed(groq);
+    let choices: Vec<Corner<'_>> = parsed(choices).unwrap_or_default();
+    let read = |raw: Option<&RawValue>| usage::read(&serde_json::from_str(raw?.get()).ok()?);
+    let corners = groq.iter().chain(&choices);
     corners.filter_map(|corner| read(corner.usage)).next().map(|usage| (usage, false))
 }

@@ -8,6 +8,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 use super::types::{Alike, Call, CallError, Pair, Part, Rule};
 
 /// Answers that are kept for one plugin.
@@ -22,7 +24,7 @@ thread_local! {
 /// Answers of one configured plugin to one function.
 pub(super) struct Memo<A> {
     alike: Option<Alike>,
-    answers: papaya::HashMap<Box<[u8]>, Arc<A>>,
+    answers: papaya::HashMap<Box<[u8]>, Arc<A>, RandomState>,
     is_small: fn(&A) -> bool,
 }
 
@@ -44,7 +46,7 @@ pub(super) struct Asked<'a> {
 impl<A> Memo<A> {
     /// Keeps nothing if the plugin does not say what calls have to agree in; keeps no answer that is not small.
     pub(super) fn new(alike: Option<Alike>, is_small: fn(&A) -> bool) -> Self {
-        Self { alike, answers: papaya::HashMap::new(), is_small }
+        Self { alike, answers: papaya::HashMap::default(), is_small }
     }
 
     /// The answer that is kept, or what `ask` answers.

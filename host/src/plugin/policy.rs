@@ -102,6 +102,8 @@ impl Routing {
     /// The plugin's fault, or that it broke.
     pub fn rank(&self, call: &Call<'_>, candidates: &[Candidate<'_>], seed: u64) -> Result<Vec<usize>, CallError> {
         let targets: Vec<_> = candidates.iter().map(target).collect();
+        let seen = self.wants.alike.as_ref().map(|alike| alike.seen(call));
+        let call = seen.as_ref().unwrap_or(call);
         let rank = |store: &mut Store<Imports>, guest: &routing::Guest| {
             guest.call_rank(store, convert::call(call), &targets, seed)
         };

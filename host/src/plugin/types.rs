@@ -59,6 +59,28 @@ pub struct Wants {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Alike(pub Vec<Part>);
 
+impl Alike {
+    /// Of a call what the plugin looks at; each text that goes into a guest costs an allocation there.
+    #[must_use]
+    pub fn seen<'c>(&self, call: &Call<'c>) -> Call<'c> {
+        let has = |part: &Part| self.0.contains(part);
+        let caller = has(&Part::Caller);
+        let facts = caller || self.0.iter().any(|part| matches!(part, Part::Fact(_)));
+        Call {
+            id: "",
+            operation: if has(&Part::Operation) { call.operation } else { "" },
+            dialect: if has(&Part::Dialect) { call.dialect } else { "" },
+            model: if has(&Part::Model) { call.model } else { "" },
+            streaming: has(&Part::Streaming) && call.streaming,
+            attempt: if has(&Part::Attempt) { call.attempt } else { 0 },
+            deadline_ms: call.deadline_ms,
+            subject: call.subject.filter(|_| caller || has(&Part::Subject)),
+            tenant: call.tenant.filter(|_| has(&Part::Tenant)),
+            facts: if facts { call.facts } else { &[] },
+        }
+    }
+}
+
 /// A part of a call, or of what goes with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
 
 /// A key with a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,13 +55,13 @@ struct Generations<V> {
 }
 
 struct Generation<V> {
-    map: papaya::HashMap<Key, Arc<V>>,
+    map: papaya::HashMap<Key, Arc<V>, RandomState>,
     weight: AtomicUsize,
 }
 
 impl<V> Generation<V> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { map: papaya::HashMap::new(), weight: AtomicUsize::new(0) })
+        Arc::new(Self { map: papaya::HashMap::default(), weight: AtomicUsize::new(0) })
     }
 }
 

@@ -38,7 +38,7 @@ impl Routing for Cost {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().facts(["prices"])
+        Wants::nothing().facts(["prices"]).alike([""])
     }
 
     fn rank(&self, _: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {

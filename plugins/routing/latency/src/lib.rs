@@ -3,7 +3,7 @@
 //! share the calls, so that the fastest is not run over; who has not been measured yet is asked, and now and then somebody
 //! slower, whose time may have become better.
 
-use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target};
+use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target, Wants};
 use penstock_sdk::random::Random;
 
 /// How to choose.
@@ -26,6 +26,10 @@ impl Routing for Latency {
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
         Ok(Self(options))
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::nothing().alike([""])
     }
 
     fn rank(&self, _: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {

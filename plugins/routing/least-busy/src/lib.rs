@@ -2,7 +2,7 @@
 //! Sends a call where the fewest are under way, for the weight of the target. Among equals chance decides, so that gateways
 //! that know nothing of each other do not all take the first.
 
-use penstock_sdk::prelude::{Call, Fault, Issue, Routing, Target};
+use penstock_sdk::prelude::{Call, Fault, Issue, Routing, Target, Wants};
 use penstock_sdk::random::Random;
 
 /// Calls under way are compared in parts of this size, so that weights count.
@@ -17,6 +17,10 @@ impl Routing for LeastBusy {
 
     fn new((): ()) -> Result<Self, Vec<Issue>> {
         Ok(Self)
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::nothing().alike([""])
     }
 
     fn rank(&self, _: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {

@@ -2,7 +2,7 @@
 //! Tries the targets in order of their priority: the first as long as it works, then the next. Targets of one priority are
 //! tried as declared, or spread evenly.
 
-use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target};
+use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target, Wants};
 
 /// How to order.
 #[derive(Debug, Config)]
@@ -33,6 +33,10 @@ impl Routing for Priority {
 
     fn new(options: Options) -> Result<Self, Vec<Issue>> {
         Ok(Self(options))
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::nothing().alike([""])
     }
 
     fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Vec<usize>, Fault> {

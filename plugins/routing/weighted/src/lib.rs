@@ -2,7 +2,7 @@
 //! Spreads calls over the targets by their weights. The first target gets its share of the calls, and so on among the rest:
 //! a fallback is spread by weight, too.
 
-use penstock_sdk::prelude::{Call, Fault, Issue, Routing, Target};
+use penstock_sdk::prelude::{Call, Fault, Issue, Routing, Target, Wants};
 use penstock_sdk::random::Random;
 
 /// The plugin.
@@ -14,6 +14,10 @@ impl Routing for Weighted {
 
     fn new((): ()) -> Result<Self, Vec<Issue>> {
         Ok(Self)
+    }
+
+    fn wants(&self) -> Wants {
+        Wants::nothing().alike([""])
     }
 
     fn rank(&self, _: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {
