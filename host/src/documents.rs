@@ -3,7 +3,7 @@
 //!
 //! Nothing is asked here; that is [`outbound`](crate::outbound)'s. This is what is known: by SHA-256 of the whole request, so
 //! that no token is kept, bounded in number and bytes, and read without a lock. A question that is asked by many at once goes
-//! out once ([`Entry::asked_once`]): whoever comes first has a task of its own for it, so that a caller who hangs up takes
+//! out once: whoever comes first has a task of its own for it, so that a caller who hangs up takes
 //! nothing from the others.
 
 use std::future::Future;
