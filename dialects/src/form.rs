@@ -46,13 +46,13 @@ impl<'b> Form<'b> {
         let boundary = boundary(content_type).ok_or_else(|| refused("the content-type names no boundary"))?;
         let delimiter = format!("--{boundary}");
         let mut fields: Vec<Field<'b>> = Vec::new();
-        let mut at = if body.starts_with(delimiter.as_bytes()) {
-            delimiter.len()
-        } else {
-            let first = memmem::find(body, format!("\r\n{delimiter}").as_bytes());
-            first.ok_or_else(|| refused("the body has no delimiter"))? + 2 + delimiter.len()
-        };
         let next = memmem::Finder::new(delimiter.as_bytes());
+        let is_first =
+            |at: &usize| (*at == 0 || body[..*at].ends_with(b"\r\n")) && closes(&body[at + delimiter.len()..]);
+        let first = next.find_iter(body).find(is_first).ok_or_else(|| refused("the body has no delimiter"))?;
+        // What stands before belongs to nobody, and would become a part of a field that is added.
+        let body = &body[first..];
+        let mut at = delimiter.len();
         loop {
             if body[at..].starts_with(b"--") {
                 return Ok(Self { body, boundary, fields });
@@ -92,7 +92,7 @@ impl<'b> Form<'b> {
     }
 
     /// The body with these fields set to the text of this JSON, or removed where the JSON is empty; a field that the form
-    /// lacks is added at the front. Every other byte stays.
+    /// lacks is added at the front. Every other byte from the first delimiter on stays.
     #[must_use]
     pub fn splice(&self, edits: &[(&str, &str)]) -> Vec<u8> {
         let edit = |name: &str| edits.iter().rev().find(|(edited, _)| *edited == name).map(|(_, json)| *json);
@@ -267,6 +267,15 @@ mod tests {
     fn replaced() -> Vec<u8> {
         let at = memmem::find(BODY, b"whisper-1").unwrap();
         [&BODY[..at], b"gpt", &BODY[at + 9..]].concat()
+    }
+
+    #[test]
+    fn what_stands_before_the_form_is_no_part_of_a_field() {
+        let body = [b"before\r\n--X-1x\r\n", BODY].concat();
+        let form = Form::index(KIND, &body).unwrap();
+        let added = form.splice(&[("language", "\"de\"")]);
+        assert_eq!(Form::index(KIND, &added).unwrap().text("language"), Some("de"));
+        assert_eq!(form.splice(&[]), BODY);
     }
 
     #[test]

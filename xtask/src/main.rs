@@ -10,6 +10,7 @@ mod capabilities;
 mod conformance;
 mod deploy;
 mod docs;
+mod fuzz;
 mod plugins;
 mod prices;
 mod sdk;
@@ -53,6 +54,8 @@ enum Task {
     Conformance(conformance::Arguments),
     /// Make policies/prices from LiteLLM's table of prices.
     Prices(prices::Arguments),
+    /// Run the readers of foreign bytes under libFuzzer.
+    Fuzz(fuzz::Arguments),
     /// Hold Cargo.lock to a copy of the RustSec advisory database.
     Advisories(advisories::Arguments),
     /// Hold the admin API to the OpenAPI document that it serves.
@@ -99,6 +102,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Prices(arguments) => prices::run(&workspace.root, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&workspace, &arguments),
         Task::Advisories(arguments) => advisories::run(&workspace.root, &arguments),
         Task::Admin { examples } => admin::run(&workspace, examples),
         Task::Deploy => deploy::run(&workspace),

@@ -104,7 +104,7 @@ impl Writer<'_> {
         let messages = blocks.messages(self.request, &mut system);
         // One plain text is written as such, as nearly everybody does.
         let only = if let [only] = system.as_slice() { only.as_object().filter(|only| only.len() == 2) } else { None };
-        match only.map(|only| only["text"].clone()) {
+        match only.and_then(|only| only.get("text").cloned()) {
             Some(text) => self.set("system", text),
             None if system.is_empty() => {}
             None => self.set("system", Value::Array(system)),
