@@ -26,6 +26,9 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 /// Host that the caller used.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// How often an upstream may decode a path before it looks at it. Once is usual, twice is a known mistake.
+const DECODINGS_MAX: usize = 2;
+
 /// Hop-by-hop headers (RFC 9110 section 7.6.1), beside those that `connection` names. `expect` is answered by this hop.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
@@ -83,6 +86,9 @@ pub enum HeadError {
         "the path has dot segments, backslashes or characters that are not allowed; send it normalised and encoded"
     )]
     Path,
+    /// A plain path that is another route's to a parser that is more lenient.
+    #[error("the path can be read as one of another route; send it normalised, without empty segments, `;` and encoded `/`")]
+    ForeignPath,
     /// A path that other parsers may read as another one: empty segments, encoded separators, parameters.
     #[error("the path has empty segments, `;`, or encoded `\\`, `.` or `%`; send it as it is documented")]
     AmbiguousPath,
@@ -104,7 +110,7 @@ impl HeadError {
             Self::NoHost | Self::ManyHosts | Self::Host => "bad-host",
             Self::TransferEncoding | Self::TransferEncodingVersion => "bad-framing",
             Self::HeaderValue => "bad-header",
-            Self::Path | Self::AmbiguousPath => "bad-path",
+            Self::Path | Self::AmbiguousPath | Self::ForeignPath => "bad-path",
         }
     }
 
@@ -166,6 +172,57 @@ impl Address<'_> {
         }
         Ok(())
     }
+}
+
+impl Address<'_> {
+    /// What more lenient parsers than ours may take the path for: with encoded bytes decoded, empty segments and parameters left
+    /// out, dots resolved. Plain HTTP routes pass paths on as they are, and nobody may get to another route's so. Almost
+    /// every path has but one reading, and then there is nothing here.
+    #[must_use]
+    pub fn other_readings(&self) -> Vec<String> {
+        if !self.path.bytes().any(|byte| byte == b'%' || byte == b';') && !self.path.contains("//") {
+            return Vec::new();
+        }
+        let mut readings = vec![resolved(self.path)];
+        let mut path = Cow::Borrowed(self.path);
+        for _ in 0..DECODINGS_MAX {
+            let decoded = percent_decoded(&path);
+            if decoded == *path {
+                break;
+            }
+            readings.push(resolved(&decoded));
+            path = Cow::Owned(decoded);
+        }
+        readings
+    }
+}
+
+/// Without what some parsers leave out, and with dots resolved.
+fn resolved(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split(['/', '\\']) {
+        let segment = segment.split(';').next().unwrap_or_default();
+        match segment.trim_matches(|letter: char| letter.is_ascii_control() || letter == ' ') {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            name => kept.push(name),
+        }
+    }
+    kept.iter().fold(String::with_capacity(path.len() + 1), |whole, segment| whole + "/" + segment)
+}
+
+/// With every `%XX` decoded once; bytes that are no UTF-8 become the replacement character.
+fn percent_decoded(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let code = path.get(at + 1..at + 3).filter(|_| byte == b'%');
+        let code = code.filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        decoded.push(code.and_then(|code| u8::from_str_radix(code, 16).ok()).unwrap_or(byte));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 /// Whether a path has a segment `.` or `..`, plainly or percent-encoded.
@@ -411,6 +468,29 @@ mod tests {
         for path in ["/", "/v1/models/a:b@c", "/v1/models/a%20b", "/a/", "/model/a%2Fb%2fc/converse"] {
             assert_eq!(strict(path), Ok(()), "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_tells_what_lenient_parsers_take_it_for() {
+        let readings = |path: &str| check(&get(path, &[("host", b"x")])).unwrap().other_readings();
+        assert!(readings("/a/b.c/d-e_f").is_empty(), "a plain path has one reading");
+        let cases = [
+            ("//a/x", "/a/x"),
+            ("/%61/x", "/a/x"),
+            ("/%2561", "/a"),
+            ("/a;p=1/x", "/a/x"),
+            ("/;/a", "/a"),
+            ("/%2fa%2Fx", "/a/x"),
+            ("/b/..%2fa/x", "/a/x"),
+            ("/%5ca", "/a"),
+            ("/a%00/x", "/a/x"),
+            ("/a%20/x", "/a/x"),
+        ];
+        for (path, expected) in cases {
+            assert!(readings(path).iter().any(|reading| reading == expected), "{path}: {:?}", readings(path));
+        }
+        assert_eq!(readings("/caf%C3%A9"), ["/caf%C3%A9", "/café"]);
+        assert_eq!(readings("/%zz%"), ["/%zz%"]);
     }
 
     #[test]
