@@ -6,6 +6,7 @@ import ssl
 import time
 
 import floods
+import origin
 
 # The limits that the gateway is given, in seconds: each another one, so that none is taken for another.
 HEAD_S, BODY_S, KEEP_ALIVE_S, WRITE_S = 3, 5, 7, 9
@@ -38,7 +39,7 @@ STALLS = {
     "half a body of an AI call": (http1(b"POST /open/v1/chat/completions", b"Content-Length: 100\r\n\r\n{"), False, BODY_S),
     "half a body over TLS": (http1(b"POST /a", b"Content-Length: 100\r\n\r\nabc"), True, BODY_S),
     "a request, then nothing": (http1(b"GET /a", b"\r\n"), False, KEEP_ALIVE_S),
-    "a request, then half a head": (http1(b"GET /a", b"\r\n") + b"GET /b HTT", False, HEAD_S),
+    "a request, then half a head": ((http1(b"GET /a", b"\r\n"), b"GET /b HTT"), False, HEAD_S),
     "HTTP/2, then nothing": (HTTP2, False, KEEP_ALIVE_S),
     "HTTP/2 over TLS, then nothing": (HTTP2, True, KEEP_ALIVE_S),
     "HTTP/2, half a head": (HTTP2 + floods.frame(floods.HEADERS, 0, 1, floods.GET), False, KEEP_ALIVE_S),
@@ -55,6 +56,10 @@ async def stall(port, tls_port, name):
         context.set_alpn_protocols(["h2" if data.startswith(floods.PREFACE) else "http/1.1"])
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
+        if isinstance(data, tuple):
+            first, data = data
+            writer.write(first)
+            await reader.readuntil(origin.NOTHING)
         writer.write(data)
         return await _closed(reader, limit), limit
     finally:
