@@ -87,7 +87,9 @@ pub enum HeadError {
     )]
     Path,
     /// A plain path that is another route's to a parser that is more lenient.
-    #[error("the path can be read as one of another route; send it normalised, without empty segments, `;` and encoded `/`")]
+    #[error(
+        "the path can be read as one of another route; send it normalised, without empty segments, `;` and encoded `/`"
+    )]
     ForeignPath,
     /// A path that other parsers may read as another one: empty segments, encoded separators, parameters.
     #[error("the path has empty segments, `;`, or encoded `\\`, `.` or `%`; send it as it is documented")]

@@ -20,9 +20,8 @@ use crate::upstream::{BodyError, InBody};
 const CREDENTIALS: [&str; 3] = ["key", "api_key", "access_token"];
 
 /// Members that the gateway or its policies decide by.
-const DECISIVE: [&str; 9] = [
-    "model", "stream", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "messages", "input", "tools",
-];
+const DECISIVE: [&str; 9] =
+    ["model", "stream", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "messages", "input", "tools"];
 
 /// What the head of an AI request says.
 #[derive(Clone)]
@@ -173,7 +172,8 @@ impl<'b> Inbound<'b> {
             && asked.operation.names_model()
             && let Some(odd) = members.in_another_case(&DECISIVE)
         {
-            let message = format!("{odd}: this name has another case here; some parsers would take it for the other one");
+            let message =
+                format!("{odd}: this name has another case here; some parsers would take it for the other one");
             return Err(bad(message));
         }
         let named = asked.model.clone().or_else(|| content.text("model"));

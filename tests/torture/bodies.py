@@ -48,7 +48,13 @@ async def suite(port, folder):
 def hostile():
     """Bodies with the statuses that are allowed: name, body, headers, statuses."""
     deep = 100_000
-    double = [b'"model":"other"', b'"mod\\u0065l":"other"', b'"Model":"other"', b'"MODEL":"other"', b'"stream":true,"Stream":false']
+    double = [
+        b'"model":"other"',
+        b'"mod\\u0065l":"other"',
+        b'"Model":"other"',
+        b'"MODEL":"other"',
+        b'"stream":true,"Stream":false',
+    ]
     for member in double:
         yield f"two of {member.decode()}", CALL + b"," + member + b"}", (), (400,)
     yield "deep array", CALL + b',"x":' + b"[" * deep + b"]" * deep + b"}", (), (200, 400)
@@ -58,7 +64,9 @@ def hostile():
     yield "long number", CALL + b',"x":' + b"9" * (8 << 20) + b"}", (), (200, 400)
     yield "huge exponent", CALL + b',"max_tokens":1e999999999}', (), (200, 400)
     yield "many members", CALL + b"".join(b',"m%d":1' % number for number in range(300_000)) + b"}", (), (200, 400)
-    yield "many messages", b'{"model":"echo","messages":[' + b",".join([b'{"role":"user","content":"x"}'] * 100_000) + b"]}", (), (200, 400)
+    yield "many messages", b'{"model":"echo","messages":[' + b",".join(
+        [b'{"role":"user","content":"x"}'] * 100_000
+    ) + b"]}", (), (200, 400)
     bomb = gzip.compress(CALL + b',"x":"' + b"a" * (32 << 20) + b'"}')
     yield "gzip bomb", bomb, ("Content-Encoding: gzip",), (413, 415)
     yield "two codings", bomb, ("Content-Encoding: gzip, gzip",), (413, 415)
@@ -104,11 +112,20 @@ def naughty(strings):
         raw = text.encode("utf-8", "surrogatepass")
         quoted = "".join(f"%{byte:02X}" for byte in raw) or "%20"
         line = raw.replace(b"\r", b"").replace(b"\n", b"")
-        body = json.dumps({"model": text or "x", "messages": [{"role": "user", "content": text}], "user": text}).encode()
+        body = json.dumps(
+            {"model": text or "x", "messages": [{"role": "user", "content": text}], "user": text}
+        ).encode()
         for target in (f"/naughty/{quoted}?q={quoted}", f"/v1/{quoted}"):
             yield request(b"GET", target.encode(), b"", {b"x-naughty": line})
         yield request(b"GET", b"/raw/" + line, b"", {})
-        for name in (b"user-agent", b"authorization", b"x-api-key", b"traceparent", b"x-request-id", b"x-forwarded-for"):
+        for name in (
+            b"user-agent",
+            b"authorization",
+            b"x-api-key",
+            b"traceparent",
+            b"x-request-id",
+            b"x-forwarded-for",
+        ):
             yield request(b"POST", b"/open/v1/chat/completions", body, {name: line})
         yield request(b"POST", b"/open/v1/messages", body, {})
         yield request(b"GET", b"/host", b"", {b"host": line})

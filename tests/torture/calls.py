@@ -61,10 +61,12 @@ def outcomes(port):
         unary = lambda name: channel.unary_unary(SERVICE + name, same, same)  # noqa: E731
         calls = {
             "echo": lambda: unary("Echo")(b"hi") == b"hi",
-            "trailers": lambda: ("x-trailer", "1") in [tuple(pair) for pair in unary("Echo").with_call(b"a")[1].trailing_metadata()],
+            "trailers": lambda: ("x-trailer", "1")
+            in [tuple(pair) for pair in unary("Echo").with_call(b"a")[1].trailing_metadata()],
             "large": lambda: len(unary("Echo")(b"x" * LARGE_BYTES)) == LARGE_BYTES,
             "stream": lambda: len(list(channel.unary_stream(SERVICE + "Stream", same, same)(b""))) == 500,
-            "both ways": lambda: len(list(channel.stream_stream(SERVICE + "Bidi", same, same)(iter([b"x"] * 200)))) == 200,
+            "both ways": lambda: len(list(channel.stream_stream(SERVICE + "Bidi", same, same)(iter([b"x"] * 200))))
+            == 200,
             "status": lambda: unary("Fail")(b""),
             "deadline": lambda: unary("Slow")(b"", timeout=0.5),
             "unknown": lambda: unary("Nope")(b""),

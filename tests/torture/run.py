@@ -110,14 +110,21 @@ async def hostile_bodies(report, gateway, extent):
     strings = strings if extent == "all" else strings[::8]
     answered, lines, wrong = await bodies.log_lines(gateway, strings)
     figure = wrong or f"{answered} answers, {lines} lines"
-    report.row(f"{len(strings)} naughty strings in every field: log lines", figure, "one JSON line each", not wrong and answered == lines)
+    report.row(
+        f"{len(strings)} naughty strings in every field: log lines",
+        figure,
+        "one JSON line each",
+        not wrong and answered == lines,
+    )
 
 
 async def stalled(report, gateway):
     """Each kind of stalled client, with a client beside them that does not stall."""
     names = list(slow.STALLS)
     good = asyncio.create_task(floods.good(gateway.tls_port, 8))
-    results = await asyncio.gather(*[slow.stall(gateway.port, gateway.tls_port, name) for name in names], slow.unread(gateway.port))
+    results = await asyncio.gather(
+        *[slow.stall(gateway.port, gateway.tls_port, name) for name in names], slow.unread(gateway.port)
+    )
     results, unread = results[:-1], results[-1]
     for name, (took, limit) in [*zip(names, results), ("answer not read", (unread, slow.WRITE_S))]:
         near = abs(took - limit) <= slow.LATE_S
@@ -152,7 +159,12 @@ async def crowd(report, gateway):
     kib = (peak - before) * 1024 / SLOW_CLIENTS
     report.row(f"{SLOW_CLIENTS} stalled clients: memory", f"{kib:.0f} KiB each", "said, no goal", True)
     report.row(f"{SLOW_CLIENTS} stalled clients: left open", open_, "0", not open_)
-    report.row(f"{SLOW_CLIENTS} stalled clients: errors of others", f"{tally['errors']} of {tally['asked']}", "0", not tally["errors"])
+    report.row(
+        f"{SLOW_CLIENTS} stalled clients: errors of others",
+        f"{tally['errors']} of {tally['asked']}",
+        "0",
+        not tally["errors"],
+    )
 
 
 def suites(report, apart):
@@ -177,7 +189,9 @@ def suites(report, apart):
         tunnels(report, gateway, echo)
         try:
             count, found = tools.testssl(gateway.tls_port)
-            report.row("testssl.sh", f"{count} findings, {len(found)} not in order {found or ''}", "0", count and not found)
+            report.row(
+                "testssl.sh", f"{count} findings, {len(found)} not in order {found or ''}", "0", count and not found
+            )
         except (tools.Missing, OSError, subprocess.TimeoutExpired) as why:
             report.left_out("testssl.sh", why)
 

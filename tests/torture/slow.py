@@ -36,7 +36,11 @@ STALLS = {
     "half a head over TLS": (http1(b"GET /a", b"X-a: "), True, HEAD_S),
     "half a body": (http1(b"POST /a", b"Content-Length: 100\r\n\r\nabc"), False, BODY_S),
     "half a chunk": (http1(b"POST /a", b"Transfer-Encoding: chunked\r\n\r\nff\r\nabc"), False, BODY_S),
-    "half a body of an AI call": (http1(b"POST /open/v1/chat/completions", b"Content-Length: 100\r\n\r\n{"), False, BODY_S),
+    "half a body of an AI call": (
+        http1(b"POST /open/v1/chat/completions", b"Content-Length: 100\r\n\r\n{"),
+        False,
+        BODY_S,
+    ),
     "half a body over TLS": (http1(b"POST /a", b"Content-Length: 100\r\n\r\nabc"), True, BODY_S),
     "a request, then nothing": (http1(b"GET /a", b"\r\n"), False, KEEP_ALIVE_S),
     "a request, then half a head": ((http1(b"GET /a", b"\r\n"), b"GET /b HTT"), False, HEAD_S),

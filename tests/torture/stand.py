@@ -122,7 +122,11 @@ class Gateway:
 
     def _wait(self):
         deadline = time.monotonic() + READY_WITHIN_S
-        words = (r"serving http://127.0.0.1:(\d+)", r"serving https://127.0.0.1:(\d+)", r"admin API is at http://127.0.0.1:(\d+)")
+        words = (
+            r"serving http://127.0.0.1:(\d+)",
+            r"serving https://127.0.0.1:(\d+)",
+            r"admin API is at http://127.0.0.1:(\d+)",
+        )
         while time.monotonic() < deadline and self.runs():
             found = [re.search(word, self.log().decode(errors="replace")) for word in words]
             if all(found):

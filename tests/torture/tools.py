@@ -53,7 +53,10 @@ def source(name):
     else:
         clone = folder() / (name.replace("/", "+") + ".git")
         if not clone.is_dir():
-            _run(["git", "clone", "--quiet", "--bare", f"https://github.com/{name}", str(clone)], f"no {name} from GitHub")
+            _run(
+                ["git", "clone", "--quiet", "--bare", f"https://github.com/{name}", str(clone)],
+                f"no {name} from GitHub",
+            )
         git = ["git", "--git-dir", str(clone)]
     # Large parts that no test needs may be absent from a mirror.
     wanted = ["test_parsing"] if name == "nst/JSONTestSuite" else []
@@ -69,7 +72,19 @@ def source(name):
 def h2spec(port, over_tls):
     """Runs h2spec in strict mode; passed, all, and the names of what failed."""
     out = folder() / "h2spec.xml"
-    command = [_h2spec(), "-h", "127.0.0.1", "-p", str(port), "-S", "-P", "/a", "-j", out, *(["-t", "-k"] if over_tls else [])]
+    command = [
+        _h2spec(),
+        "-h",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-S",
+        "-P",
+        "/a",
+        "-j",
+        out,
+        *(["-t", "-k"] if over_tls else []),
+    ]
     text = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False).stdout
     found = re.search(r"(\d+) tests, (\d+) passed, (\d+) skipped, (\d+) failed", text)
     if not found:
@@ -88,8 +103,15 @@ def _h2spec():
     code = folder() / "gopath/src/github.com/summerwind"
     code.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source("summerwind/h2spec"), code / "h2spec", dirs_exist_ok=True)
-    environment = {**os.environ, "GO111MODULE": "off", "GOPATH": f"{folder()}/gopath:/usr/share/gocode", "GOCACHE": f"{folder()}/go"}
-    _run([go, "build", "-o", str(binary), "./cmd/h2spec"], "h2spec does not build", cwd=code / "h2spec", env=environment)
+    environment = {
+        **os.environ,
+        "GO111MODULE": "off",
+        "GOPATH": f"{folder()}/gopath:/usr/share/gocode",
+        "GOCACHE": f"{folder()}/go",
+    }
+    _run(
+        [go, "build", "-o", str(binary), "./cmd/h2spec"], "h2spec does not build", cwd=code / "h2spec", env=environment
+    )
     return binary
 
 
@@ -100,7 +122,10 @@ def h1spec(port):
     script = source("uNetworking/h1spec") / "http_test.ts"
     deno = folder() / "node_modules/deno"
     if not (deno / "installed").exists():
-        _run(["npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder()), "deno@2"], "npm cannot install deno")
+        _run(
+            ["npm", "install", "--no-audit", "--no-fund", "--no-save", "--prefix", str(folder()), "deno@2"],
+            "npm cannot install deno",
+        )
         _run(["node", "install.cjs"], "deno does not install", cwd=deno)
         (deno / "installed").touch()
     command = [str(folder() / "node_modules/.bin/deno"), "run", "--allow-net", str(script), "127.0.0.1", str(port)]
@@ -117,14 +142,20 @@ def autobahn(direct, through):
     """Runs the WebSocket cases against an echo server directly and through the gateway; how many, and which differ."""
     out = folder() / "autobahn.out"
     shutil.rmtree(out, ignore_errors=True)
-    servers = [{"agent": name, "url": url, "options": {"version": 18}} for name, url in (("direct", direct), ("through", through))]
+    servers = [
+        {"agent": name, "url": url, "options": {"version": 18}}
+        for name, url in (("direct", direct), ("through", through))
+    ]
     cases = {"cases": ["*"], "exclude-cases": AUTOBAHN_LEFT_OUT, "exclude-agent-cases": {}}
     spec = folder() / "autobahn.json"
     spec.write_text(json.dumps({"outdir": str(out), "servers": servers, **cases}))
     _run([wstest(), "-m", "fuzzingclient", "-s", str(spec)], "Autobahn does not run", timeout=300)
     told = json.loads((out / "index.json").read_text())
     keys = ("behavior", "behaviorClose", "remoteCloseCode")
-    seen = {name: {case: [row[key] for key in keys] for case, row in told.get(name, {}).items()} for name in ("direct", "through")}
+    seen = {
+        name: {case: [row[key] for key in keys] for case, row in told.get(name, {}).items()}
+        for name in ("direct", "through")
+    }
     differ = [case for case, row in seen["direct"].items() if seen["through"].get(case) != row]
     return len(seen["direct"]), differ
 
@@ -153,7 +184,21 @@ def testssl(port):
         raise Missing("no testssl.sh (apt install testssl.sh)")
     out = folder() / "testssl.json"
     out.unlink(missing_ok=True)
-    told = ["--quiet", "--ip", "one", "--color", "0", "--warnings", "off", "--jsonfile", str(out), "-p", "-U", "-s", "-f"]
+    told = [
+        "--quiet",
+        "--ip",
+        "one",
+        "--color",
+        "0",
+        "--warnings",
+        "off",
+        "--jsonfile",
+        str(out),
+        "-p",
+        "-U",
+        "-s",
+        "-f",
+    ]
     subprocess.run([program, *told, f"127.0.0.1:{port}"], capture_output=True, timeout=300, check=False)
     findings = json.loads(out.read_text())
     return len(findings), [row["id"] for row in findings if row["severity"] not in ("OK", "INFO")]
@@ -161,7 +206,9 @@ def testssl(port):
 
 def _run(command, why, timeout=600, **more):
     try:
-        done = subprocess.run([str(word) for word in command], capture_output=True, timeout=timeout, check=False, **more)
+        done = subprocess.run(
+            [str(word) for word in command], capture_output=True, timeout=timeout, check=False, **more
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(f"{why}: {error}") from error
     if done.returncode:

@@ -96,10 +96,9 @@ async fn a_stream_that_has_nothing_for_its_caller_is_not_reset() {
 #[tokio::test]
 async fn a_caller_that_does_not_read_is_reset_and_its_buffers_freed() {
     let timeouts = Timeouts { idle_ms: 700, ..Timeouts::default() };
-    let server = server(Limits::default(), timeouts, None, |_, _| async {
-        http::Response::new(full(vec![b'x'; 64 << 20]))
-    })
-    .await;
+    let server =
+        server(Limits::default(), timeouts, None, |_, _| async { http::Response::new(full(vec![b'x'; 64 << 20])) })
+            .await;
     let mut caller = TcpStream::connect(server.addr).await.unwrap();
     caller.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let begun = Instant::now();
@@ -122,7 +121,15 @@ async fn no_spelling_of_a_guarded_path_leads_to_it_by_an_open_route() {
         fake.url()
     );
     let rig = Rig::start(&policy).await;
-    for path in ["//guarded/x", "/%67uarded/x", "/%2fguarded", "/guarded%2fx", "/guarded;a=b/x", "/a/..%2fguarded", "/;/guarded"] {
+    for path in [
+        "//guarded/x",
+        "/%67uarded/x",
+        "/%2fguarded",
+        "/guarded%2fx",
+        "/guarded;a=b/x",
+        "/a/..%2fguarded",
+        "/;/guarded",
+    ] {
         let reply = rig.ask(get(path)).await;
         assert_eq!((reply.status.as_u16(), reply.header("penstock-failure")), (400, "bad-head"), "{path}");
     }
@@ -138,7 +145,8 @@ async fn members_that_parsers_disagree_on_are_refused_in_every_dialect() {
     let rig = Rig::start("[vendors.echo]\nadapter = \"echo\"\n[[routes]]\nname = \"ai\"\npath = \"/v1\"\n").await;
     for path in ["/v1/chat/completions", "/v1/messages"] {
         for odd in ["\"Model\":\"other\"", "\"MODEL\":\"other\"", "\"Stream\":true", "\"Max_Tokens\":9"] {
-            let body = format!(r#"{{"model":"echo/e","max_tokens":9,"messages":[{{"role":"user","content":"x"}}],{odd}}}"#);
+            let body =
+                format!(r#"{{"model":"echo/e","max_tokens":9,"messages":[{{"role":"user","content":"x"}}],{odd}}}"#);
             let request = Request::post(path).header("content-type", "application/json").body(body.into()).unwrap();
             let reply = rig.ask(request).await;
             assert_eq!(reply.status.as_u16(), 400, "{path} {odd}: {}", reply.text());
