@@ -63,10 +63,11 @@ def hostile():
     yield "deep and open", CALL + b',"x":' + b"[" * deep, (), (400,)
     yield "long number", CALL + b',"x":' + b"9" * (8 << 20) + b"}", (), (200, 400)
     yield "huge exponent", CALL + b',"max_tokens":1e999999999}', (), (200, 400)
-    yield "many members", CALL + b"".join(b',"m%d":1' % number for number in range(300_000)) + b"}", (), (200, 400)
+    # An adapter that cannot do it within its deadline and its memory is cut, which is 502 for this caller alone.
+    yield "many members", CALL + b"".join(b',"m%d":1' % number for number in range(300_000)) + b"}", (), (200, 400, 502)
     yield "many messages", b'{"model":"echo","messages":[' + b",".join(
         [b'{"role":"user","content":"x"}'] * 100_000
-    ) + b"]}", (), (200, 400)
+    ) + b"]}", (), (200, 400, 502)
     bomb = gzip.compress(CALL + b',"x":"' + b"a" * (32 << 20) + b'"}')
     yield "gzip bomb", bomb, ("Content-Encoding: gzip",), (413, 415)
     yield "two codings", bomb, ("Content-Encoding: gzip, gzip",), (413, 415)

@@ -9,6 +9,9 @@ import strict
 
 # What a request without a body is answered with.
 NOTHING = b"nothing was sent\n"
+# Below this path the answer is one that does not fit into what kernels hold for one who does not read.
+LARGE = b"/large"
+LARGE_BYTES = 24 << 20
 
 
 class Origin:
@@ -58,9 +61,11 @@ class Origin:
 
     def _answer(self, target, body):
         serial, body = next(self._serials), body or NOTHING
+        if target.startswith(LARGE):
+            body = b"x" * LARGE_BYTES
         self.answered[serial] = target
-        head = f"HTTP/1.1 200 OK\r\nx-serial: {serial}\r\nx-target: {target.decode()}\r\ncontent-length: {len(body)}\r\n\r\n"
-        return head.encode() + body
+        fields = [f"x-serial: {serial}", f"x-target: {target.decode()}", f"content-length: {len(body)}"]
+        return "\r\n".join(["HTTP/1.1 200 OK", *fields, "", ""]).encode() + body
 
 
 def _run(ports):

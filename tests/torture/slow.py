@@ -14,9 +14,6 @@ TIMEOUTS = (
     f"head_ms = {HEAD_S}000\nbody_idle_ms = {BODY_S}000\nkeep_alive_ms = {KEEP_ALIVE_S}000\nidle_ms = {WRITE_S}000"
 )
 LATE_S = 1.0
-# An answer that does not fit into what the kernel holds for one who does not read.
-ANSWER_BYTES = 24 << 20
-CALL = b'{"model":"echo","messages":[{"role":"user","content":"hi"}]}'
 
 
 def http1(head, body=b""):
@@ -86,12 +83,11 @@ async def _closed(reader, limit):
     return time.monotonic() - begun
 
 
-async def unread(port, path=b"/a"):
+async def unread(port):
     """Asks for a large answer and reads none of it; after how many seconds the connection was reset."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1)
     writer.transport.pause_reading()
-    body = b"x" * ANSWER_BYTES
-    writer.write(http1(b"POST " + path, b"Content-Length: %d\r\n\r\n" % len(body)) + body)
+    writer.write(http1(b"GET " + origin.LARGE, b"\r\n"))
     begun = time.monotonic()
     del reader
     sock = writer.get_extra_info("socket")
