@@ -29,6 +29,9 @@ pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-ho
 /// How often an upstream may decode a path before it looks at it. Once is usual, twice is a known mistake.
 const DECODINGS_MAX: usize = 2;
 
+/// Digits of a length that every parser can hold: with one more, some would overflow.
+const LENGTH_DIGITS_MAX: usize = 18;
+
 /// Hop-by-hop headers (RFC 9110 section 7.6.1), beside those that `connection` names. `expect` is answered by this hop.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
@@ -75,6 +78,9 @@ pub enum HeadError {
     /// Any `transfer-encoding` but a single `chunked`.
     #[error("`transfer-encoding` must be a single `chunked`")]
     TransferEncoding,
+    /// A length that some parsers cannot hold.
+    #[error("`content-length` has more than 18 digits")]
+    ContentLength,
     /// HTTP/1.0 has no `transfer-encoding`.
     #[error("HTTP/1.0 has no `transfer-encoding`; use HTTP/1.1")]
     TransferEncodingVersion,
@@ -110,7 +116,7 @@ impl HeadError {
         match self {
             Self::Connect => "connect-refused",
             Self::NoHost | Self::ManyHosts | Self::Host => "bad-host",
-            Self::TransferEncoding | Self::TransferEncodingVersion => "bad-framing",
+            Self::TransferEncoding | Self::TransferEncodingVersion | Self::ContentLength => "bad-framing",
             Self::HeaderValue => "bad-header",
             Self::Path | Self::AmbiguousPath | Self::ForeignPath => "bad-path",
         }
@@ -120,7 +126,12 @@ impl HeadError {
     pub fn framing_in_doubt(self) -> bool {
         matches!(
             self,
-            Self::TransferEncoding | Self::TransferEncodingVersion | Self::NoHost | Self::ManyHosts | Self::Host
+            Self::TransferEncoding
+                | Self::TransferEncodingVersion
+                | Self::ContentLength
+                | Self::NoHost
+                | Self::ManyHosts
+                | Self::Host
         )
     }
 }
@@ -131,6 +142,9 @@ pub fn check(parts: &Parts) -> Result<Address<'_>, HeadError> {
         return Err(HeadError::Connect);
     }
     check_transfer_encoding(parts)?;
+    if parts.headers.get(CONTENT_LENGTH).is_some_and(|length| length.len() > LENGTH_DIGITS_MAX) {
+        return Err(HeadError::ContentLength);
+    }
     // Every byte is looked at, whatever the one before says: so the compiler looks at many at a time.
     let is_all_text = |value: &HeaderValue| value.as_bytes().iter().fold(true, |all, &byte| all & is_text(byte));
     if !parts.headers.values().all(is_all_text) {
@@ -441,6 +455,7 @@ mod tests {
                 HeadError::TransferEncodingVersion,
             ),
             (get("/", &[host, ("x", b"caf\xe9")]), HeadError::HeaderValue),
+            (get("/", &[host, ("content-length", b"9999999999999999999")]), HeadError::ContentLength),
             (get("/a/../b", &[host]), HeadError::Path),
             (get("/a/%2e%2E", &[host]), HeadError::Path),
             (get("/a/..;x/b", &[host]), HeadError::Path),

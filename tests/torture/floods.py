@@ -148,24 +148,23 @@ def tls():
 async def run(gateway, name, seconds, connections):
     """Runs one attack; how far resident memory rose above what it was, in MiB, and the other client's tally."""
     attack, reads = ATTACKS[name]
+    sent = []
     before = peak = gateway.resident_mib()
     end = time.monotonic() + seconds
     command = [sys.executable, __file__, "good", str(gateway.tls_port), str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as good:
-        attackers = [asyncio.create_task(_attack(gateway.tls_port, attack, reads, end)) for _ in range(connections)]
+        attackers = [asyncio.create_task(_attack(gateway.tls_port, attack, reads, end, sent)) for _ in range(connections)]
         while time.monotonic() < end + 1:
             await asyncio.sleep(0.1)
             peak = max(peak, gateway.resident_mib())
         for attacker in attackers:
             attacker.cancel()
-        ended = await asyncio.gather(*attackers, return_exceptions=True)
+        await asyncio.gather(*attackers, return_exceptions=True)
         tally = json.loads(good.communicate()[0])
-    frames = sum(count for count in ended if isinstance(count, int))
-    return {"grown_mib": peak - before, "frames": frames, **tally}
+    return {"grown_mib": peak - before, "frames": sum(sent), **tally}
 
 
-async def _attack(port, attack, reads, end):
-    frames = 0
+async def _attack(port, attack, reads, end, sent):
     while time.monotonic() < end:
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=tls(), limit=1 << 16)
@@ -180,7 +179,7 @@ async def _attack(port, attack, reads, end):
             while time.monotonic() < end and not (drain and drain.done()) and at < STREAM_ID_MAX - 1000:
                 writer.write(b"".join(attack(at + 2 * index) for index in range(FRAMES_AT_A_TIME)))
                 at += 2 * FRAMES_AT_A_TIME
-                frames += FRAMES_AT_A_TIME
+                sent.append(FRAMES_AT_A_TIME)
                 await asyncio.wait_for(writer.drain(), 1.0)
                 await asyncio.sleep(0.2 if attack in (zero_window, slow_streams) and at > 400 else 0)
         except (OSError, TimeoutError):
@@ -189,7 +188,6 @@ async def _attack(port, attack, reads, end):
             if drain:
                 drain.cancel()
             writer.transport.abort()
-    return frames
 
 
 async def _read_all(reader):
