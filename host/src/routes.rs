@@ -112,16 +112,6 @@ pub struct Target {
     pub price: Option<Arc<Price>>,
 }
 
-impl Target {
-    /// A target with the defaults of the policy.
-    #[must_use]
-    pub fn plain(vendor: &Arc<Vendor>, model: &str, prices: &Table) -> Self {
-        let id = format!("{}/{model}", vendor.name).into();
-        let price = prices.find(&vendor.name, model).cloned();
-        Self { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price }
-    }
-}
-
 /// Where the name of a model leads.
 pub struct Alias {
     /// Targets, at least one.
@@ -222,7 +212,9 @@ impl Models {
     /// A target of a vendor, with the defaults of the policy.
     #[must_use]
     pub fn target(&self, vendor: &Arc<Vendor>, model: &str) -> Target {
-        Target::plain(vendor, model, &self.prices)
+        let id = format!("{}/{model}", vendor.name).into();
+        let price = self.prices.find(&vendor.name, model).cloned();
+        Target { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price }
     }
 
     /// The vendor that a request without a model goes to: the one that the caller names, or the only one that serves the
