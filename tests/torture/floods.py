@@ -153,7 +153,9 @@ async def run(gateway, name, seconds, connections):
     end = time.monotonic() + seconds
     command = [sys.executable, __file__, "good", str(gateway.tls_port), str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as good:
-        attackers = [asyncio.create_task(_attack(gateway.tls_port, attack, reads, end, sent)) for _ in range(connections)]
+        attackers = [
+            asyncio.create_task(_attack(gateway.tls_port, attack, reads, end, sent)) for _ in range(connections)
+        ]
         while time.monotonic() < end + 1:
             await asyncio.sleep(0.1)
             peak = max(peak, gateway.resident_mib())

@@ -17,7 +17,7 @@ class Report:
         self._add(what, why, "", "LEFT OUT")
 
     def _add(self, *row):
-        self._rows.append(tuple(str(cell) for cell in row))
+        self._rows.append(tuple(" ".join(str(cell).split()) for cell in row))
         print("{:9} {}: {} ({})".format(row[3], *row[:3]), flush=True)
 
     def missed(self):

@@ -102,11 +102,10 @@ async def unread(port):
 
 
 async def hold(port, tls_port, count):
-    """Opens `count` connections that stall, of every kind in turn; they are kept until the answer is closed."""
-    kinds = list(STALLS)
+    """Opens `count` connections in clear text that stall, of every kind in turn; their tasks end when they are closed."""
+    kinds = [name for name, (_data, over_tls, _limit) in STALLS.items() if not over_tls]
     tasks = []
     for number in range(count):
         tasks.append(asyncio.create_task(stall(port, tls_port, kinds[number % len(kinds)])))
-        if number % 200 == 199:
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.001)
     return tasks

@@ -27,6 +27,7 @@ AUTOBAHN = (
 )
 # Cases of size and of compression: minutes, and nothing that a tunnel could change.
 AUTOBAHN_LEFT_OUT = ["9.*", "12.*", "13.*"]
+AUTOBAHN_AGAIN = 3
 
 
 class Missing(Exception):
@@ -139,23 +140,29 @@ def h1spec(port):
 
 
 def autobahn(direct, through):
-    """Runs the WebSocket cases against an echo server directly and through the gateway; how many, and which differ."""
+    """Runs the WebSocket cases against an echo server directly and through the gateway; how many, and which differ.
+
+    Some cases depend on which of two frames is first, with the echo server alone, too: one differs if it does each time.
+    """
+    count, differ = _autobahn(direct, through, ["*"])
+    for _ in range(AUTOBAHN_AGAIN):
+        if differ:
+            differ = _autobahn(direct, through, differ)[1]
+    return count, differ
+
+
+def _autobahn(direct, through, cases):
     out = folder() / "autobahn.out"
     shutil.rmtree(out, ignore_errors=True)
-    servers = [
-        {"agent": name, "url": url, "options": {"version": 18}}
-        for name, url in (("direct", direct), ("through", through))
-    ]
-    cases = {"cases": ["*"], "exclude-cases": AUTOBAHN_LEFT_OUT, "exclude-agent-cases": {}}
+    urls = (("direct", direct), ("through", through))
+    servers = [{"agent": name, "url": url, "options": {"version": 18}} for name, url in urls]
+    wanted = {"cases": cases, "exclude-cases": AUTOBAHN_LEFT_OUT, "exclude-agent-cases": {}}
     spec = folder() / "autobahn.json"
-    spec.write_text(json.dumps({"outdir": str(out), "servers": servers, **cases}))
+    spec.write_text(json.dumps({"outdir": str(out), "servers": servers, **wanted}))
     _run([wstest(), "-m", "fuzzingclient", "-s", str(spec)], "Autobahn does not run", timeout=300)
     told = json.loads((out / "index.json").read_text())
     keys = ("behavior", "behaviorClose", "remoteCloseCode")
-    seen = {
-        name: {case: [row[key] for key in keys] for case, row in told.get(name, {}).items()}
-        for name in ("direct", "through")
-    }
+    seen = {name: {case: [row[key] for key in keys] for case, row in told.get(name, {}).items()} for name, _ in urls}
     differ = [case for case, row in seen["direct"].items() if seen["through"].get(case) != row]
     return len(seen["direct"]), differ
 
@@ -166,7 +173,8 @@ def wstest():
     if program.exists():
         return str(program)
     pyenv = sorted(Path.home().glob(".pyenv/versions/2.7*/bin/python"))
-    python = shutil.which("python2.7") or (str(pyenv[-1]) if pyenv else None)
+    # A pyenv may have a `python2.7` in the path that is none.
+    python = str(pyenv[-1]) if pyenv else shutil.which("python2.7")
     if python is None:
         raise Missing("no Python 2.7, which Autobahn's test suite runs on")
     _run([python, "-m", "pip", "install", "--quiet", "virtualenv==20.15.1"], "no virtualenv for Python 2.7")
