@@ -16,7 +16,7 @@ use crate::support::fake::{self, Fake};
 use crate::support::rig::Rig;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// GET http://x/ (RFC 7541: three fields of the static table and a literal one).
+/// A GET of `/` at the host `x` (RFC 7541: three fields of the static table and a literal one).
 const HEAD: &[u8] = b"\x82\x84\x86\x41\x01x";
 const RST_STREAM: u8 = 3;
 
