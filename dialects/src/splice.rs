@@ -3,7 +3,8 @@
 //! body reach a vendor of the same dialect without being re-written. It does not interpret what the members mean.
 //!
 //! One pass validates the whole syntax, so nothing that two parsers could read differently goes through: duplicate
-//! member names are refused, also where one of them is spelled with escapes. Nesting costs no stack.
+//! member names are refused, also where one of them is spelled with escapes, or in another case: some parsers take `Model`
+//! for `model`, and the last one of two. Nesting costs no stack.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,6 +14,9 @@ use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::ir::{Fault, FaultClass};
+
+/// Up to so many members are compared one with one; more are sorted.
+const COMPARED_MAX: usize = 32;
 
 /// The top-level members of a JSON object, in order, and where their values lie.
 #[derive(Debug, Clone)]
@@ -32,7 +36,8 @@ impl<'b> Members<'b> {
     /// Reads a body.
     ///
     /// # Errors
-    /// A fault of class invalid-request if the body is not UTF-8, not JSON, not an object, or names a member twice.
+    /// A fault of class invalid-request if the body is not UTF-8, not JSON, not an object, or names a member twice, be it in
+    /// another case or with other underscores.
     pub fn index(body: &'b [u8]) -> Result<Self, Fault> {
         let body = std::str::from_utf8(body)
             .map_err(|error| refused(format!("the body is not UTF-8: wrong byte at {}", error.valid_up_to())))?;
@@ -43,6 +48,9 @@ impl<'b> Members<'b> {
             .map_err(|error| refused(format!("the body is not a JSON object: {error}")))?;
         if let Some(name) = duplicate(&entries) {
             return Err(refused(format!("{name}: the body has this member twice")));
+        }
+        if let Some((one, other)) = alike(&entries) {
+            return Err(refused(format!("{other}: the body has {one}, too, and some parsers take one for the other")));
         }
         Ok(Self { body, entries })
     }
@@ -68,6 +76,13 @@ impl<'b> Members<'b> {
             "false" => Some(false),
             _ => None,
         }
+    }
+
+    /// A member whose name is one of these in another case: whoever reads names exactly does not see it, and some parsers do.
+    #[must_use]
+    pub fn in_another_case(&self, names: &[&str]) -> Option<&str> {
+        let mut odd = self.entries.iter().map(|entry| &*entry.name).filter(|name| !is_plain(name));
+        odd.find(|odd| names.iter().any(|name| name != odd && folded(name, false).eq(folded(odd, false))))
     }
 
     /// Every member with its raw JSON, in order.
@@ -137,6 +152,33 @@ fn duplicate<'e>(entries: &'e [Entry<'_>]) -> Option<&'e str> {
     let mut names: Vec<&str> = entries.iter().map(|entry| entry.name.as_ref()).collect();
     names.sort_unstable();
     names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+/// Two names that are one to a parser that ignores case or underscores.
+fn alike<'e>(entries: &'e [Entry<'_>]) -> Option<(&'e str, &'e str)> {
+    if entries.iter().all(|entry| is_plain(&entry.name)) {
+        return None;
+    }
+    let names = || entries.iter().map(|entry| &*entry.name);
+    if entries.len() <= COMPARED_MAX {
+        let mut pairs = names().enumerate().flat_map(|(at, other)| names().take(at).map(move |one| (one, other)));
+        return pairs.find(|(one, other)| folded(one, true).eq(folded(other, true)));
+    }
+    let mut all: Vec<(String, &str)> = names().map(|name| (folded(name, true).collect(), name)).collect();
+    all.sort_unstable();
+    all.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| (pair[0].1, pair[1].1))
+}
+
+/// Whether nobody reads a name as another one of this kind: it has small letters of ASCII only.
+fn is_plain(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase())
+}
+
+/// A name as a parser that ignores case reads it, and maybe underscores (`maxTokens` is `max_tokens` to protobuf).
+fn folded(name: &str, underscores: bool) -> impl Iterator<Item = char> {
+    let letters = name.chars().filter(move |&letter| !(underscores && letter == '_')).flat_map(char::to_lowercase);
+    // The long s has no other small letter, and simple case folding takes it for an s (Unicode, CaseFolding.txt).
+    letters.map(|letter| if letter == '\u{17f}' { 's' } else { letter })
 }
 
 /// Reads the members of an object; the values are skipped over, not built.
@@ -235,6 +277,10 @@ mod tests {
         let cases: &[(&[u8], &str)] = &[
             (br#"{"a":1,"a":2}"#, "a: the body has this member twice"),
             (br#"{"model":1,"mod\u0065l":2}"#, "model: the body has this member twice"),
+            (br#"{"model":1,"Model":2}"#, "Model: the body has model, too"),
+            ("{\"stream\":1,\"\u{17f}tream\":2}".as_bytes(), "the body has stream, too"),
+            ("{\"\u{212a}\":1,\"k\":2}".as_bytes(), "k: the body has"),
+            (br#"{"generationConfig":1,"generation_config":2}"#, "generation_config: the body has"),
             (br#"{"a":1} {}"#, "trailing"),
             (br#"[1]"#, "expected an object"),
             (b"", "EOF"),
@@ -259,8 +305,18 @@ mod tests {
         let read = std::thread::Builder::new().stack_size(64 * 1024);
         let found = read.spawn(move || Members::index(body.as_bytes()).map(|m| m.get("a").map(str::len))).unwrap();
         assert_eq!(found.join().unwrap(), Ok(Some(2 * depth)));
+        let names: Vec<String> = (0..50).map(|i| format!("\"m{i}\":0")).collect();
+        let fault = Members::index(format!("{{{},\"M7\":0}}", names.join(",")).as_bytes()).unwrap_err();
+        assert!(fault.message.contains("some parsers"), "{}", fault.message);
         let many: Vec<String> = (0..200_000).map(|i| format!("\"m{i}\":0")).collect();
         assert!(Members::index(format!("{{{}}}", many.join(",")).as_bytes()).is_ok());
+    }
+
+    #[test]
+    fn a_member_in_another_case_is_found() {
+        let members = Members::index(br#"{"Stream":true,"maxTokens":1,"model":"m"}"#).unwrap();
+        assert_eq!(members.in_another_case(&["model", "stream", "max_tokens"]), Some("Stream"));
+        assert_eq!(members.in_another_case(&["model", "max_tokens"]), None);
     }
 
     #[test]

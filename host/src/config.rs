@@ -198,7 +198,7 @@ impl Default for Limits {
             frame_bytes_max: 16 << 20,
             head_bytes_max: 64 << 10,
             connections_max: 16_384,
-            streams_max: 200,
+            streams_max: 100,
             idle_upstream_max: 256,
             attempts_max: 4,
             round_trips_max: 200,

@@ -23,7 +23,7 @@ use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
 use crate::inbound::{Asked, Inbound, read_body, text};
 use crate::jobs::{self, Jobs};
-use crate::ledger::Entry;
+use crate::ledger::{self, Entry};
 use crate::listener::Peer;
 use crate::metrics::Metrics;
 use crate::plugin::types::{Call, Pair, Reply};
@@ -76,6 +76,7 @@ impl Gateway {
                     return probed;
                 }
                 let mut response = answer::refusal(&failure, None, &id, None);
+                ledger::refused(&id, response.status().as_u16(), failure.kind.code());
                 if failure.kind == Kind::BadHead && version < Version::HTTP_2 {
                     // Where the head is in doubt, so is where the next request begins.
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -113,7 +114,14 @@ impl Gateway {
                 place.check_unambiguous().map_err(bad)?;
                 Asked::recognise(head, &route.prefix, &route.dialects)
             }
-            Serves::Service { .. } => None,
+            Serves::Service { .. } => {
+                let find = |path: &String| snapshot.routes.find(&place.host, path);
+                let is_foreign = |path: &String| !find(path).is_some_and(|other| Arc::ptr_eq(other, &route));
+                if place.other_readings().iter().any(is_foreign) {
+                    return Err(bad(HeadError::ForeignPath));
+                }
+                None
+            }
         };
         let deadline = Instant::now() + Duration::from_millis(snapshot.timeouts.total_ms);
         let client_ip = peer.addr.ip().to_string();

@@ -26,6 +26,12 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 /// Host that the caller used.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// How often an upstream may decode a path before it looks at it. Once is usual, twice is a known mistake.
+const DECODINGS_MAX: usize = 2;
+
+/// Digits of a length that every parser can hold: with one more, some would overflow.
+const LENGTH_DIGITS_MAX: usize = 18;
+
 /// Hop-by-hop headers (RFC 9110 section 7.6.1), beside those that `connection` names. `expect` is answered by this hop.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
@@ -72,6 +78,9 @@ pub enum HeadError {
     /// Any `transfer-encoding` but a single `chunked`.
     #[error("`transfer-encoding` must be a single `chunked`")]
     TransferEncoding,
+    /// A length that some parsers cannot hold.
+    #[error("`content-length` has more than 18 digits")]
+    ContentLength,
     /// HTTP/1.0 has no `transfer-encoding`.
     #[error("HTTP/1.0 has no `transfer-encoding`; use HTTP/1.1")]
     TransferEncodingVersion,
@@ -83,6 +92,11 @@ pub enum HeadError {
         "the path has dot segments, backslashes or characters that are not allowed; send it normalised and encoded"
     )]
     Path,
+    /// A plain path that is another route's to a parser that is more lenient.
+    #[error(
+        "the path can be read as one of another route; send it normalised, without empty segments, `;` and encoded `/`"
+    )]
+    ForeignPath,
     /// A path that other parsers may read as another one: empty segments, encoded separators, parameters.
     #[error("the path has empty segments, `;`, or encoded `\\`, `.` or `%`; send it as it is documented")]
     AmbiguousPath,
@@ -102,9 +116,9 @@ impl HeadError {
         match self {
             Self::Connect => "connect-refused",
             Self::NoHost | Self::ManyHosts | Self::Host => "bad-host",
-            Self::TransferEncoding | Self::TransferEncodingVersion => "bad-framing",
+            Self::TransferEncoding | Self::TransferEncodingVersion | Self::ContentLength => "bad-framing",
             Self::HeaderValue => "bad-header",
-            Self::Path | Self::AmbiguousPath => "bad-path",
+            Self::Path | Self::AmbiguousPath | Self::ForeignPath => "bad-path",
         }
     }
 
@@ -112,7 +126,12 @@ impl HeadError {
     pub fn framing_in_doubt(self) -> bool {
         matches!(
             self,
-            Self::TransferEncoding | Self::TransferEncodingVersion | Self::NoHost | Self::ManyHosts | Self::Host
+            Self::TransferEncoding
+                | Self::TransferEncodingVersion
+                | Self::ContentLength
+                | Self::NoHost
+                | Self::ManyHosts
+                | Self::Host
         )
     }
 }
@@ -123,6 +142,9 @@ pub fn check(parts: &Parts) -> Result<Address<'_>, HeadError> {
         return Err(HeadError::Connect);
     }
     check_transfer_encoding(parts)?;
+    if parts.headers.get(CONTENT_LENGTH).is_some_and(|length| length.len() > LENGTH_DIGITS_MAX) {
+        return Err(HeadError::ContentLength);
+    }
     // Every byte is looked at, whatever the one before says: so the compiler looks at many at a time.
     let is_all_text = |value: &HeaderValue| value.as_bytes().iter().fold(true, |all, &byte| all & is_text(byte));
     if !parts.headers.values().all(is_all_text) {
@@ -166,6 +188,57 @@ impl Address<'_> {
         }
         Ok(())
     }
+}
+
+impl Address<'_> {
+    /// What more lenient parsers than ours may take the path for: with encoded bytes decoded, empty segments and parameters left
+    /// out, dots resolved. Plain HTTP routes pass paths on as they are, and nobody may get to another route's so. Almost
+    /// every path has but one reading, and then there is nothing here.
+    #[must_use]
+    pub fn other_readings(&self) -> Vec<String> {
+        if !self.path.bytes().any(|byte| byte == b'%' || byte == b';') && !self.path.contains("//") {
+            return Vec::new();
+        }
+        let mut readings = vec![resolved(self.path)];
+        let mut path = Cow::Borrowed(self.path);
+        for _ in 0..DECODINGS_MAX {
+            let decoded = percent_decoded(&path);
+            if decoded == *path {
+                break;
+            }
+            readings.push(resolved(&decoded));
+            path = Cow::Owned(decoded);
+        }
+        readings
+    }
+}
+
+/// Without what some parsers leave out, and with dots resolved.
+fn resolved(path: &str) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split(['/', '\\']) {
+        let segment = segment.split(';').next().unwrap_or_default();
+        match segment.trim_matches(|letter: char| letter.is_ascii_control() || letter == ' ') {
+            "" | "." => {}
+            ".." => drop(kept.pop()),
+            name => kept.push(name),
+        }
+    }
+    kept.iter().fold(String::with_capacity(path.len() + 1), |whole, segment| whole + "/" + segment)
+}
+
+/// With every `%XX` decoded once; bytes that are no UTF-8 become the replacement character.
+fn percent_decoded(path: &str) -> String {
+    let bytes = path.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let code = path.get(at + 1..at + 3).filter(|_| byte == b'%');
+        let code = code.filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        decoded.push(code.and_then(|code| u8::from_str_radix(code, 16).ok()).unwrap_or(byte));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 /// Whether a path has a segment `.` or `..`, plainly or percent-encoded.
@@ -382,6 +455,7 @@ mod tests {
                 HeadError::TransferEncodingVersion,
             ),
             (get("/", &[host, ("x", b"caf\xe9")]), HeadError::HeaderValue),
+            (get("/", &[host, ("content-length", b"9999999999999999999")]), HeadError::ContentLength),
             (get("/a/../b", &[host]), HeadError::Path),
             (get("/a/%2e%2E", &[host]), HeadError::Path),
             (get("/a/..;x/b", &[host]), HeadError::Path),
@@ -411,6 +485,29 @@ mod tests {
         for path in ["/", "/v1/models/a:b@c", "/v1/models/a%20b", "/a/", "/model/a%2Fb%2fc/converse"] {
             assert_eq!(strict(path), Ok(()), "{path}");
         }
+    }
+
+    #[test]
+    fn a_path_tells_what_lenient_parsers_take_it_for() {
+        let readings = |path: &str| check(&get(path, &[("host", b"x")])).unwrap().other_readings();
+        assert!(readings("/a/b.c/d-e_f").is_empty(), "a plain path has one reading");
+        let cases = [
+            ("//a/x", "/a/x"),
+            ("/%61/x", "/a/x"),
+            ("/%2561", "/a"),
+            ("/a;p=1/x", "/a/x"),
+            ("/;/a", "/a"),
+            ("/%2fa%2Fx", "/a/x"),
+            ("/b/..%2fa/x", "/a/x"),
+            ("/%5ca", "/a"),
+            ("/a%00/x", "/a/x"),
+            ("/a%20/x", "/a/x"),
+        ];
+        for (path, expected) in cases {
+            assert!(readings(path).iter().any(|reading| reading == expected), "{path}: {:?}", readings(path));
+        }
+        assert_eq!(readings("/caf%C3%A9"), ["/caf%C3%A9", "/café"]);
+        assert_eq!(readings("/%zz%"), ["/%zz%"]);
     }
 
     #[test]

@@ -19,6 +19,10 @@ use crate::upstream::{BodyError, InBody};
 /// Query parameters in which callers put their own key: it is for us, not for a vendor.
 const CREDENTIALS: [&str; 3] = ["key", "api_key", "access_token"];
 
+/// Members that the gateway or its policies decide by.
+const DECISIVE: [&str; 9] =
+    ["model", "stream", "n", "max_tokens", "max_completion_tokens", "max_output_tokens", "messages", "input", "tools"];
+
 /// What the head of an AI request says.
 #[derive(Clone)]
 pub struct Asked {
@@ -151,7 +155,7 @@ impl<'b> Inbound<'b> {
     ///
     /// # Errors
     /// `bad-body` if it is neither a JSON object nor, where the operation takes files, a form; if it names a member twice,
-    /// or no model.
+    /// names one by which we decide in another case, or no model.
     pub fn parse(asked: &'b Asked, head: &'b Parts, body: &'b Bytes) -> Result<Self, Failure> {
         let bad = |message: String| Failure::new(Kind::BadBody, message);
         let media_type = head.headers.get(header::CONTENT_TYPE);
@@ -164,6 +168,14 @@ impl<'b> Inbound<'b> {
         } else {
             Content::Json(Members::index(body).map_err(|fault| bad(fault.message))?)
         };
+        if let Content::Json(members) = &content
+            && asked.operation.names_model()
+            && let Some(odd) = members.in_another_case(&DECISIVE)
+        {
+            let message =
+                format!("{odd}: this name has another case here; some parsers would take it for the other one");
+            return Err(bad(message));
+        }
         let named = asked.model.clone().or_else(|| content.text("model"));
         let model = named.filter(|_| asked.operation.names_model()).unwrap_or_default();
         if model.is_empty() && asked.operation.names_model() {

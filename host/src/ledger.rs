@@ -42,6 +42,12 @@ impl Ending {
     }
 }
 
+/// The line of the access log of a request that has no route, and so no entry.
+pub fn refused(id: &str, status: u16, failure: &'static str) {
+    let (route, ending) = ("", Ending::Complete.name());
+    tracing::info!(target: "access", request = %id, route, status, failure, ending, attempts = 0);
+}
+
 /// The pieces of a streamed answer, as they come.
 struct Pieces {
     first: Instant,

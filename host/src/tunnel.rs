@@ -53,32 +53,62 @@ pub async fn relay(
     stop: impl Future<Output = ()>,
     meter: Option<&mut Meter>,
 ) -> (Carried, End) {
-    let (up, down) = (AtomicU64::new(0), AtomicU64::new(0));
+    let moves = Moves::new();
     let carry = async {
         let (caller, upstream) = tokio::try_join!(caller, upstream).map_err(|_| ())?;
-        both_ways(caller, upstream, &up, &down, meter).await.map_err(|_| ())
+        both_ways(caller, upstream, &moves, meter).await.map_err(|_| ())
     };
-    let moved = || up.load(Ordering::Relaxed).wrapping_add(down.load(Ordering::Relaxed));
     let end = tokio::select! {
         done = carry => if done.is_ok() { End::Closed } else { End::Broken },
-        () = quiet(idle, moved) => End::Idle,
+        () = moves.quiet(idle) => End::Idle,
         () = stop => End::Stopped,
     };
-    (Carried { up: up.into_inner(), down: down.into_inner() }, end)
+    (Carried { up: moves.up.into_inner(), down: moves.down.into_inner() }, end)
+}
+
+/// What has moved, and when it last did.
+struct Moves {
+    up: AtomicU64,
+    down: AtomicU64,
+    begun: Instant,
+    last_us: AtomicU64,
+}
+
+impl Moves {
+    fn new() -> Self {
+        let (up, down, last_us) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { up, down, begun: Instant::now(), last_us }
+    }
+
+    fn note(&self, direction: &AtomicU64, bytes: usize) {
+        direction.fetch_add(bytes as u64, Ordering::Relaxed);
+        let since = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last_us.store(since, Ordering::Relaxed);
+    }
+
+    /// Resolves when nothing has moved for `limit`.
+    async fn quiet(&self, limit: Duration) {
+        loop {
+            let deadline = self.begun + Duration::from_micros(self.last_us.load(Ordering::Relaxed)) + limit;
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
 }
 
 async fn both_ways(
     caller: Upgraded,
     upstream: Upgraded,
-    up: &AtomicU64,
-    down: &AtomicU64,
+    moves: &Moves,
     meter: Option<&mut Meter>,
 ) -> std::io::Result<()> {
     let (mut caller_read, mut caller_write) = tokio::io::split(TokioIo::new(caller));
     let (mut upstream_read, mut upstream_write) = tokio::io::split(TokioIo::new(upstream));
     tokio::try_join!(
-        one_way(&mut caller_read, &mut upstream_write, up, None),
-        one_way(&mut upstream_read, &mut caller_write, down, meter),
+        one_way(&mut caller_read, &mut upstream_write, (moves, &moves.up), None),
+        one_way(&mut upstream_read, &mut caller_write, (moves, &moves.down), meter),
     )?;
     Ok(())
 }
@@ -86,7 +116,7 @@ async fn both_ways(
 async fn one_way<R, W>(
     from: &mut R,
     to: &mut W,
-    moved: &AtomicU64,
+    (moves, direction): (&Moves, &AtomicU64),
     mut meter: Option<&mut Meter>,
 ) -> std::io::Result<()>
 where
@@ -104,19 +134,6 @@ where
         }
         to.write_all(&buffer[..count]).await?;
         to.flush().await?;
-        moved.fetch_add(count as u64, Ordering::Relaxed);
-    }
-}
-
-/// Resolves when `moved` has not changed for between one and one and a quarter times `limit`.
-async fn quiet(limit: Duration, moved: impl Fn() -> u64) {
-    let step = (limit / 4).max(Duration::from_millis(1));
-    let (mut seen, mut since) = (moved(), Instant::now());
-    while since.elapsed() < limit {
-        tokio::time::sleep(step).await;
-        let now = moved();
-        if now != seen {
-            (seen, since) = (now, Instant::now());
-        }
+        moves.note(direction, count);
     }
 }

@@ -16,6 +16,7 @@ mod prices;
 mod sdk;
 mod suite;
 mod tidy;
+mod torture;
 mod up;
 mod workspace;
 
@@ -66,6 +67,12 @@ enum Task {
     },
     /// Hold the dashboards and alerts of deploy/ to a real Prometheus.
     Deploy,
+    /// Attack the release build from without, as far as the tools can be had: smuggling, floods, slow clients, suites.
+    Torture {
+        /// Only what fits into a minute and a half, as `cargo xtask test` does.
+        #[arg(long)]
+        fast: bool,
+    },
     /// Run the official Python and Node SDKs against the release build.
     Sdk {
         /// Names of test files or `file.Class.test`; none for all.
@@ -106,6 +113,9 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Advisories(arguments) => advisories::run(&workspace.root, &arguments),
         Task::Admin { examples } => admin::run(&workspace, examples),
         Task::Deploy => deploy::run(&workspace),
+        Task::Torture { fast } => {
+            torture::run(&workspace, if fast { torture::Extent::Fast } else { torture::Extent::All })
+        }
         Task::Sdk { tests } => sdk::run(&workspace, &tests),
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::workspace::{Workspace, run as command};
-use crate::{admin, advisories, conformance, deploy, plugins, sdk, tidy, up};
+use crate::{admin, advisories, conformance, deploy, plugins, sdk, tidy, torture, up};
 
 /// Where recorded exchanges are looked for beside the repository; the variable names another folder.
 const FIXTURES: (&str, &str) = ("PENSTOCK_FIXTURES", "../shared/fixtures");
@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     ("conformance", recorded_exchanges),
     ("admin API", admin_api),
     ("dashboards", dashboards),
+    ("torture", fast_torture),
     ("SDKs", official_sdks),
 ];
 
@@ -140,6 +141,14 @@ fn dashboards(workspace: &Workspace) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Skipped(format!("{missing} is not installed, so dashboards and alerts were NOT checked")));
     }
     passed(deploy::run(workspace))
+}
+
+fn fast_torture(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    if !python_is_there() {
+        let reason = "python3 is not installed, so the gateway was NOT attacked".to_owned();
+        return Ok(if std::env::var_os("CI").is_some() { Outcome::Failed(reason) } else { Outcome::Skipped(reason) });
+    }
+    passed(torture::run(workspace, torture::Extent::Fast))
 }
 
 fn official_sdks(workspace: &Workspace) -> anyhow::Result<Outcome> {

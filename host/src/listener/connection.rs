@@ -4,6 +4,7 @@
 //! The protocol is chosen before hyper sees a byte, by ALPN or by the HTTP/2 preface, and each has its own builder: a connection that was
 //! chosen to be HTTP/2 never falls back to HTTP/1.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -42,6 +43,8 @@ const PING_LIMIT: Duration = Duration::from_secs(5);
 const PENDING_RESETS_MAX: usize = 20;
 /// Streams that we reset because of a caller's errors; more is an attack (CVE-2025-8671).
 const LOCAL_RESETS_MAX: usize = 256;
+/// An HTTP/2 connection that was idle for too long has been told to go; if it does not, it is closed after this time.
+const PARTING: Duration = Duration::from_millis(500);
 /// A stream that has outlived its exchange's own time-out is dropped after this time.
 const STREAM_GRACE: Duration = Duration::from_secs(5);
 /// Answer of a handler that panicked.
@@ -112,7 +115,7 @@ async fn serve_http1<H, F, B, I>(
     let mut check = pin!(tokio::time::sleep(activity.period()));
     loop {
         tokio::select! {
-            _ = connection.as_mut() => return,
+            done = connection.as_mut() => return done.err().iter().for_each(tell_unreadable),
             life = next(&mut life) => match life {
                 Life::Stopped => return,
                 Life::Running | Life::Draining => connection.as_mut().graceful_shutdown(),
@@ -147,7 +150,8 @@ async fn serve_http2<H, F, B, I>(
 {
     activity.multiplex();
     let keep_alive = server.patience.keep_alive;
-    let streams = Streams { life_max: server.total.saturating_add(STREAM_GRACE), life: life.clone() };
+    let life_max = server.total.saturating_add(STREAM_GRACE);
+    let streams = Streams { life_max, write: server.patience.write, life: life.clone() };
     let mut builder = http2::Builder::new(streams);
     builder
         .timer(TokioTimer::new())
@@ -167,6 +171,7 @@ async fn serve_http2<H, F, B, I>(
     };
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
     let mut check = pin!(tokio::time::sleep(keep_alive));
+    let mut told_to_go = false;
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
@@ -175,13 +180,29 @@ async fn serve_http2<H, F, B, I>(
                 Life::Running | Life::Draining => connection.as_mut().graceful_shutdown(),
             },
             () = check.as_mut() => {
-                let idle_until = activity.idle_since().unwrap_or_else(Instant::now) + keep_alive;
-                if idle_until <= Instant::now() {
+                let now = Instant::now();
+                let idle_until = activity.idle_since().map_or(now + keep_alive.max(PARTING), |since| since + keep_alive);
+                if idle_until > now {
+                    told_to_go = false;
+                    check.as_mut().reset(idle_until);
+                } else if told_to_go {
+                    return;
+                } else {
                     connection.as_mut().graceful_shutdown();
+                    told_to_go = true;
+                    check.as_mut().reset(now + PARTING);
                 }
-                check.as_mut().reset(idle_until.max(Instant::now() + Duration::from_secs(1)));
             }
         }
+    }
+}
+
+/// The line of the access log of a request that was none: hyper has answered it.
+fn tell_unreadable(error: &hyper::Error) {
+    if error.is_parse() {
+        let status = if error.is_parse_too_large() { 431 } else { 400 };
+        let (route, failure, ending) = ("", "bad-head", "complete");
+        tracing::info!(target: "access", route, status, failure, ending, attempts = 0, reason = %error);
     }
 }
 
@@ -200,9 +221,11 @@ where
     B::Error: Into<BoxError>,
 {
     let request = request.map(|body| InBody::new(body, server.body_idle));
-    // The call itself may panic as well as the future.
-    let handling = pin!(async { (server.handler)(request, peer.clone()).await });
-    let handled = catch(handling).await;
+    // The call itself may panic as well as the future. It lies on the heap and is gone with the answer's head: a connection between
+    // requests, and a stream whose caller does not take its answer, hold nothing of what has made it.
+    let mut handling = Box::pin(async { (server.handler)(request, peer.clone()).await });
+    let handled = catch(handling.as_mut()).await;
+    drop(handling);
     let response = match handled {
         Ok(response) => response.map(Either::Left),
         Err(Panicked) => {
@@ -216,6 +239,7 @@ where
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         activity.tunnel();
     }
+    note_offer(true);
     Ok(response.map(|body| Outgoing { body, open }))
 }
 
@@ -248,7 +272,9 @@ where
     type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.project().body.poll_frame(cx)
+        let frame = self.project().body.poll_frame(cx);
+        note_offer(frame.is_ready());
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -260,12 +286,40 @@ where
     }
 }
 
-/// Runs the streams of an HTTP/2 connection: each is dropped, which resets it, when it outlives every time-out of its exchange
-/// (a caller that opens no window cannot hold one for ever) or the server stops.
+tokio::task_local! {
+    /// Since when an HTTP/2 stream has had something for its caller that the caller has not taken; none while it has nothing.
+    static OFFERED: Cell<Option<Instant>>;
+}
+
+/// Notes that a stream has something for its caller now, or waits for it. On HTTP/1 the socket sees that by itself.
+fn note_offer(has_something: bool) {
+    // Outside of a stream there is nobody to tell.
+    let _ = OFFERED.try_with(|offered| offered.set(has_something.then(Instant::now)));
+}
+
+/// Runs the streams of an HTTP/2 connection: each is dropped, which resets it, when its caller opens no window for what there is
+/// for too long, when it outlives every time-out of its exchange, or when the server stops.
 #[derive(Clone)]
 struct Streams {
     life_max: Duration,
+    write: Duration,
     life: watch::Receiver<Life>,
+}
+
+impl Streams {
+    /// Resolves when a stream has had its time.
+    async fn over(&self) {
+        let end = Instant::now() + self.life_max;
+        loop {
+            let now = Instant::now();
+            let offered = OFFERED.try_with(Cell::get).ok().flatten();
+            let deadline = (offered.unwrap_or(now) + self.write).min(end);
+            if deadline <= now {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
 }
 
 impl<F> hyper::rt::Executor<F> for Streams
@@ -273,14 +327,15 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let (life_max, mut life) = (self.life_max, self.life.clone());
-        tokio::spawn(async move {
+        let streams = self.clone();
+        tokio::spawn(OFFERED.scope(Cell::new(None), async move {
+            let mut life = streams.life.clone();
             tokio::select! {
                 () = stream => {}
-                () = tokio::time::sleep(life_max) => {}
+                () = streams.over() => {}
                 _ = life.wait_for(|life| *life == Life::Stopped) => {}
             }
-        });
+        }));
     }
 }
 

@@ -179,6 +179,8 @@ impl Socket {
         }
         let deadline = *self.write_since.get_or_insert_with(Instant::now) + self.activity.patience.write;
         ready!(self.timer.poll_at(cx, deadline));
+        // Else the kernel would go on for a quarter of an hour to offer what was written. It is only about how soon.
+        let _ = self.stream.set_zero_linger();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
