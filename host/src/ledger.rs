@@ -79,6 +79,8 @@ pub struct Entry {
     pub bytes: u64,
     /// What was asked for, where prices differ by it.
     pub made: Made,
+    /// Tokens of the request, estimated, for an answer that breaks before its vendor has counted.
+    pub input_estimate: u64,
     /// What is left of the caller's limits, for the headers of the answer.
     pub standing: Option<Standing>,
     permit: Option<Permit>,
@@ -129,6 +131,7 @@ impl Entry {
             ending: Ending::Abandoned,
             bytes: 0,
             made: Made::default(),
+            input_estimate: 0,
             standing: None,
             permit: None,
             vendor_permit: None,
@@ -432,6 +435,7 @@ impl Drop for Entry {
             ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             input_tokens = usage.map_or(0, Usage::input_total),
             output_tokens = usage.map_or(0, Usage::output_total),
+            tokens_estimated = self.partial.then_some(true),
             cost_usd = cost.map(|cost| cost.usd.to_f64()),
             cost_stated = cost.map(|cost| cost.stated),
         );

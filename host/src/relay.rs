@@ -197,12 +197,21 @@ impl Stream {
     /// Ends the stream with an error event.
     fn fail(&mut self, failure: &Failure) {
         let code = failure.kind.code();
+        self.broke_off();
         self.pump.fail(&failure.fault, &mut self.ready);
         self.entry.failure = Some(code);
         self.entry.ending = Ending::Broken;
         tracing::warn!(request = %self.entry.id, vendor = %self.entry.vendor, %failure, "stream broke");
         // Leaving `Open` drops the upstream's answer, which cancels it.
         self.state = State::Flushing(code);
+    }
+
+    /// Hands what was used of an answer that is not whole to the ledger: what the vendor has not told is estimated.
+    fn broke_off(&mut self) {
+        if let Some(usage) = self.pump.usage_so_far(self.entry.input_estimate) {
+            self.entry.used(usage);
+        }
+        self.entry.used_more();
     }
 
     /// Hands what is known of the usage to the ledger.
@@ -214,6 +223,7 @@ impl Stream {
             tracing::warn!(request = %self.entry.id, vendor = %self.entry.vendor, class = fault.class.name(), "vendor reports an error in its stream");
             self.entry.failure = Some(Kind::Refused.code());
             self.entry.ending = Ending::Broken;
+            self.broke_off();
         }
     }
 }
@@ -221,10 +231,10 @@ impl Stream {
 impl Drop for Stream {
     /// A caller who hangs up pays for what the upstream has told by then, and for what was reserved if that is not all.
     fn drop(&mut self) {
-        if !matches!(self.state, State::Done) {
+        if matches!(self.state, State::Open(_)) {
             self.note();
             if !self.pump.is_complete() {
-                self.entry.used_more();
+                self.broke_off();
             }
         }
     }
