@@ -19,8 +19,8 @@ from scripted import SCRIPTS, TURNS
 
 # How long a vendor that says nothing keeps the connection. The gateways that are tested are less patient.
 SILENT_S = 20
-# What a gateway waits for a piece of an answer in these tests, and a vendor that is only slow lets it wait.
-IDLE_MS, SLOW_S = 700, 0.25
+# What a gateway waits for the head and for a piece of an answer in these tests, and what a vendor that is only slow needs.
+FIRST_BYTE_MS, IDLE_MS, SLOW_S = 600, 400, 0.15
 VENDORS = {vendor: family for family, vendor in FAMILIES.items()}
 ERRORS = {
     "429": ("429 Too Many Requests", "rate_limit_error", "rate limit reached"),
