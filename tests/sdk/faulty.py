@@ -21,6 +21,15 @@ from scripted import SCRIPTS, TURNS
 SILENT_S = 20
 # What a gateway waits for the head and for a piece of an answer in these tests, and what a vendor that is only slow needs.
 FIRST_BYTE_MS, IDLE_MS, SLOW_S = 600, 400, 0.15
+# What the last event of a dialect has in it.
+LAST = {
+    "openai-chat": b"[DONE]",
+    "openai-responses": b"event: response.completed",
+    "anthropic-messages": b"event: message_stop",
+    "gemini": b"finishReason",
+    "cohere-v2": b"message-end",
+    "bedrock-converse": b"messageStop",
+}
 VENDORS = {vendor: family for family, vendor in FAMILIES.items()}
 ERRORS = {
     "429": ("429 Too Many Requests", "rate_limit_error", "rate limit reached"),
@@ -95,6 +104,7 @@ class Talk:
         lines = [f"HTTP/1.1 {status}", "content-type: application/json", f"content-length: {len(body)}", *more]
         if self.family == "bedrock-converse":
             kinds = {"429": "ThrottlingException", "500": "InternalServerException", "503": "ServiceUnavailableException"}
+            kinds |= {"401": "UnrecognizedClientException"}
             lines.append(f"x-amzn-errortype: {kinds.get(status[:3], 'ValidationException')}")
         await self.send("".join(f"{line}\r\n" for line in lines).encode() + b"\r\n" + body)
 
@@ -300,20 +310,22 @@ def malformed(at_once):
         broken = cut[said][: len(cut[said]) * 2 // 3].rstrip()
         broken += b"" if talk.family == "bedrock-converse" else b"\n\n"
         await talk.head()
-        await talk.chunk(b"".join([*cut[:said], broken, *cut[said + 1 :]]))
+        if said:
+            await talk.chunk(b"".join(cut[:said]))
+            await asyncio.sleep(0.05)
+        await talk.chunk(b"".join([broken, *cut[said + 1 :]]))
         return await talk.send(b"0\r\n\r\n")
 
     return fault
 
 
 async def unterminated(talk):
-    """Everything but the last event of the dialect, which says that this was all; then an orderly end."""
+    """Everything up to the last event of the dialect, which says that this was all; then an orderly end."""
     await talk.head()
     if talk.asked.streaming:
-        kept = events(talk.body)[:-1]
-        if talk.family == "bedrock-converse":
-            kept = kept[:-1]  # `messageStop` is the last but one
-        await talk.chunk(b"".join(kept))
+        whole = events(talk.body)
+        last = next(index for index, event in enumerate(whole) if LAST[talk.family] in event)
+        await talk.chunk(b"".join(whole[:last]))
     else:
         await talk.chunk(talk.half())
     await talk.send(b"0\r\n\r\n")

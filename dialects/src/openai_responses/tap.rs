@@ -78,7 +78,8 @@ impl codec::Tap for Tap {
     }
 
     fn is_prelude(&self, frame: &Frame<'_>) -> bool {
-        matches!(frame.name, "response.created" | "response.queued" | "response.in_progress") || frame.name.ends_with(".added")
+        matches!(frame.name, "response.created" | "response.queued" | "response.in_progress")
+            || frame.name.ends_with(".added")
     }
 }
 

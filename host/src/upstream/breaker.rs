@@ -206,8 +206,13 @@ fn micros(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    const RULES: config::Breaker =
-        config::Breaker { failures_max: 5, failing_percent: 40, eject_ms: 1000, eject_ms_max: 3000, slow_start_ms: 8000 };
+    const RULES: config::Breaker = config::Breaker {
+        failures_max: 5,
+        failing_percent: 40,
+        eject_ms: 1000,
+        eject_ms_max: 3000,
+        slow_start_ms: 8000,
+    };
 
     fn after(start: Instant, ms: u64) -> Instant {
         start + Duration::from_millis(ms)

@@ -29,8 +29,8 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::{Limits, Timeouts};
 
-pub use breaker::{Breaker, Verdict};
 pub use body::{Answer, BodyError, InBody, OutBody};
+pub use breaker::{Breaker, Verdict};
 pub use endpoint::Endpoint;
 pub use fault::SendError;
 pub use health::Health;
