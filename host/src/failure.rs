@@ -351,6 +351,29 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_is_counted_against_whoever_has_to_act() {
+        let refused = |class, wait| Failure::refused(Fault { retry_after_ms: wait, ..Fault::new(class, "x") });
+        let later = Verdict::Later(Duration::from_secs(1));
+        let cases = [
+            (refused(FaultClass::InvalidRequest, None), Verdict::Neutral, None),
+            (refused(FaultClass::ContentFilter, None), Verdict::Neutral, None),
+            (refused(FaultClass::ContextTooLong, None), Verdict::Neutral, None),
+            (refused(FaultClass::Authentication, None), Verdict::Neutral, None),
+            (refused(FaultClass::RateLimit, None), Verdict::Neutral, None),
+            (refused(FaultClass::RateLimit, Some(1000)), later, Some(Some(1000))),
+            (refused(FaultClass::Overloaded, None), Verdict::Ill, Some(None)),
+            (Failure::new(Kind::Unreachable, "x"), Verdict::Ill, Some(None)),
+            (Failure::new(Kind::UpstreamTimeout, "x"), Verdict::Ill, None),
+            (Failure::new(Kind::Cut, "x"), Verdict::Ill, None),
+            (Failure::new(Kind::AdapterBroken, "x"), Verdict::Neutral, None),
+            (Failure::new(Kind::TotalTimeout, "x"), Verdict::Neutral, None),
+        ];
+        for (failure, verdict, passes) in cases {
+            assert_eq!((failure.verdict(), failure.passes()), (verdict, passes), "{failure:?}");
+        }
+    }
+
+    #[test]
     fn a_broken_policy_plugin_fails_closed() {
         let broken = CallError::Broken { plugin: "gate".into(), reason: crate::plugin::types::Broken::Memory };
         let failure = Failure::of_policy(broken, Kind::Unauthenticated);

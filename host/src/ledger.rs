@@ -12,6 +12,7 @@ use penstock_prices::price::Price;
 use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 
+use crate::config;
 use crate::directory::usage::{Used, Who};
 use crate::directory::{Directory, VirtualKey, now_unix_s};
 use crate::failure::Failure;
@@ -19,6 +20,7 @@ use crate::metrics::{self, Metrics};
 use crate::routes::Target;
 use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 use crate::traces::{Outcome, Outgoing, Trace, Try};
+use crate::upstream::Breaker;
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,8 @@ pub struct Entry {
     usage: Option<Usage>,
     partial: bool,
     price: Option<Arc<Price>>,
+    /// Who is told when the answer breaks off.
+    judged: Option<(Arc<Breaker>, config::Breaker)>,
     begun: Instant,
     first_byte: Option<Instant>,
     /// When the try began that is under way.
@@ -138,6 +142,7 @@ impl Entry {
             usage: None,
             partial: false,
             price: None,
+            judged: None,
             begun: Instant::now(),
             first_byte: None,
             trying: None,
@@ -172,6 +177,7 @@ impl Entry {
     pub fn tries(&mut self, target: &Target, reserved: Option<Permit>) {
         self.trying(&target.vendor.name, &target.model, target.vendor.server());
         self.price.clone_from(&target.price);
+        self.judged = Some((Arc::clone(&target.breaker), target.vendor.breaker));
         self.vendor_permit = reserved;
     }
 
@@ -278,6 +284,17 @@ impl Entry {
     /// Notes the usage; a later note replaces an earlier one.
     pub fn used(&mut self, usage: Usage) {
         self.usage = Some(usage);
+    }
+
+    /// Notes that the answer has broken off after it had begun.
+    pub fn broken(&mut self, failure: &Failure) {
+        self.failure = Some(failure.kind.code());
+        self.ending = Ending::Broken;
+        if let Some((breaker, rules)) = &self.judged
+            && let Some(lasts) = breaker.record(failure.verdict(), rules, Instant::now())
+        {
+            tracing::warn!(target_id = %format_args!("{}/{}", self.vendor, self.model), ms = lasts.as_millis(), "a target is ejected for a while");
+        }
     }
 
     /// Notes that more may have been used than the vendor has told.

@@ -199,8 +199,7 @@ impl Stream {
         let code = failure.kind.code();
         self.broke_off();
         self.pump.fail(&failure.fault, &mut self.ready);
-        self.entry.failure = Some(code);
-        self.entry.ending = Ending::Broken;
+        self.entry.broken(failure);
         tracing::warn!(request = %self.entry.id, vendor = %self.entry.vendor, %failure, "stream broke");
         // Leaving `Open` drops the upstream's answer, which cancels it.
         self.state = State::Flushing(code);
@@ -221,8 +220,7 @@ impl Stream {
         }
         if let Some(fault) = self.pump.fault().filter(|_| self.entry.failure.is_none()) {
             tracing::warn!(request = %self.entry.id, vendor = %self.entry.vendor, class = fault.class.name(), "vendor reports an error in its stream");
-            self.entry.failure = Some(Kind::Refused.code());
-            self.entry.ending = Ending::Broken;
+            self.entry.broken(&Failure::refused(fault));
             self.broke_off();
         }
     }

@@ -158,7 +158,9 @@ impl Target {
 
     /// What has become of it.
     pub fn records(&self, verdict: Verdict) {
-        self.breaker.record(verdict, &self.vendor.breaker, Instant::now());
+        if let Some(lasts) = self.breaker.record(verdict, &self.vendor.breaker, Instant::now()) {
+            tracing::warn!(target_id = %self.id, ms = lasts.as_millis(), "a target is ejected for a while");
+        }
     }
 
     /// A target with the defaults of the policy.

@@ -7,7 +7,7 @@ import json
 import time
 import unittest
 
-from callers import CALLERS
+from callers import CALLERS, each
 from faulty import FIRST_BYTE_MS, IDLE_MS, Faulty
 from gateway import FAMILIES, Gateway, base, vendor
 from support import KEY
@@ -119,6 +119,11 @@ def policy(upstream, key, folder):
     return base(key, folder) + TIMEOUTS + "".join(vendor(name, name, upstream) for name in FAMILIES.values())
 
 
+def model(dialect, family, name, stream):
+    """The name by which a case is asked for and found in the access log."""
+    return f"{name}~{PAIRS.index((dialect, family))}{'s' if stream else 'w'}"
+
+
 class CutTest(unittest.TestCase):
     """One gateway before one server."""
 
@@ -139,33 +144,28 @@ class CutTest(unittest.TestCase):
 
     def test_every_sdk_raises_and_every_answer_is_accounted(self):
         self.assertEqual(len(FAULTS), 24)
-        asked = []
-        for number, (dialect, family) in enumerate(PAIRS):
-            for name in FAULTS:
-                for stream in (False, True):
-                    model = f"{name}~{number}{'s' if stream else 'w'}"
-                    asked.append((model, stream, dialect, family))
-                    with self.subTest(caller=dialect, vendor=family, fault=name, stream=stream):
-                        self.check_raises(self.callers[dialect], f"{FAMILIES[family]}/{model}", stream)
-        self.check_entries(asked)
+        cases = [(*pair, name, stream) for name in FAULTS for stream in (False, True) for pair in PAIRS]
+        each(self, cases, self.check_raises)
+        self.check_entries(cases)
 
-    def check_raises(self, caller, model, stream):
+    def check_raises(self, dialect, family, name, stream):
         """That of Cohere tells an error in a stream in the place of a finish."""
+        caller = self.callers[dialect]
         try:
-            read = caller.ask(model, stream)
+            read = caller.ask(f"{FAMILIES[family]}/{model(dialect, family, name, stream)}", stream)
         except caller.error:
             return
-        self.assertEqual((caller.dialect, read.finish), ("cohere-v2", "ERROR"), read)
+        self.assertEqual((dialect, read.finish), ("cohere-v2", "ERROR"), read)
 
-    def check_entries(self, asked):
+    def check_entries(self, cases):
         """One entry for each; what has been said of an answer is counted, and of what was never begun nothing."""
         time.sleep(0.5)
         lines = [json.loads(line) for line in self.gateway.log().splitlines() if '"target":"access"' in line]
         entries = {line["model"]: line for line in lines}
-        self.assertEqual(len(lines), len(asked))
-        for model, stream, dialect, family in asked:
-            with self.subTest(model=model, caller=dialect, vendor=family):
-                entry = entries[model]
+        self.assertEqual(len(lines), len(cases))
+        for dialect, family, name, stream in cases:
+            with self.subTest(caller=dialect, vendor=family, fault=name, stream=stream):
+                entry = entries[model(dialect, family, name, stream)]
                 tokens = (entry["input_tokens"] > 0, entry["output_tokens"] > 0)
                 if stream and entry["status"] == 200:
                     self.assertEqual((entry["ending"], tokens), ("broken", (True, True)), entry)

@@ -2,6 +2,7 @@
 """What callers see of vendors that fail, judged by the official SDKs: another target before the first byte, and after it an
 error, never an end that looks like one."""
 
+import itertools
 import json
 import time
 import unittest
@@ -9,7 +10,7 @@ import unittest
 import anthropic
 import openai
 
-from callers import CALLERS
+from callers import CALLERS, each
 from faulty import FAULTS, FIRST_BYTE_MS, IDLE_MS, Faulty
 from gateway import FAMILIES, Gateway, base, vendor
 from scripted import USAGE
@@ -67,7 +68,7 @@ class FaultsTest(unittest.TestCase):
         cls.vendors = Faulty(FAULTS)
         cls.gateway = Gateway(cls.vendors.url, KEY, families=policy)
         cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
-        cls.number = 0
+        cls.numbers = itertools.count()
 
     @classmethod
     def tearDownClass(cls):
@@ -78,16 +79,11 @@ class FaultsTest(unittest.TestCase):
 
     def alone(self, family, fault):
         """A name for the only target that fails so, new each time."""
-        type(self).number += 1
-        return f"{FAMILIES[family]}/{fault}~{self.number}"
+        return f"{FAMILIES[family]}/{fault}~{next(self.numbers)}"
 
     def each(self, faults, streams, check, pairs=PAIRS):
-        """Checks every pair, fault and way to ask."""
-        for dialect, family in pairs:
-            for fault in faults:
-                for stream in streams:
-                    with self.subTest(caller=dialect, vendor=family, fault=fault, stream=stream):
-                        check(self.callers[dialect], family, fault, stream)
+        """Checks every pair, fault and way to ask; the pairs at the same time, since most of them wait."""
+        each(self, [(*pair, fault, stream) for fault in faults for stream in streams for pair in pairs], check)
 
     def raises(self, caller, model, stream):
         """The error that an SDK raises. That of Cohere tells one in a stream in the place of a finish."""
@@ -119,29 +115,29 @@ class FaultsTest(unittest.TestCase):
     # -- before the first byte
 
     def test_before_the_first_byte_another_target_answers(self):
-        def check(caller, family, fault, stream):
+        def check(dialect, family, fault, stream):
             began = time.monotonic()
-            read = caller.ask(f"{family}.{fault}", stream)
+            read = self.callers[dialect].ask(f"{family}.{fault}", stream)
             self.assertEqual((read.text, time.monotonic() - began < 5), (TEXT, True))
 
         self.each(BEFORE, (False, True), check)
 
     def test_half_of_a_whole_answer_is_answered_by_another_target(self):
-        def check(caller, family, fault, stream):
-            self.assertEqual(caller.ask(f"{family}.{fault}", stream).text, TEXT)
+        def check(dialect, family, fault, stream):
+            self.assertEqual(self.callers[dialect].ask(f"{family}.{fault}", stream).text, TEXT)
 
         self.each(WITHIN, [False], check)
 
     def test_a_vendor_that_is_only_slow_is_waited_for(self):
-        def check(caller, family, fault, stream):
-            self.assertEqual(caller.ask(self.alone(family, fault), stream).text, TEXT)
+        def check(dialect, family, fault, stream):
+            self.assertEqual(self.callers[dialect].ask(self.alone(family, fault), stream).text, TEXT)
 
         self.each(["slow"], (False, True), check, PAIRS[:1])
 
     def test_who_asks_for_a_little_patience_is_asked_again_when_nobody_else_is_left(self):
-        def check(caller, family, fault, stream):
+        def check(dialect, family, fault, stream):
             model = self.alone(family, fault)
-            self.assertEqual(caller.ask(model, stream).text, TEXT)
+            self.assertEqual(self.callers[dialect].ask(model, stream).text, TEXT)
             self.assertEqual(self.asked(model), 2)
 
         self.each(["429-wait", "500-once"], (False, True), check, PAIRS[:3])
@@ -201,9 +197,9 @@ class FaultsTest(unittest.TestCase):
     # -- after the first byte
 
     def test_a_stream_that_breaks_raises_and_is_accounted(self):
-        def check(caller, family, fault, stream):
+        def check(dialect, family, fault, stream):
             model = self.alone(family, fault)
-            self.raises(caller, model, stream)
+            self.raises(self.callers[dialect], model, stream)
             entry = self.entry(model)
             self.assertEqual((entry["ending"], entry["attempts"]), ("broken", 1))
             self.assertTrue(entry["input_tokens"] > 0 and entry["output_tokens"] > 0, entry)
@@ -211,9 +207,9 @@ class FaultsTest(unittest.TestCase):
         self.each(WITHIN, [True], check)
 
     def test_half_of_a_whole_answer_raises_and_is_not_charged(self):
-        def check(caller, family, fault, stream):
+        def check(dialect, family, fault, stream):
             model = self.alone(family, fault)
-            self.raises(caller, model, stream)
+            self.raises(self.callers[dialect], model, stream)
             entry = self.entry(model)
             self.assertEqual((entry["status"] >= 500, entry["input_tokens"], entry["output_tokens"]), (True, 0, 0))
 

@@ -113,8 +113,8 @@ impl Breaker {
         }
     }
 
-    /// Takes note of an answer.
-    pub fn record(&self, verdict: Verdict, rules: &config::Breaker, now: Instant) {
+    /// Takes note of an answer, and says for how long the target is ejected if it is by this one.
+    pub fn record(&self, verdict: Verdict, rules: &config::Breaker, now: Instant) -> Option<Duration> {
         match verdict {
             Verdict::Neutral => {}
             Verdict::Later(wait) => {
@@ -122,8 +122,9 @@ impl Breaker {
                 self.later_us.fetch_max(until, Ordering::Relaxed);
             }
             Verdict::Well => self.well(now),
-            Verdict::Ill => self.ill(rules, now),
+            Verdict::Ill => return self.ill(rules, now),
         }
+        None
     }
 
     /// Whether the target may be asked a second time for one request. Pays for it, so that when everything fails, second tries
@@ -155,7 +156,7 @@ impl Breaker {
         }
     }
 
-    fn ill(&self, rules: &config::Breaker, now: Instant) {
+    fn ill(&self, rules: &config::Breaker, now: Instant) -> Option<Duration> {
         // Stops far above any threshold, so that it cannot wrap to "healthy".
         let more = |n: u32| (n < u32::MAX / 2).then_some(n + 1);
         let in_a_row = self.in_a_row.try_update(Ordering::Relaxed, Ordering::Relaxed, more).unwrap_or(u32::MAX / 2);
@@ -164,12 +165,14 @@ impl Breaker {
             && u64::from(share) * 100 >= u64::from(rules.failing_percent) * u64::from(WHOLE);
         let was_probe = self.probing.swap(false, Ordering::AcqRel);
         let is_out = self.until_us.load(Ordering::Acquire) != 0;
-        if is_out && was_probe || !is_out && (in_a_row + 1 >= rules.failures_max || many) {
-            let ejections = self.ejections.load(Ordering::Relaxed);
-            self.ejections.store(ejections.saturating_add(1), Ordering::Relaxed);
-            let until = clock(now).saturating_add(self.ejection_us(rules));
-            self.until_us.fetch_max(until, Ordering::AcqRel);
+        if !(is_out && was_probe || !is_out && (in_a_row + 1 >= rules.failures_max || many)) {
+            return None;
         }
+        let ejections = self.ejections.load(Ordering::Relaxed);
+        self.ejections.store(ejections.saturating_add(1), Ordering::Relaxed);
+        let lasts_us = self.ejection_us(rules);
+        self.until_us.fetch_max(clock(now).saturating_add(lasts_us), Ordering::AcqRel);
+        Some(Duration::from_micros(lasts_us))
     }
 
     /// How long the ejection lasts that is in force.
