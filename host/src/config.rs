@@ -174,7 +174,7 @@ pub struct Limits {
     pub streams_max: u32,
     /// Idle upstream connections kept for each host.
     pub idle_upstream_max: usize,
-    /// Targets tried for one request.
+    /// Tries of one request, at one target after another, second ones included.
     pub attempts_max: u32,
     /// Round trips that an adapter may ask for within one attempt.
     pub round_trips_max: u32,

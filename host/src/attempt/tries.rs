@@ -71,10 +71,15 @@ impl<'t> Tries<'t> {
         }
         if let Some((target, at)) = self.again.take().filter(|_| attempt < tries && !asking.sends_once()) {
             tokio::time::sleep_until(at.into()).await;
-            let permit = asking.permit(gate, target, attempt).await?;
-            entry.tries(target, permit);
-            self.fresh = None;
-            return Ok(Try { target, attempt, is_last: true });
+            match asking.permit(gate, target, attempt).await {
+                Ok(permit) => {
+                    entry.tries(target, permit);
+                    self.fresh = None;
+                    return Ok(Try { target, attempt, is_last: true });
+                }
+                Err(failure) if failure.kind == Kind::Limited => {}
+                Err(failure) => return Err(failure.into()),
+            }
         }
         Err(self.given_up())
     }
