@@ -40,6 +40,24 @@ pub(crate) fn members<'b, const N: usize>(body: &'b [u8], names: [&str; N]) -> O
     }
 }
 
+/// JSON text without the white space between its parts; none if it is not UTF-8 or ends within a string.
+#[must_use]
+pub(crate) fn compact(text: &[u8]) -> Option<String> {
+    if !text.iter().any(u8::is_ascii_whitespace) {
+        return std::str::from_utf8(text).ok().map(str::to_owned);
+    }
+    let mut kept = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let end = if *byte == b'"' { string_end(text, at)? } else { at + 1 };
+        if !byte.is_ascii_whitespace() {
+            kept.extend_from_slice(&text[at..end]);
+        }
+        at = end;
+    }
+    String::from_utf8(kept).ok()
+}
+
 fn skip_space(body: &[u8], from: usize) -> usize {
     let space = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     from + body[from.min(body.len())..].iter().take_while(|byte| space(byte)).count()
@@ -119,6 +137,14 @@ mod tests {
             let expected = expected.map(|values| values.map(|value| value.map(str::as_bytes)));
             assert_eq!(found, expected, "{body}");
         }
+    }
+
+    #[test]
+    fn space_between_the_parts_goes_and_space_in_strings_stays() {
+        let text = "{ \"a b\" :\n[1 ,\t\" \\\" \"] }";
+        assert_eq!(compact(text.as_bytes()).as_deref(), Some("{\"a b\":[1,\" \\\" \"]}"));
+        assert_eq!(compact(b"{\"a\":1}").as_deref(), Some("{\"a\":1}"));
+        assert_eq!(compact(b"[ \"a"), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@ use penstock_dialects::framing::{Kind as Frames, Parser};
 use penstock_dialects::ir::{Fault, FaultClass, Usage};
 
 use crate::canonical::Canonical;
+use crate::clock;
 use crate::directory::pool::Turn;
 use crate::failure::{Failure, Kind};
 use crate::inbound::{Content, Inbound, wanted};
@@ -477,11 +478,10 @@ impl<'a> Asking<'a> {
 
     /// The envelope of a caller whose body has not been read.
     fn plain_envelope(&self) -> Envelope {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Envelope {
             request_id: self.underway.id.to_string(),
             model: self.inbound.model.clone(),
-            created: now.map_or(0, |since| since.as_secs()),
+            created: clock::unix_s(),
             stream_usage: false,
             array: self.inbound.asked.array,
             begun: false,

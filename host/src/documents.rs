@@ -2,9 +2,9 @@
 //! What others have answered to the questions of one auth plugin: the keys of an issuer, what it thinks of a token.
 //!
 //! Nothing is asked here; that is [`outbound`](crate::outbound)'s. This is what is known: by SHA-256 of the whole request, so
-//! that no token is kept, bounded in number and bytes, and read without a lock. A question that is asked by many at once goes
-//! out once: whoever comes first has a task of its own for it, so that a caller who hangs up takes
-//! nothing from the others.
+//! that no token is kept, bounded in number and bytes, and read without a lock. A question that many have at once goes out
+//! once ([`asked_once`]): whoever comes first has a task of its own for it, so that a caller who hangs up takes nothing from
+//! the others.
 
 use std::future::Future;
 use std::pin::pin;
@@ -17,6 +17,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 
+use crate::clock;
 use crate::config::Auth;
 use crate::slots::{Digest, Slot, Slots};
 
@@ -193,7 +194,7 @@ impl Documents {
     }
 
     fn ms(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.begun).as_millis()).unwrap_or(u64::MAX)
+        clock::millis(now.saturating_duration_since(self.begun))
     }
 }
 
@@ -201,7 +202,7 @@ impl Document {
     /// How old it is, in milliseconds.
     #[must_use]
     pub fn age_ms(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.at).as_millis()).unwrap_or(u64::MAX)
+        clock::millis(now.saturating_duration_since(self.at))
     }
 }
 

@@ -331,7 +331,7 @@ fn the_targets(
         let alias = alias.ok_or_else(|| Failure::unknown_model(&inbound.model))?;
         let sight = Sight { headers: &head.headers, content: &inbound.content };
         let routing = alias.routing.as_ref().or(underway.route.routing.as_ref());
-        return stages::rank(routing, call, &alias.targets, random::u64(), &sight);
+        return stages::rank(routing, call, &alias.targets, &sight);
     }
     let path = asked.place.as_ref().map_or("", |place| place.path.as_str());
     let in_path = path.strip_prefix("/vendors/").and_then(|rest| rest.split('/').next());

@@ -5,7 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use penstock_dialects::codec::{Ask, Codec, Head, Operation};
@@ -239,10 +239,10 @@ pub fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 
 /// The wanted headers that a request or answer has, as pairs for a plugin.
 #[must_use]
-pub fn wanted<'h>(wants: &'h [String], headers: &'h HeaderMap) -> Vec<(&'h str, &'h str)> {
+pub fn wanted<'h>(wants: &'h [HeaderName], headers: &'h HeaderMap) -> Vec<(&'h str, &'h str)> {
     let mut pairs = Vec::with_capacity(wants.len());
     for name in wants {
-        for value in headers.get_all(name.as_str()) {
+        for value in headers.get_all(name) {
             if let Ok(value) = std::str::from_utf8(value.as_bytes()) {
                 pairs.push((name.as_str(), value));
             }

@@ -12,9 +12,10 @@ use penstock_prices::price::Price;
 use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 
+use crate::clock;
 use crate::config;
 use crate::directory::usage::{Used, Who};
-use crate::directory::{Directory, VirtualKey, now_unix_s};
+use crate::directory::{Directory, VirtualKey};
 use crate::failure::Failure;
 use crate::metrics::{self, Metrics};
 use crate::routes::Target;
@@ -293,7 +294,7 @@ impl Entry {
         if let Some((breaker, rules)) = &self.judged
             && let Some(lasts) = breaker.record(failure.verdict(), rules, Instant::now())
         {
-            tracing::warn!(target_id = %format_args!("{}/{}", self.vendor, self.model), ms = lasts.as_millis(), "a target is ejected for a while");
+            tracing::warn!(target_id = %format_args!("{}/{}", self.vendor, self.model), ms = clock::millis(lasts), "a target is ejected for a while");
         }
     }
 
@@ -373,13 +374,13 @@ impl Entry {
         let who = Who { key: self.key_id(), team, subject: &self.subject, vendor: &self.vendor, model: &self.model };
         let failed = self.has_failed();
         let nano_usd = cost.map_or(0, |cost| nano_of(cost.usd.to_f64()));
-        self.directory.usage().count(who, Used { failed, input_tokens, output_tokens, nano_usd }, now_unix_s());
+        self.directory.usage().count(who, Used { failed, input_tokens, output_tokens, nano_usd }, clock::unix_s());
         self.directory.feed().request(|| {
             serde_json::json!({
                 "request": &*self.id, "route": &*self.route, "operation": self.operation, "subject": &self.subject,
                 "key": self.key_id(), "team": team, "vendor": &*self.vendor, "model": &*self.model,
                 "status": self.status.as_u16(), "failure": self.failure, "ending": self.ending.name(),
-                "ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX), "bytes": self.bytes,
+                "ms": clock::millis(took), "bytes": self.bytes,
                 "input_tokens": input_tokens, "output_tokens": output_tokens,
                 "cost_usd": cost.map(|cost| cost.usd.to_f64()),
             })
@@ -449,7 +450,7 @@ impl Drop for Entry {
             ending = self.ending.name(),
             attempts = self.attempts,
             bytes = self.bytes,
-            ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            ms = clock::millis(took),
             input_tokens = usage.map_or(0, Usage::input_total),
             output_tokens = usage.map_or(0, Usage::output_total),
             tokens_estimated = self.partial.then_some(true),

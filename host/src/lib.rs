@@ -8,6 +8,7 @@
 pub mod answer;
 pub mod attempt;
 pub mod canonical;
+pub mod clock;
 pub mod failure;
 pub mod gateway;
 pub mod head;

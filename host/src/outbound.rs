@@ -7,7 +7,7 @@ pub mod questions;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
+use crate::clock;
 use crate::config::place::hex;
 use crate::directory::pool::{COOL_DOWN_LIMITED, COOL_DOWN_REFUSED, Member, Pool, Turn};
 use crate::failure::{Failure, Kind};
@@ -274,7 +275,7 @@ fn sign(vendor: &Vendor, endpoint: &Endpoint, message: &mut Request<OutBody>) ->
         query: message.uri().query().unwrap_or_default(),
         headers: &headers,
         body_sha256: &body_sha256,
-        time: now(),
+        time: clock::unix_s(),
     };
     let signature = adapter.sign(&unsigned).map_err(Failure::of_adapter)?;
     for (name, mut value) in signature {
@@ -295,7 +296,7 @@ async fn token(client: &Client, vendor: &Vendor, request: &UpstreamRequest) -> R
 
 async fn fetch(client: &Client, vendor: &Vendor) -> Result<(Secret, Duration), Failure> {
     let adapter = &vendor.adapter;
-    let begun = now();
+    let begun = clock::unix_s();
     let fetching = adapter.fetch(begun).map_err(Failure::of_adapter)?.ok_or_else(|| {
         let message = format!("the adapter {} names a credential and does not say how to get it", adapter.name());
         Failure::new(Kind::Misconfigured, message)
@@ -331,10 +332,6 @@ async fn fetch(client: &Client, vendor: &Vendor) -> Result<(Secret, Duration), F
 fn refused(vendor: &Vendor, why: &str) -> Failure {
     let message = format!("{} gave no credential for the gateway: {why}; tell the operator", vendor.name);
     Failure::new(Kind::NoCredential, message)
-}
-
-fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 fn encode(out: &mut String, bytes: &[u8]) {

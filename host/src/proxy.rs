@@ -155,7 +155,7 @@ fn rank<'s>(
     let endpoints = &service.endpoints;
     let Some(routing) = routing else {
         let count = endpoints.len().max(1);
-        let first = usize::try_from(random::u64() % count as u64).unwrap_or_default();
+        let first = usize::try_from(random::below(count as u64)).unwrap_or_default();
         let mut order: Vec<&Endpoint> = (0..endpoints.len()).map(|at| &*endpoints[(first + at) % count]).collect();
         if order.len() > 1 {
             order.sort_by_key(|endpoint| !endpoint.health.healthy(now));
@@ -163,8 +163,8 @@ fn rank<'s>(
         return Ok(order);
     };
     let candidates: Vec<_> = endpoints.iter().map(|endpoint| candidate(endpoint, service, now)).collect();
-    let order = routing.rank(call, &candidates, random::u64());
-    let order = order.map_err(|error| Failure::of_policy(error, Kind::NoTarget))?;
+    let order = routing.rank(call, &[], &candidates, random::u64());
+    let order = order.map_err(|error| Failure::of_policy(error, Kind::NoTarget))?.drawn(random::below);
     Ok(order.into_iter().filter_map(|at| endpoints.get(at).map(|endpoint| &**endpoint)).collect())
 }
 

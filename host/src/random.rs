@@ -20,3 +20,10 @@ pub fn u64() -> u64 {
         mixed ^ (mixed >> 31)
     })
 }
+
+/// A random number below `bound`, 0 for a bound of 0. The bias of the multiplication is at most `bound` / 2^64.
+#[must_use]
+pub fn below(bound: u64) -> u64 {
+    let wide = u128::from(u64()) * u128::from(bound);
+    u64::try_from(wide >> 64).unwrap_or(0)
+}

@@ -9,6 +9,7 @@ use foldhash::quality::RandomState;
 use penstock_prices::price::Price;
 use penstock_prices::table::Table;
 
+use crate::clock;
 use crate::config;
 use crate::directory::pool::Pool;
 use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
@@ -159,17 +160,8 @@ impl Target {
     /// What has become of it.
     pub fn records(&self, verdict: Verdict) {
         if let Some(lasts) = self.breaker.record(verdict, &self.vendor.breaker, Instant::now()) {
-            tracing::warn!(target_id = %self.id, ms = lasts.as_millis(), "a target is ejected for a while");
+            tracing::warn!(target_id = %self.id, ms = clock::millis(lasts), "a target is ejected for a while");
         }
-    }
-
-    /// A target with the defaults of the policy.
-    #[must_use]
-    pub fn plain(vendor: &Arc<Vendor>, model: &str, prices: &Table) -> Self {
-        let id = format!("{}/{model}", vendor.name).into();
-        let price = prices.find(&vendor.name, model).cloned();
-        let breaker = vendor.breakers.of(model);
-        Self { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price, breaker }
     }
 }
 
@@ -273,7 +265,10 @@ impl Models {
     /// A target of a vendor, with the defaults of the policy.
     #[must_use]
     pub fn target(&self, vendor: &Arc<Vendor>, model: &str) -> Target {
-        Target::plain(vendor, model, &self.prices)
+        let id = format!("{}/{model}", vendor.name).into();
+        let price = self.prices.find(&vendor.name, model).cloned();
+        let breaker = vendor.breakers.of(model);
+        Target { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price, breaker }
     }
 
     /// The vendor that a request without a model goes to: the one that the caller names, or the only one that serves the

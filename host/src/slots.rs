@@ -7,12 +7,31 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
+use sha2::{Digest as _, Sha256};
 
 /// Places of one digest.
 const WAYS: usize = 8;
 
 /// SHA-256 of what a value is remembered for.
 pub type Digest = [u8; 32];
+
+/// Makes a digest of parts, each with its length: two lists of parts that differ in anything are never taken for one.
+#[derive(Debug, Default)]
+pub struct Parts(Sha256);
+
+impl Parts {
+    /// One more.
+    pub fn add(&mut self, part: &[u8]) {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part);
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn digest(self) -> Digest {
+        self.0.finalize().into()
+    }
+}
 
 /// The table.
 pub struct Slots<V> {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderMap, Response};
 
-use crate::directory::{Directory, VirtualKey, now_unix_s};
+use crate::clock;
+use crate::directory::{Directory, VirtualKey};
 use crate::failure::{Failure, Kind};
 use crate::inbound::wanted;
 use crate::plugin::Filter;
@@ -54,7 +55,7 @@ impl Principal {
         directory: &Directory,
     ) -> Result<Self, Failure> {
         let id = attributes.iter().find(|(name, _)| name == KEY);
-        let key = id.map(|(_, id)| directory.key(id).filter(|key| key.refusal(now_unix_s()).is_none()));
+        let key = id.map(|(_, id)| directory.key(id).filter(|key| key.refusal(clock::unix_s()).is_none()));
         match key {
             Some(None) => {
                 Err(Failure::new(Kind::Unauthenticated, "this API key is not accepted any more: ask the operator"))

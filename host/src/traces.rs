@@ -14,12 +14,13 @@ mod parent;
 mod told;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method};
 use penstock_dialects::ir::Usage;
 use tokio::sync::mpsc;
 
+use crate::clock;
 use crate::metrics::Metrics;
 use crate::random;
 
@@ -389,8 +390,7 @@ struct Clock {
 
 impl Clock {
     fn now() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { begun: Instant::now(), begun_ns: nanos(since) }
+        Self { begun: Instant::now(), begun_ns: nanos(clock::since_1970()) }
     }
 
     fn at(&self, instant: Instant) -> u64 {

@@ -6,7 +6,7 @@
 //! A plugin is a library with `crate-type = ["cdylib", "rlib"]`, built for `wasm32-wasip2`:
 //!
 //! ```
-//! use penstock_sdk::prelude::{Call, Config, Issue, Routing, Fault, Target};
+//! use penstock_sdk::prelude::{Call, Config, Issue, Routing, Fault, Order, Target};
 //!
 //! /// Tries the targets in the order of the policy.
 //! #[derive(Config)]
@@ -25,7 +25,7 @@
 //!         Ok(Self(options))
 //!     }
 //!
-//!     fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Vec<usize>, Fault> {
+//!     fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Order, Fault> {
 //!         let skip = self.0.skip_unhealthy;
 //!         Ok((0..targets.len()).filter(|index| targets[*index].healthy || !skip).collect())
 //!     }
@@ -51,6 +51,7 @@ pub mod documents;
 pub mod log;
 pub mod manifest;
 pub mod metrics;
+pub mod order;
 pub mod passthrough;
 pub mod pattern;
 pub mod policy;
@@ -83,6 +84,7 @@ pub mod prelude {
     pub use crate::call::{Call, Pairs, Wants};
     pub use crate::config::{Config, Issue};
     pub use crate::log;
+    pub use crate::order::Order;
     pub use crate::policy::{
         Algorithm, Auth, Check, Counted, Edit, Filter, Grant, Head, Limits, Reply, ResponseFilter, Routing, Target,
         Verdict,

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::call::{Call, Pairs, Wants};
 use crate::config::{Config, Issue};
+use crate::order::Order;
 
 /// Decides who asks. Export it with [`auth!`](crate::auth!).
 pub trait Auth: Sized + 'static {
@@ -187,12 +188,12 @@ pub trait Routing: Sized + 'static {
         Wants::nothing()
     }
 
-    /// Indices into `targets` in the order in which to try them; those left out are not tried. `seed` is random, new for
-    /// each call.
+    /// The order in which to try the targets; those left out are not tried. `seed` is random, new for each call: for chances
+    /// that the weights of an [`Order`] cannot tell, and only without [`Wants::alike`].
     ///
     /// # Errors
     /// A fault that refuses the call.
-    fn rank(&self, call: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault>;
+    fn rank(&self, call: &Call, targets: &[Target], seed: u64) -> Result<Order, Fault>;
 }
 
 /// A target that a call may go to (`routing.wit`, `target`).

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::adapter::{self, Adapter, Answer, Exchange};
 use crate::call::{Call, Pairs, Wants};
 use crate::config::{Config, Issue, Reader};
+use crate::order::Share;
 use crate::policy::{Auth, Filter, Head, Limits, ResponseFilter, Routing, Target};
 use crate::{rules, secrets};
 
@@ -252,11 +253,16 @@ policy_subject!(
     |plugin, call, ask| match ask {
         Ask::Rank { targets, seed } => {
             let targets: Vec<Target> = targets.iter().map(Into::into).collect();
-            plugin.rank(call, &targets, *seed).map(|order| json!(order)).map_err(Failed::Fault)
+            let order = plugin.rank(call, &targets, *seed).map_err(Failed::Fault)?;
+            Ok(json!(order.groups().iter().map(|group| group_json(group)).collect::<Vec<_>>()))
         }
         other => Err(not_of_this_kind(other)),
     }
 );
+
+fn group_json(group: &[Share]) -> Value {
+    case::group(&group.iter().map(|share| (share.target, share.weight)).collect::<Vec<_>>())
+}
 
 policy_subject!(
     /// A filter under test.

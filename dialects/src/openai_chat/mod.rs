@@ -18,6 +18,7 @@ mod realtime;
 mod request;
 mod rules;
 mod seal;
+mod stated;
 mod tap;
 mod task;
 mod task_embed;

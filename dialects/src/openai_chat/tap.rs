@@ -121,13 +121,13 @@ fn stated_usage(data: &[u8]) -> Option<(Usage, bool)> {
         serde_json::from_slice(raw?).ok()
     }
     let [own, tier, groq, choices] = scan::members(data, ["usage", "service_tier", "x_groq", "choices"])?;
-    if let Some(mut usage) = parsed::<Value>(own).as_ref().and_then(usage::read) {
+    if let Some(mut usage) = own.and_then(usage::read_text) {
         usage.served_as(parsed::<Cow<'_, str>>(tier).as_deref().unwrap_or_default());
         return Some((usage, true));
     }
     let groq: Option<Corner<'_>> = parsed(groq);
     let choices: Vec<Corner<'_>> = parsed(choices).unwrap_or_default();
-    let read = |raw: Option<&RawValue>| usage::read(&serde_json::from_str(raw?.get()).ok()?);
+    let read = |raw: Option<&RawValue>| usage::read_text(raw?.get().as_bytes());
     let corners = groq.iter().chain(&choices);
     corners.filter_map(|corner| read(corner.usage)).next().map(|usage| (usage, false))
 }

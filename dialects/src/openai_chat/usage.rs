@@ -8,7 +8,9 @@
 
 use serde_json::{Value, json};
 
+use super::stated::Stated;
 use crate::ir::Usage;
+use crate::scan;
 
 /// Name of the bucket for tokens that a vendor counts in its total only.
 const HIDDEN: &str = "hidden";
@@ -46,15 +48,28 @@ const REASONING: &[&str] =
 
 /// Reads a usage object; none if it counts nothing.
 pub(crate) fn read(stated: &Value) -> Option<Usage> {
-    let prompt = first(stated, &["/prompt_tokens", "/input_tokens"]);
-    let completion = first(stated, &["/completion_tokens", "/output_tokens"]);
-    let total = count(stated, "/total_tokens");
+    let mut usage = buckets(&stated.into())?;
+    usage.stated = stated.to_string();
+    Some(usage)
+}
+
+/// The same of JSON text.
+pub(super) fn read_text(text: &[u8]) -> Option<Usage> {
+    let mut usage = buckets(&serde_json::from_slice(text).ok()?)?;
+    usage.stated = scan::compact(text)?;
+    Some(usage)
+}
+
+fn buckets(stated: &Stated<'_>) -> Option<Usage> {
+    let prompt = stated.first(&["/prompt_tokens", "/input_tokens"]);
+    let completion = stated.first(&["/completion_tokens", "/output_tokens"]);
+    let total = stated.count("/total_tokens");
     if prompt.is_none() && completion.is_none() {
-        return read_other(stated, total);
+        return other_buckets(stated, total);
     }
     let (prompt, completion) = (prompt.unwrap_or_default(), completion.unwrap_or_default());
     let (input, cache_read, cache_write) = input_buckets(stated, prompt);
-    let stated_reasoning = first(stated, REASONING).unwrap_or_default();
+    let stated_reasoning = stated.first(REASONING).unwrap_or_default();
     let both = prompt.saturating_add(completion);
     let outside = stated_reasoning > 0 && total == Some(both.saturating_add(stated_reasoning));
     let (output, reasoning) = if outside {
@@ -63,8 +78,7 @@ pub(crate) fn read(stated: &Value) -> Option<Usage> {
         let inside = stated_reasoning.min(completion);
         (completion - inside, inside)
     };
-    let mut usage =
-        Usage { input, cache_read, cache_write, output, reasoning, stated: stated.to_string(), ..Usage::default() };
+    let mut usage = Usage { input, cache_read, cache_write, output, reasoning, ..Usage::default() };
     let excess = total.unwrap_or_default().saturating_sub(both);
     let cache_outside = cache_read.saturating_add(cache_write) > prompt;
     let hidden = if outside || cache_outside { 0 } else { excess };
@@ -74,10 +88,10 @@ pub(crate) fn read(stated: &Value) -> Option<Usage> {
 }
 
 /// What counts no tokens, or nothing but a total.
-fn read_other(stated: &Value, total: Option<u64>) -> Option<Usage> {
-    let mut usage = Usage { stated: stated.to_string(), ..Usage::default() };
+fn other_buckets(stated: &Stated<'_>, total: Option<u64>) -> Option<Usage> {
+    let mut usage = Usage::default();
     // Transcriptions are counted by their length; a second that has begun is one.
-    if let Some(seconds) = stated["seconds"].as_f64().filter(|seconds| *seconds > 0.0) {
+    if let Some(seconds) = stated.number("seconds").filter(|seconds| *seconds > 0.0) {
         #[allow(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -93,10 +107,10 @@ fn read_other(stated: &Value, total: Option<u64>) -> Option<Usage> {
 
 /// Sets sound, pictures and films apart. What a vendor counts beside prompt and completion is sound that goes in (Mistral), or
 /// is not told (`hidden`).
-fn media(stated: &Value, hidden: u64, usage: &mut Usage) {
-    let audio_outside = hidden > 0 && first(stated, INPUT_MEDIA[0].1) == Some(hidden);
+fn media(stated: &Stated<'_>, hidden: u64, usage: &mut Usage) {
+    let audio_outside = hidden > 0 && stated.first(INPUT_MEDIA[0].1) == Some(hidden);
     for (bucket, pointers) in INPUT_MEDIA {
-        let tokens = first(stated, pointers).unwrap_or_default();
+        let tokens = stated.first(pointers).unwrap_or_default();
         if *bucket == INPUT_AUDIO && audio_outside {
             usage.count(*bucket, tokens);
         } else {
@@ -106,12 +120,12 @@ fn media(stated: &Value, hidden: u64, usage: &mut Usage) {
         }
     }
     // The image API says of its answers only that they are that; a chat always tells its reasoning or its cache.
-    let is_picture = first(stated, &["/input_tokens_details/image_tokens"]).is_some()
-        && first(stated, REASONING).is_none()
-        && first(stated, &["/input_tokens_details/cached_tokens"]).is_none();
+    let is_picture = stated.first(&["/input_tokens_details/image_tokens"]).is_some()
+        && stated.first(REASONING).is_none()
+        && stated.first(&["/input_tokens_details/cached_tokens"]).is_none();
     for (bucket, pointers) in OUTPUT_MEDIA {
         let all = Some(usage.output).filter(|_| is_picture && *bucket == OUTPUT_IMAGE);
-        let tokens = first(stated, pointers).or(all).unwrap_or_default().min(usage.output);
+        let tokens = stated.first(pointers).or(all).unwrap_or_default().min(usage.output);
         usage.output -= tokens;
         usage.count(*bucket, tokens);
     }
@@ -119,21 +133,24 @@ fn media(stated: &Value, hidden: u64, usage: &mut Usage) {
 }
 
 /// What the vendor has done besides, and which of its service tiers has.
-fn requests(stated: &Value, usage: &mut Usage) {
+fn requests(stated: &Stated<'_>, usage: &mut Usage) {
     for member in ["server_tool_use_details", "server_tool_use"] {
-        for (name, count) in stated[member].as_object().into_iter().flatten() {
-            let name = name.strip_suffix("_requests").unwrap_or(name);
-            if usage.more_of(&format!("tool-{name}")) == 0 {
-                usage.count(format!("tool-{name}"), count.as_u64().unwrap_or_default());
+        for (name, count) in stated.members(member) {
+            let (name, Stated::Whole(count)) = (name.strip_suffix("_requests").unwrap_or(name), count) else {
+                continue;
+            };
+            let bucket = format!("tool-{name}");
+            if usage.more_of(&bucket) == 0 {
+                usage.count(bucket, *count);
             }
         }
     }
-    usage.count("tool-web_search", count(stated, "/num_search_queries").unwrap_or_default());
+    usage.count("tool-web_search", stated.count("/num_search_queries").unwrap_or_default());
     // Perplexity searches for each request, and charges by how much of what it finds the model reads.
-    if let Some(size @ ("low" | "medium" | "high")) = stated["search_context_size"].as_str() {
+    if let size @ ("low" | "medium" | "high") = stated.text("search_context_size") {
         usage.count(format!("tool-search_{size}"), 1);
     }
-    usage.served_as(stated["service_tier"].as_str().unwrap_or_default());
+    usage.served_as(stated.text("service_tier"));
 }
 
 /// Writes a usage object.
@@ -157,7 +174,7 @@ pub(crate) fn write(usage: &Usage) -> Value {
 }
 
 /// Input outside the cache, read from it, written to it.
-fn input_buckets(stated: &Value, prompt: u64) -> (u64, u64, u64) {
+fn input_buckets(stated: &Stated<'_>, prompt: u64) -> (u64, u64, u64) {
     const READ: &[&str] = &[
         "/prompt_tokens_details/cached_tokens",
         "/cached_tokens",
@@ -169,36 +186,17 @@ fn input_buckets(stated: &Value, prompt: u64) -> (u64, u64, u64) {
         "/cache_creation_input_tokens",
         "/input_tokens_details/cache_write_tokens",
     ];
-    let read = first(stated, READ).unwrap_or_default();
-    let written = first(stated, WRITTEN).unwrap_or_default();
+    let read = stated.first(READ).unwrap_or_default();
+    let written = stated.first(WRITTEN).unwrap_or_default();
     // A cache larger than the prompt is not part of it.
     let after_read = prompt.checked_sub(read).unwrap_or(prompt);
     let input = after_read.checked_sub(written).unwrap_or(after_read);
     (input, read, written)
 }
 
-fn first(stated: &Value, pointers: &[&str]) -> Option<u64> {
-    pointers.iter().find_map(|pointer| count(stated, pointer))
-}
-
 /// A count at a JSON pointer.
 pub(super) fn count(stated: &Value, pointer: &str) -> Option<u64> {
-    let number = find(stated, pointer)?;
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a count that a vendor writes as 12.0; the cast saturates"
-    )]
-    number.as_u64().or_else(|| number.as_f64().map(|float| float as u64))
-}
-
-/// What stands at a JSON pointer of plain names. A usage has a dozen members and is asked for two dozen: comparing costs
-/// less than unescaping the pointer and hashing each name, which `Value::pointer` does.
-fn find<'v>(stated: &'v Value, pointer: &str) -> Option<&'v Value> {
-    let names = pointer.strip_prefix('/')?;
-    let (name, rest) = names.split_at(names.bytes().position(|byte| byte == b'/').unwrap_or(names.len()));
-    let (_, value) = stated.as_object()?.iter().find(|(member, _)| *member == name)?;
-    if rest.is_empty() { Some(value) } else { find(value, rest) }
+    Stated::from(stated).count(pointer)
 }
 
 #[cfg(test)]

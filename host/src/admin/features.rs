@@ -16,13 +16,13 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use super::body::{Failed, Name, Query, bad_request, members, name_of, object};
 use super::documents::answer;
+use crate::clock;
 use crate::directory::document::Kind;
 use crate::directory::settings::{Feature, Settings};
 use crate::directory::{View, matches_any};
 use crate::inbound::Content;
 use crate::library::Refused;
 use crate::plugin::types::Call;
-use crate::random;
 use crate::routes::{Routes, Serves, Target, Vendor};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Sight};
@@ -297,7 +297,7 @@ fn ranked(
     };
     let (headers, content) = (HeaderMap::new(), Content::Raw);
     let sight = Sight { headers: &headers, content: &content };
-    let ranked = stages::rank(routing, &call, &targets, random::u64(), &sight);
+    let ranked = stages::rank(routing, &call, &targets, &sight);
     ranked.map(|ranked| (ranked, plugin)).map_err(|failure| failure.fault.message)
 }
 
@@ -329,7 +329,7 @@ fn candidate(rank: usize, target: &Target, feature: &Feature, asked: &Asked, vie
         "weight": target.weight,
         "priority": target.priority,
         "healthy": target.is_healthy(Instant::now()),
-        "latency_ms": health.map_or(0, |health| u64::try_from(health.first_byte().as_millis()).unwrap_or(u64::MAX)),
+        "latency_ms": health.map_or(0, |health| clock::millis(health.first_byte())),
         "in_flight": health.map_or(0, |health| health.in_flight()),
         "key": key,
         "estimated_usd": estimate(target, &feature.operation, asked),

@@ -13,8 +13,8 @@ use super::Shared;
 use super::body::{Failed, Name, Query, bad_request, name_of};
 use super::documents::page;
 use crate::calendar::Date;
+use crate::clock;
 use crate::directory::audit;
-use crate::directory::now_unix_s;
 use crate::directory::settings::NUMBER_MAX;
 use crate::directory::usage::{Row, day_of};
 use crate::jobs::record::Record;
@@ -36,7 +36,7 @@ pub(super) async fn usage(State(admin): State<Shared>, uri: Uri) -> Result<impl 
         return Err(bad_request(&format!("days: expected from 1 to {DAYS_MAX}"), "leave it out for 30"));
     }
     let limit = query.limit()?;
-    let today = day_of(now_unix_s());
+    let today = day_of(clock::unix_s());
     let rows = admin.directory.used((today + 1).saturating_sub(days), today).await?;
     let is = |name: &str, value: &str| query.text(name).is_none_or(|wanted| wanted == value);
     let rows = rows.iter().filter(|row| {

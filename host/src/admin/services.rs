@@ -11,17 +11,18 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use super::body::{Failed, Name, Query, expected, name_of, object};
 use super::documents::{answer, find, id_in, made, page};
+use crate::clock;
+use crate::directory::Change;
 use crate::directory::audit::Actor;
 use crate::directory::beats::Beats;
 use crate::directory::document::{Document, Kind};
 use crate::directory::settings::Settings;
-use crate::directory::{Change, now_unix_s};
 
 /// How a service is, by its last heartbeat.
 fn health(beats: &Beats, document: &Document) -> Map<String, Value> {
     let ttl_s = if let Settings::Service(service) = &document.settings { service.ttl_s } else { 0 };
     let last = beats.last(&document.id);
-    let silent_s = last.map(|last| now_unix_s().saturating_sub(last));
+    let silent_s = last.map(|last| clock::unix_s().saturating_sub(last));
     let healthy = silent_s.is_some_and(|silent| silent <= ttl_s);
     let mut health = Map::new();
     health.insert("healthy".to_owned(), json!(healthy));

@@ -12,7 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::remote::Remote;
 use super::table::{self, Column};
-use crate::directory::now_unix_s;
+
+use crate::clock;
 
 /// A command about a running gateway.
 #[derive(Debug, Args)]
@@ -392,7 +393,7 @@ fn body_of(new: &NewKey) -> Value {
         "operations": new.operations,
         "limits": new.limits,
         "budgets": new.budgets,
-        "expires_unix_s": new.expires_in.map(|seconds| now_unix_s().saturating_add(seconds)),
+        "expires_unix_s": new.expires_in.map(|seconds| clock::unix_s().saturating_add(seconds)),
         "metadata": metadata,
     });
     if let Some(id) = &new.id {

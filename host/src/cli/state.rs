@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::anyhow;
 use toml::Spanned;
 
+use crate::config;
 use crate::config::load::Policy;
 use crate::config::place::{Problem, Sources};
-use crate::config::{self, Away};
 use crate::keys::Source;
 use crate::random;
 use crate::state::link::Server;
-use crate::state::{self, Memory, Options, Redis, State};
+use crate::state::{Memory, Options, Redis, State};
 
 /// The least that [`config::State::unsent_bytes_max`] can be.
 const UNSENT_BYTES_MIN: u64 = 32 << 20;
@@ -54,11 +54,7 @@ pub(super) fn redis(policy: &Policy) -> Result<Option<Redis>, Problem> {
         ca,
         prefix: config.prefix.clone(),
         timeout: Duration::from_millis(config.timeout_ms.max(1)),
-        away: match config.away {
-            Away::Local => state::Away::Local,
-            Away::Closed => state::Away::Closed,
-            Away::Open => state::Away::Open,
-        },
+        away: config.away,
         lease: Duration::from_millis(config.lease_ms.max(1000)),
         // Less than a segment of the journal or two would be full of what has long been told.
         unsent_bytes_max: config.unsent_bytes_max.max(UNSENT_BYTES_MIN),
@@ -110,6 +106,7 @@ pub(super) fn server(sources: &Sources, address: &Address<'_>) -> Result<Server,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Away;
     use crate::config::load;
 
     fn told(section: &str) -> Result<Option<Redis>, String> {
@@ -121,7 +118,7 @@ mod tests {
     fn the_address_of_the_shared_store_is_checked_and_holds_no_password() {
         assert!(told("").unwrap().is_none());
         let redis = told("redis = \"redis://127.0.0.1:6379/2\"\naway = \"closed\"").unwrap().unwrap();
-        assert_eq!((redis.timeout, redis.away), (Duration::from_millis(50), state::Away::Closed));
+        assert_eq!((redis.timeout, redis.away), (Duration::from_millis(50), Away::Closed));
         for (section, place, word) in [
             ("redis = \"http://h\"", "p.toml:2", "no address"),
             ("redis = \"redis://:hunter2@h\"", "p.toml:2", "no place"),

@@ -11,10 +11,11 @@ use super::entry::{Entry, Name};
 use super::lead::REMOVED;
 use super::wire::{Look, Part, Position, Sent};
 use super::{Node, PAUSE, PROBLEMS_MAX, Trouble, new_head, of_document};
+use crate::clock;
 use crate::config::load::FILE_BYTES_MAX;
 use crate::directory::audit::{Line, Query};
 use crate::directory::document::{Document, Kind};
-use crate::directory::{Directory, News, now_unix_s};
+use crate::directory::{Directory, News};
 use crate::library::store::{Store, digest_of, is_digest};
 
 /// Entries of one step of a restoration.
@@ -113,7 +114,7 @@ impl Node {
 
     /// Notes that the cluster is seen now. Whether it was seen before what is removed from it is forgotten.
     fn looked(&self) -> bool {
-        let now = now_unix_s();
+        let now = clock::unix_s();
         let last = self.looked_s.swap(now, Ordering::Relaxed);
         now.saturating_sub(last) < REMOVED.as_secs() / 2
     }
@@ -166,6 +167,7 @@ impl Node {
             news.removed.iter().map(|((kind, id), at)| (Name::Document(*kind, id.clone()), *at)).collect();
         let vendor_keys = self.take_documents(directory, news).await?;
         let there: BTreeSet<&String> = names.iter().collect();
+        let changes_files = whole || !policies.is_empty() || !plugins.is_empty();
         self.keep(|copy| {
             epoch.clone_into(&mut copy.epoch);
             if whole {
@@ -185,7 +187,9 @@ impl Node {
             let control = control.clone();
             tokio::spawn(async move { control.ask(crate::control::Change::Keys).await }); // the log says what came of it
         }
-        self.changed.notify_one();
+        if changes_files {
+            self.changed.notify_one();
+        }
         Ok(())
     }
 

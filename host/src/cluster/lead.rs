@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use super::Node;
 use super::wire::{Kept, UNUSED_S};
-use crate::directory::now_unix_s;
+
+use crate::clock;
 
 /// How often a node tells that it is there.
 const BEAT: Duration = Duration::from_secs(1);
@@ -79,7 +80,7 @@ impl Node {
     }
 
     async fn beat(&self, since: &mut u64) {
-        let (heard, begun) = (self.beats.fresh(), now_unix_s());
+        let (heard, begun) = (self.beats.fresh(), clock::unix_s());
         match self.wire.beat(&self.id, &self.shown_to_others(), &heard, *since).await {
             Ok(others) => {
                 self.beats.learn(others);

@@ -10,8 +10,8 @@ use tokio::runtime::Handle;
 use super::entry::Name;
 use super::wire::Written;
 use super::{Node, Trouble, of_document};
+use crate::clock;
 use crate::directory::audit::{Line, Query};
-use crate::directory::now_unix_s;
 use crate::directory::store::{Commit, Embedded, Followed, Loaded, Store, StoreError};
 use crate::directory::usage::{DAYS_KEPT, Row, day_of};
 
@@ -86,7 +86,7 @@ impl Shared {
 impl Store for Shared {
     fn load(&self) -> Result<Loaded, StoreError> {
         // What the last process could not tell is told by this one.
-        let today = day_of(now_unix_s());
+        let today = day_of(clock::unix_s());
         self.to_send(&self.own.usage(today.saturating_sub(DAYS_TOLD), today)?)?;
         self.own.load()
     }

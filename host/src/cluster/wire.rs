@@ -3,11 +3,12 @@
 //! slot; every change is one script.
 
 use std::collections::HashMap;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use redis::{Cmd, Script, ScriptInvocation};
 
 use super::entry::ENTRY_BYTES_MAX;
+use crate::clock;
 use crate::state::link::{Link, Server};
 
 /// Changes that are kept to be told one by one; a node that is further behind reads everything.
@@ -188,7 +189,14 @@ impl Wire {
         for component in entries.iter().filter_map(|entry| entry.component.as_ref()) {
             script.key(self.component_key(component));
         }
-        script.arg(epoch).arg(before).arg(head).arg(self.key("changed")).arg(now_ms()).arg(LOG_MAX).arg(LINES_MAX);
+        script
+            .arg(epoch)
+            .arg(before)
+            .arg(head)
+            .arg(self.key("changed"))
+            .arg(clock::unix_ms())
+            .arg(LOG_MAX)
+            .arg(LINES_MAX);
         add(&mut script, entries, lines);
         let (code, _): (i64, u64) = self.link.ask(&script, self.within).await?;
         match code {
@@ -215,7 +223,14 @@ impl Wire {
             Part::End => "end",
         };
         let mut script = self.of_change(&self.scripts.restore);
-        script.arg(epoch).arg(check).arg(last.number).arg(&last.head).arg(self.key("changed")).arg(part).arg(now_ms());
+        script
+            .arg(epoch)
+            .arg(check)
+            .arg(last.number)
+            .arg(&last.head)
+            .arg(self.key("changed"))
+            .arg(part)
+            .arg(clock::unix_ms());
         add(&mut script, entries, lines);
         let code: i64 = self.link.ask(&script, COMPONENT).await?;
         Ok(code == 0)
@@ -241,7 +256,7 @@ impl Wire {
     /// Takes the lead; none if somebody has it.
     pub(super) async fn lead(&self, node: &str, lease: Duration) -> Result<Option<u64>, String> {
         let mut script = self.scripts.lead.prepare_invoke();
-        script.key(self.key("lease")).key(self.key("fence")).arg(node).arg(millis(lease));
+        script.key(self.key("lease")).key(self.key("fence")).arg(node).arg(clock::millis(lease));
         let token: u64 = self.link.ask(&script, self.within).await?;
         Ok(Some(token).filter(|token| *token > 0))
     }
@@ -265,8 +280,8 @@ impl Wire {
         for digest in &unused {
             script.key(self.component_key(digest));
         }
-        script.arg(node).arg(token).arg(millis(lease)).arg(now_ms());
-        script.arg(millis(kept.removed)).arg(millis(kept.nodes)).arg(kept.beats.as_secs()).arg(UNUSED_S);
+        script.arg(node).arg(token).arg(clock::millis(lease)).arg(clock::unix_ms());
+        script.arg(clock::millis(kept.removed)).arg(clock::millis(kept.nodes)).arg(kept.beats.as_secs()).arg(UNUSED_S);
         for digest in &unused {
             script.arg(digest);
         }
@@ -363,13 +378,4 @@ fn add(script: &mut ScriptInvocation<'_>, entries: &[Sent], lines: &[(u64, Vec<u
     for (number, content) in lines {
         script.arg(number).arg(content.as_slice());
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Now, in milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
-    millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::now_unix_s;
+use crate::clock;
 
 /// When services were heard of, by id, in seconds since 1970.
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ impl Beats {
 
     /// A service is heard of now.
     pub fn beat(&self, id: &str) {
-        let (mut heard, now) = (self.heard(), now_unix_s());
+        let (mut heard, now) = (self.heard(), clock::unix_s());
         heard.last.insert(id.to_owned(), now);
         heard.fresh.insert(id.to_owned(), now);
     }

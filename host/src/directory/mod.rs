@@ -28,10 +28,10 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, Guard};
 
+use crate::clock;
 use crate::keys::{Secret, Source};
 use crate::library::Refused;
 use audit::{Actor, Line, Note, Query};
@@ -110,7 +110,7 @@ impl Directory {
 
     fn with(store: Arc<dyn Store>, sealer: Sealer, bootstrap: Option<Token>) -> Result<Self, String> {
         let problem = |error: StoreError| format!("{}: {error}", store::FILE);
-        let today = day_of(now_unix_s());
+        let today = day_of(clock::unix_s());
         let usage = Usage::new(store.usage(today, today).map_err(problem)?);
         let (writer, view) = Writer::start(Arc::clone(&store), sealer)?;
         let inner = Inner {
@@ -140,7 +140,7 @@ impl Directory {
     /// not accepted any more is found, too.
     #[must_use]
     pub fn find(&self, presented: &[u8]) -> Option<(Arc<VirtualKey>, Option<u64>)> {
-        self.view().find(presented, now_unix_s()).map(|(key, until)| (Arc::clone(key), until))
+        self.view().find(presented, clock::unix_s()).map(|(key, until)| (Arc::clone(key), until))
     }
 
     /// The virtual key of an id.
@@ -155,7 +155,7 @@ impl Directory {
         if self.0.bootstrap.as_ref().is_some_and(|token| token.is(presented)) {
             return Some(Actor { name: token::FILE.to_owned(), role: Role::Admin });
         }
-        self.view().actor(presented, now_unix_s())
+        self.view().actor(presented, clock::unix_s())
     }
 
     /// What was used.
@@ -315,7 +315,7 @@ impl Inner {
     }
 
     fn flush(&self) -> Result<(), Refused> {
-        let now = now_unix_s();
+        let now = clock::unix_s();
         let rows = self.usage.grown(now);
         if rows.is_empty() {
             return Ok(());
@@ -339,10 +339,4 @@ impl Inner {
 
 fn broken(error: &StoreError) -> Refused {
     Refused::new("directory-broken", error.to_string(), "see that the state directory can be written")
-}
-
-/// Now, in seconds since 1970.
-#[must_use]
-pub fn now_unix_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwapOption;
 
 use super::view::PoolKey;
+use crate::clock;
 use crate::keys::Secret;
 
 /// A key that is not valid, or whose account has no money, is left alone for so long.
@@ -127,7 +128,7 @@ impl Pool {
     }
 
     fn ms(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.zero).as_millis()).unwrap_or(u64::MAX)
+        clock::millis(at.saturating_duration_since(self.zero))
     }
 }
 

@@ -15,9 +15,9 @@ pub struct Rule {
     /// Id of the limit or budget.
     pub id: String,
     /// What a caller who is over it reads.
-    pub label: String,
-    /// Who it holds for, and the beginning of its counter: `key:ID` or `team:ID`.
-    pub scope: String,
+    pub label: Arc<str>,
+    /// Who it holds for, `key:ID` or `team:ID`, and its id: the counter of a call that is not counted apart by model or route.
+    pub scope: Arc<str>,
     /// `requests`, `tokens`, `input-tokens`, `output-tokens`, or `cost` in nano-dollars.
     pub counted: &'static str,
     /// `token-bucket`, `fixed-window`, `sliding-window`, `total` (for ever), or `concurrency`.
@@ -55,15 +55,18 @@ impl Rule {
 
     /// The name of the counter that a call is charged to.
     #[must_use]
-    pub fn counter(&self, asked: Asked<'_>) -> String {
-        let mut name = format!("{}/{}", self.scope, self.id);
+    pub fn counter(&self, asked: Asked<'_>) -> Arc<str> {
+        if !self.per_model && !self.per_route {
+            return Arc::clone(&self.scope);
+        }
+        let mut name = self.scope.to_string();
         for (each, of) in [(self.per_model, asked.model), (self.per_route, asked.route)] {
             if each {
                 name.push('/');
                 name.push_str(of);
             }
         }
-        name
+        name.into()
     }
 }
 
@@ -113,7 +116,7 @@ impl Rules {
     fn scoped(&self, scope: &str, limits: &[String], budgets: &[String]) -> Vec<Arc<Rule>> {
         let limits = limits.iter().filter_map(|id| self.limits.get(id));
         let rules = limits.chain(budgets.iter().filter_map(|id| self.budgets.get(id)));
-        rules.map(|rule| Arc::new(Rule { scope: scope.to_owned(), ..rule.clone() })).collect()
+        rules.map(|rule| Arc::new(Rule { scope: format!("{scope}/{}", rule.id).into(), ..rule.clone() })).collect()
     }
 }
 
@@ -123,8 +126,8 @@ fn of_limit(id: &str, settings: &Settings) -> Option<Rule> {
     let is_concurrency = limit.counted == Counted::Concurrency;
     let rule = Rule {
         id: id.to_owned(),
-        label: if limit.name.is_empty() { format!("the limit {id}") } else { format!("the limit {:?}", limit.name) },
-        scope: String::new(),
+        label: label("limit", id, &limit.name),
+        scope: Arc::default(),
         counted: match limit.counted {
             Counted::Requests | Counted::Concurrency => "requests",
             Counted::Tokens => "tokens",
@@ -153,12 +156,8 @@ fn of_budget(id: &str, settings: &Settings) -> Option<Rule> {
     let Settings::Budget(budget) = settings else { return None };
     let rule = Rule {
         id: id.to_owned(),
-        label: if budget.name.is_empty() {
-            format!("the budget {id}")
-        } else {
-            format!("the budget {:?}", budget.name)
-        },
-        scope: String::new(),
+        label: label("budget", id, &budget.name),
+        scope: Arc::default(),
         counted: "cost",
         algorithm: if budget.window_s.is_some() { "fixed-window" } else { "total" },
         limit: budget.nano_usd(),
@@ -170,4 +169,8 @@ fn of_budget(id: &str, settings: &Settings) -> Option<Rule> {
         routes: None,
     };
     budget.enabled.then_some(rule)
+}
+
+fn label(what: &str, id: &str, name: &str) -> Arc<str> {
+    if name.is_empty() { format!("the {what} {id}").into() } else { format!("the {what} {name:?}").into() }
 }

@@ -7,6 +7,8 @@ use super::document::Kind;
 use super::rules::Asked;
 use super::*;
 
+use crate::clock;
+
 fn admin() -> Actor {
     Actor { name: "test".to_owned(), role: Role::Admin }
 }
@@ -33,7 +35,7 @@ async fn a_key_is_found_by_its_secret_until_it_is_disabled_expired_or_deleted() 
     let secret = make(&directory, Kind::VirtualKey, "k", settings).await.minted.unwrap();
     let find = || directory.find(secret.expose()).map(|(key, _)| key);
     let key = find().unwrap();
-    assert_eq!((key.refusal(now_unix_s()), &*key.subject, key.team.as_deref()), (None, "k", Some("red")));
+    assert_eq!((key.refusal(clock::unix_s()), &*key.subject, key.team.as_deref()), (None, "k", Some("red")));
     let attributes: Vec<_> = key.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     assert_eq!(attributes, [("a", "key"), ("cost-centre", "7")]);
     assert!(key.may_use("big-5") && !key.may_use("small") && !key.may_use("") && key.may_ask_for("chat"));
@@ -49,7 +51,7 @@ async fn a_key_is_found_by_its_secret_until_it_is_disabled_expired_or_deleted() 
         (Kind::Team, "red", json!({"enabled": true, "models": ["big-4"]}), None),
     ] {
         patch(&directory, kind, id, change).await.unwrap();
-        assert_eq!(find().unwrap().refusal(now_unix_s()), why);
+        assert_eq!(find().unwrap().refusal(clock::unix_s()), why);
     }
     assert!(find().unwrap().may_use("big-4") && !find().unwrap().may_use("big-5"), "a team's list holds as well");
     let delete = |kind, id: &str| Change::Delete { kind, id: id.to_owned(), expected: None };
@@ -70,7 +72,7 @@ async fn after_a_rotation_the_old_secret_is_accepted_for_the_overlap_only() {
     };
     let second = rotate(3600).await;
     assert!(directory.find(first.expose()).is_some() && directory.find(second.expose()).is_some());
-    assert!(directory.view().find(first.expose(), now_unix_s() + 3601).is_none(), "its time is over");
+    assert!(directory.view().find(first.expose(), clock::unix_s() + 3601).is_none(), "its time is over");
     let third = rotate(0).await;
     assert!(directory.find(first.expose()).is_none() && directory.find(second.expose()).is_none());
     assert_eq!(directory.find(third.expose()).unwrap().1, None);
@@ -143,7 +145,7 @@ async fn what_was_written_is_there_after_a_restart_without_a_readable_secret_in_
     };
     directory.change(admin(), change).await.unwrap();
     let who = usage::Who { key: "k", ..usage::Who::default() };
-    directory.usage().count(who, usage::Used { input_tokens: 5, ..usage::Used::default() }, now_unix_s());
+    directory.usage().count(who, usage::Used { input_tokens: 5, ..usage::Used::default() }, clock::unix_s());
     directory.flush().await;
     assert!(Directory::open(state.path(), None).err().unwrap().contains("another gateway"));
     drop(directory);

@@ -3,18 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
 use super::audit::{Actor, Line, Note};
+use super::broken;
 use super::document::{Document, Hidden, ID_BYTES_MAX, Kind, is_id};
 use super::seal::Sealer;
 use super::secret::{SECRETS_MAX, mint};
 use super::settings::{Settings, bad};
 use super::store::{Commit, Followed, Loaded, Store, StoreError};
 use super::view::View;
-use super::{broken, now_unix_s};
+use crate::clock;
 use crate::config::place::hex;
 use crate::keys::Secret;
 use crate::library::Refused;
@@ -275,10 +275,9 @@ impl Writer {
         put: Option<&Document>,
         remove: Option<(Kind, &str)>,
     ) -> Result<Line, Refused> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let line = Line {
             number: self.last_line + 1,
-            at_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            at_unix_ms: clock::unix_ms(),
             actor: actor.name.clone(),
             role: actor.role,
             action: note.action.to_owned(),
@@ -366,7 +365,7 @@ impl Writer {
         if let Some(secret) = secret {
             hidden.sealed = Some(self.sealer.seal(&id, secret)?);
         } else if matches!(kind, Kind::VirtualKey | Kind::AdminToken) {
-            let (secret, hashed) = mint(kind, now_unix_s())?;
+            let (secret, hashed) = mint(kind, clock::unix_s())?;
             hidden.secrets.push(hashed);
             minted = Some(secret);
         }
@@ -385,7 +384,7 @@ impl Writer {
             after.hidden.sealed = Some(self.sealer.seal(&before.id, secret)?);
             return Ok((after, None));
         }
-        let now = now_unix_s();
+        let now = clock::unix_s();
         let (minted, hashed) = mint(before.kind, now)?;
         let ends = now.saturating_add(overlap_s);
         for old in &mut after.hidden.secrets {
@@ -403,12 +402,12 @@ fn put(documents: &mut Documents, document: &Arc<Document>) {
 }
 
 fn new(kind: Kind, id: String, settings: Settings, hidden: Hidden) -> Document {
-    let now = now_unix_s();
+    let now = clock::unix_s();
     Document { kind, id, version: 0, created_unix_s: now, changed_unix_s: now, settings, hidden }
 }
 
 fn changed(before: &Document, settings: Settings) -> Document {
-    Document { settings, changed_unix_s: now_unix_s(), ..before.clone() }
+    Document { settings, changed_unix_s: clock::unix_s(), ..before.clone() }
 }
 
 fn new_id(kind: Kind) -> Result<String, Refused> {

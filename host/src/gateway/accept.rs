@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::Gateway;
 use crate::canonical::Canonical;
+use crate::clock;
 use crate::config::place::hex;
 use crate::failure::{Failure, Kind};
 use crate::inbound::{Content, Inbound, text, without_credentials};
@@ -137,7 +138,7 @@ impl Request<'_> {
         }
         let (id, created_ms) = jobs::new_id()
             .map_err(|error| Failure::new(Kind::JobsBroken, "the job cannot be given an id").because(error))?;
-        let deadline_ms = u64::try_from(rules.deadline.as_millis()).unwrap_or(u64::MAX);
+        let deadline_ms = clock::millis(rules.deadline);
         Ok(Record {
             id,
             owner: Owner {
@@ -167,7 +168,7 @@ impl Request<'_> {
     fn asked(&self, targets: &[Target]) -> record::Asked {
         let Request { underway, head, inbound, .. } = self;
         let asked = inbound.asked;
-        let wants = targets.iter().flat_map(|target| &target.vendor.adapter.wants().headers).map(String::as_str);
+        let wants = targets.iter().flat_map(|target| &target.vendor.adapter.wants().headers).map(HeaderName::as_str);
         let mut names: Vec<&str> = wants.chain([header::CONTENT_TYPE.as_str()]).collect();
         names.sort_unstable();
         names.dedup();

@@ -5,8 +5,9 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 
+use crate::clock;
 use crate::directory::rules::Rule;
-use crate::directory::{Directory, VirtualKey, matches_any, now_unix_s};
+use crate::directory::{Directory, VirtualKey, matches_any};
 use crate::failure::Failure;
 use crate::plugin::types::{Call, Counted, Reply};
 use crate::routes::Route;
@@ -58,7 +59,7 @@ fn left_of(left: &Left) -> Value {
 }
 
 fn of_key(key: &VirtualKey, directory: &Directory) -> Value {
-    let used = directory.usage().today(&key.id, now_unix_s());
+    let used = directory.usage().today(&key.id, clock::unix_s());
     let (budgets, limits): (Vec<_>, Vec<_>) = key.rules().iter().partition(|rule| rule.counted == "cost");
     let allowed = |of: fn(&crate::directory::Allowed) -> &Option<Vec<String>>| {
         key.allowed

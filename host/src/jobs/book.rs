@@ -3,7 +3,7 @@
 //! could take back. Functions that write block and are called off the async workers.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use penstock_dialects::job::Status;
 use tokio::sync::Notify;
@@ -12,6 +12,7 @@ use super::index::Index;
 use super::record::{Answer, Record, Sent};
 use super::store::{Store, StoreError};
 use crate::attempt::Recorded;
+use crate::clock;
 use crate::metrics::Metrics;
 use crate::stages::{Permit, Served, Spent};
 
@@ -203,7 +204,7 @@ impl Book {
             let Some(record) = index.dequeue(room) else { return };
             let record = match record.status {
                 Status::Queued => {
-                    let started_ms = record.started_ms.or_else(|| Some(now_ms()));
+                    let started_ms = record.started_ms.or_else(|| Some(clock::unix_ms()));
                     Arc::new(Record { status: Status::Running, started_ms, ..Record::clone(&record) })
                 }
                 _ => record,
@@ -354,7 +355,7 @@ impl Book {
     /// Takes a report that is due.
     pub(super) fn take_report(&self) -> Option<Arc<Record>> {
         let mut taken = None;
-        self.update(|index| taken = index.take_report(now_ms()));
+        self.update(|index| taken = index.take_report(clock::unix_ms()));
         taken
     }
 
@@ -464,17 +465,11 @@ fn settle_at_nothing(permit: Permit) {
 
 /// Notes that a job is over, and that this is to be reported.
 fn over(record: &mut Record) {
-    let now = now_ms();
+    let now = clock::unix_ms();
     record.ended_ms = Some(now);
     if let Some(report) = &mut record.report {
         report.next_ms = Some(now);
     }
-}
-
-/// Milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

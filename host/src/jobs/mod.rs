@@ -30,6 +30,7 @@ pub use journal::{Rounds, is_repeatable};
 pub use runner::{Perform, Performed, Standing, Work};
 pub use store::StoreError;
 
+use crate::clock;
 use crate::config::place::hex;
 use crate::failure::Failure;
 use crate::inbound::Asked;
@@ -128,7 +129,7 @@ impl Jobs {
 pub fn new_id() -> Result<(String, u64), StoreError> {
     let mut random = [0; 12];
     getrandom::fill(&mut random).map_err(|error| StoreError::of_task(&error))?;
-    let now = later_ms(book::now_ms());
+    let now = later_ms(clock::unix_ms());
     Ok((format!("{now:012x}{}", hex(&random)), now))
 }
 

@@ -13,9 +13,10 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use penstock_dialects::job::{JobCodec, Plain};
 use sha2::Sha256;
 
-use super::book::{Book, now_ms};
+use super::book::Book;
 use super::record::Record;
 use super::{blocking, shown};
+use crate::clock;
 use crate::keys::Secret;
 use crate::snapshot::JobRules;
 use crate::upstream::{Client, OutBody};
@@ -35,7 +36,7 @@ pub(super) async fn send(book: &Arc<Book>, client: &Client, rules: &JobRules, re
     let (outcome, next_ms) = match &tried {
         Ok(()) => ("ok", None),
         Err(Missed { last: false, .. }) => match pause {
-            Some(pause) => ("failed", Some(now_ms() + pause * 1000)),
+            Some(pause) => ("failed", Some(clock::unix_ms() + pause * 1000)),
             None => ("given_up", None),
         },
         Err(Missed { last: true, .. }) => ("given_up", None),
@@ -69,7 +70,7 @@ async fn attempt(client: &Client, rules: &JobRules, record: &Record, url: &str) 
     let (endpoint, uri) = rules.webhook(url).ok_or_else(|| refused("the policy does not allow its URL any more"))?;
     let secret = rules.webhook_secret.as_ref().ok_or_else(|| refused("there is no secret to sign it with"))?;
     let body = Plain.one(&shown(record, rules.kept, None));
-    let (id, time) = (format!("msg_{}", record.id), (now_ms() / 1000).to_string());
+    let (id, time) = (format!("msg_{}", record.id), (clock::unix_ms() / 1000).to_string());
     let signature = sign(secret, &id, &time, &body);
     let mut request = Request::new(OutBody::Full(Bytes::from(body)));
     *request.method_mut() = Method::POST;

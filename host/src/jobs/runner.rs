@@ -11,10 +11,11 @@ use bytes::Bytes;
 use penstock_dialects::job::Status;
 use tokio::sync::Notify;
 
-use super::book::{Book, Taken, now_ms};
+use super::book::{Book, Taken};
 use super::journal::Rounds;
 use super::record::{Answer, Record};
 use super::{blocking, report};
+use crate::clock;
 use crate::snapshot::Snapshot;
 use crate::stages::Permit;
 use crate::upstream::Client;
@@ -104,7 +105,7 @@ pub(super) async fn run<P: Perform>(
             swept = Some(Instant::now());
             sweep(&book, snapshot.load().jobs.kept).await;
         }
-        let due = book.next_report_ms().map(|due| Duration::from_millis(due.saturating_sub(now_ms()).max(10)));
+        let due = book.next_report_ms().map(|due| Duration::from_millis(due.saturating_sub(clock::unix_ms()).max(10)));
         let pause = due.filter(|_| reporting.load(Ordering::Relaxed) < report::CONCURRENT).unwrap_or(SWEEP).min(SWEEP);
         let _ = tokio::time::timeout(pause, book.wake.notified()).await;
     }
@@ -132,7 +133,7 @@ impl Drop for One {
 
 async fn sweep(book: &Arc<Book>, kept: Duration) {
     let book = Arc::clone(book);
-    let before_ms = now_ms().saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX));
+    let before_ms = clock::unix_ms().saturating_sub(clock::millis(kept));
     match blocking(move || book.forget_before(before_ms)).await {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "jobs are forgotten (jobs.kept_hours)"),
@@ -159,7 +160,7 @@ async fn work<P: Perform>(book: &Arc<Book>, perform: &P, taken: Taken) {
         Default::default()
     });
     // One that only has to be called off gets as far as it stands, and no further.
-    let left = if cancelling { 0 } else { record.deadline_ms.saturating_sub(now_ms()) };
+    let left = if cancelling { 0 } else { record.deadline_ms.saturating_sub(clock::unix_ms()) };
     let deadline = Instant::now() + Duration::from_millis(left);
     let journal = Arc::new(Rounds::new(book, &record, answers, deadline));
     let work = Work { record, body, journal: Arc::clone(&journal), permit, deadline, standing };

@@ -5,10 +5,11 @@
 //! beyond the ceiling of their label a value is `other`, in every metric alike.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use foldhash::quality::RandomState;
 use prometheus::Registry;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 
@@ -79,7 +80,7 @@ struct Used<T> {
 impl<T> Known<T> {
     pub(super) fn new(labels: &'static [&'static str], ceilings: &Ceilings) -> Self {
         let ceilings = Arc::clone(ceilings);
-        Self { labels, ceilings, used: ArcSwap::default(), hash: RandomState::new() }
+        Self { labels, ceilings, used: ArcSwap::default(), hash: RandomState::default() }
     }
 
     /// Does something with the thing of these values, which `make` makes when there is none. Nothing happens if it cannot, or

@@ -7,9 +7,8 @@
 //! there any more.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use sha2::{Digest as _, Sha256};
 use wasmtime::Store;
 
 use super::bindings::exports::penstock::plugin::auth;
@@ -17,9 +16,10 @@ use super::convert::{self, faulted};
 use super::imports::{Findings, Imports};
 use super::pool::Pool;
 use super::types::{CLIENT_CERTIFICATE, Call, Grant, Pair, TIME, Verified, Wants};
+use crate::clock;
 use crate::documents::Documents;
 use crate::keys::Grants;
-use crate::slots::{Digest, Slot, Slots};
+use crate::slots::{Digest, Parts, Slot, Slots};
 
 /// A configured auth plugin.
 pub struct Auth {
@@ -109,17 +109,13 @@ impl Auth {
     /// What somebody presents, as what is remembered of them is found.
     #[must_use]
     pub fn digest(&self, headers: &[Pair<'_>], certificate: Option<&[u8; 32]>) -> Digest {
-        let mut hash = Sha256::new();
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        part(certificate.map_or(&[][..], |sha256| sha256));
+        let mut parts = Parts::default();
+        parts.add(certificate.map_or(&[][..], |sha256| sha256));
         for (name, value) in headers {
-            part(name.as_bytes());
-            part(value.as_bytes());
+            parts.add(name.as_bytes());
+            parts.add(value.as_bytes());
         }
-        hash.finalize().into()
+        parts.digest()
     }
 
     /// Who presents this, if it was let in a short time ago and nothing has changed in the directory since.
@@ -132,7 +128,8 @@ impl Auth {
     /// Remembers who presents this: for as long as the grant says and the operator allows, and not beyond the credential's
     /// own end. `revision` is that of the directory before the plugin was asked.
     pub fn remember(&self, digest: Digest, grant: &Grant, valid_until_unix_s: Option<u64>, revision: u64) {
-        let left_ms = valid_until_unix_s.map_or(u64::MAX, |end| end.saturating_mul(1000).saturating_sub(unix_ms()));
+        let left_ms =
+            valid_until_unix_s.map_or(u64::MAX, |end| end.saturating_mul(1000).saturating_sub(clock::unix_ms()));
         let lasts_ms = u64::from(grant.cache_ms).min(self.documents().limits().grant_ms_max).min(left_ms);
         if lasts_ms == 0 {
             return;
@@ -142,17 +139,8 @@ impl Auth {
         let left = |known: &Remembered| {
             // What is of an older directory is worth nothing.
             let counts = known.revision == revision;
-            if counts { millis(known.until.saturating_duration_since(self.begun)) } else { 0 }
+            if counts { clock::millis(known.until.saturating_duration_since(self.begun)) } else { 0 }
         };
         self.remembered.put(digest, remembered, left);
     }
-}
-
-/// Milliseconds since 1970.
-fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -357,7 +357,7 @@ fn wanted(wants: Vec<lifecycle::Want>) -> Result<Wants, Refusal> {
     let mut sorted = Wants::default();
     let mut alike = Vec::new();
     for want in wants {
-        let header = || http::HeaderName::from_bytes(want.name.as_bytes()).map(|name| name.as_str().to_owned());
+        let header = || http::HeaderName::from_bytes(want.name.as_bytes());
         let header = || header().map_err(|_| refuse(format!("it wants the header {:?}, which is no name", want.name)));
         match want.kind.as_str() {
             "header" => sorted.headers.push(header()?),
@@ -371,10 +371,12 @@ fn wanted(wants: Vec<lifecycle::Want>) -> Result<Wants, Refusal> {
         }
     }
     sorted.alike = promised(&alike);
-    for list in [&mut sorted.headers, &mut sorted.response_headers, &mut sorted.members] {
-        list.sort_unstable();
+    for list in [&mut sorted.headers, &mut sorted.response_headers] {
+        list.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         list.dedup();
     }
+    sorted.members.sort_unstable();
+    sorted.members.dedup();
     Ok(sorted)
 }
 

@@ -7,8 +7,9 @@
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use penstock_dialects::ir;
 
-use super::bindings::exports::penstock::plugin::{adapter, auth, credentials, limits};
+use super::bindings::exports::penstock::plugin::{adapter, auth, credentials, limits, routing};
 use super::bindings::penstock::plugin::{filter_types, requests, rules, types as wit};
+use super::order::{Order, Share};
 use super::types::{self, Broken, CallError};
 use crate::keys::Grants;
 use crate::state::charge::{Algorithm, Charge};
@@ -219,30 +220,33 @@ fn check(namespace: &str, check: limits::Check) -> Checked<types::Check> {
 /// A rule, for a guest.
 pub(super) fn rule(rule: &types::Rule) -> rules::Rule {
     rules::Rule {
-        scope: rule.scope.clone(),
+        scope: rule.scope.to_string(),
         algorithm: rule.algorithm.name().to_owned(),
         counted: rule.counted.name().to_owned(),
         limit: rule.limit,
         window_ms: rule.window_ms,
         burst: rule.burst,
-        label: rule.label.clone(),
+        label: rule.label.to_string(),
     }
 }
 
-/// An order of so many targets.
-pub(super) fn order(order: Vec<u32>, targets: usize) -> Checked<Vec<usize>> {
+/// An order of so many targets; empty groups are left out.
+pub(super) fn order(groups: Vec<Vec<routing::Share>>, targets: usize) -> Checked<Order> {
     let mut seen = vec![false; targets];
-    let mut indices = Vec::with_capacity(order.len().min(targets));
-    for index in order {
-        let index = index as usize;
-        match seen.get_mut(index) {
-            None => return invalid(format!("target {index} of {targets}")),
-            Some(true) => return invalid(format!("target {index} twice")),
-            Some(seen) => *seen = true,
+    let mut order = Vec::with_capacity(groups.len().min(targets));
+    for group in groups.into_iter().filter(|group| !group.is_empty()) {
+        let mut shares = Vec::with_capacity(group.len().min(targets));
+        for routing::Share { target, weight } in group {
+            match seen.get_mut(target as usize) {
+                None => return invalid(format!("target {target} of {targets}")),
+                Some(true) => return invalid(format!("target {target} twice")),
+                Some(seen) => *seen = true,
+            }
+            shares.push(Share { target: target as usize, weight });
         }
-        indices.push(index);
+        order.push(shares);
     }
-    Ok(indices)
+    Ok(Order(order))
 }
 
 /// What a filter makes of a head.
@@ -540,10 +544,16 @@ mod tests {
 
     #[test]
     fn an_order_names_each_target_once() {
-        assert!(matches!(order(vec![2, 0], 3), Ok(indices) if indices == [2, 0]));
-        assert!(order(vec![3], 3).is_err());
-        assert!(order(vec![1, 1], 3).is_err());
-        assert!(order(vec![0; 1 << 20], 3).is_err());
+        let groups = |groups: &[&[u32]]| {
+            let share = |target: &u32| routing::Share { target: *target, weight: 1 };
+            order(groups.iter().map(|group| group.iter().map(share).collect()).collect(), 3)
+        };
+        let drawn = |groups: Checked<Order>| groups.ok().map(|order| order.drawn(|_| 0));
+        assert_eq!(drawn(groups(&[&[2], &[], &[0, 1]])), Some(vec![2, 0, 1]));
+        assert_eq!(drawn(groups(&[])), Some(vec![]));
+        for wrong in [&[&[3_u32][..]][..], &[&[1, 1]], &[&[1], &[1]], &[&[0; 1 << 20]]] {
+            assert!(groups(wrong).is_err());
+        }
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //! to.
 //!
 //! Synchronous calls only: concurrency support costs 0.4 µs a call and is off. Instances come from a pool of memory
-//! that is reserved at the start, their memory is zeroed by the pool. A thread ticks once a millisecond; a call that
-//! sees its deadline pass traps.
+//! that is reserved at the start, their memory is zeroed by the pool. A thread counts milliseconds; a call that sees its
+//! deadline pass traps.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use wasmtime::component::{HasSelf, Linker};
@@ -26,16 +26,20 @@ use super::imports::Imports;
 use super::manifest::Kind;
 use super::series::SeriesTable;
 use super::wasi;
+use crate::clock;
 use crate::config::Sandbox;
 
 /// Stack of one call, in bytes. Recursion deeper than this traps.
 const WASM_STACK_BYTES: usize = 512 << 10;
-/// One tick of the clock that deadlines are counted in.
-const TICK: Duration = Duration::from_millis(1);
-/// Between two ticks when no call has begun for [`QUIET_TICKS`]: an idle gateway should not wake a thousand times a second.
-const IDLE_TICK: Duration = Duration::from_millis(10);
-/// More ticks than the longest deadline with its extensions has: by then no call is under way.
-const QUIET_TICKS: u64 = 60_000;
+/// Between two looks of the clock that counts the milliseconds of deadlines: a call is stopped so much late at most. To wake
+/// once for each millisecond would cost some hundredths of a processor.
+const TICK: Duration = Duration::from_millis(4);
+/// The same when no call has begun for [`QUIET`].
+const IDLE_TICK: Duration = Duration::from_millis(20);
+/// An idle gateway should hardly wake; what is still under way by then has had seconds, and can be stopped a little later.
+const QUIET: Duration = Duration::from_secs(1);
+/// Milliseconds that are counted at one look at most, when the clock itself was not given a processor.
+const LATE_MS_MAX: u64 = 1_000;
 /// Plugins with all of their instances in use that the pool has room for.
 const BUSY_PLUGINS: u32 = 16;
 /// Instances that the pool has room for at most.
@@ -230,12 +234,19 @@ impl Ticker {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let tick = move || {
-            let mut quiet = 0;
+            let (mut counted, mut last_call) = (Instant::now(), Instant::now());
             while !stopped.load(Ordering::Relaxed) {
-                std::thread::park_timeout(if quiet < QUIET_TICKS { TICK } else { IDLE_TICK });
-                quiet = if stirred.swap(false, Ordering::Relaxed) { 0 } else { quiet.saturating_add(1) };
+                let is_quiet = counted.saturating_duration_since(last_call) > QUIET;
+                std::thread::park_timeout(if is_quiet { IDLE_TICK } else { TICK });
                 let Some(engine) = engine.upgrade() else { return };
-                engine.increment_epoch();
+                let passed = clock::millis(counted.elapsed());
+                counted += Duration::from_millis(passed);
+                for _ in 0..passed.min(LATE_MS_MAX) {
+                    engine.increment_epoch();
+                }
+                if stirred.swap(false, Ordering::Relaxed) {
+                    last_call = counted;
+                }
             }
         };
         let thread = std::thread::Builder::new().name("plugin-clock".to_owned()).spawn(tick)?;

@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::pki_types::pem::PemObject;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
@@ -27,9 +27,11 @@ use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
 use super::types::{Body, CallError, Grant, Rule, UpstreamRequest, Value, Verified, Wish};
 use super::watch::Watch;
-use crate::directory::{Directory, now_unix_s};
+use crate::clock;
+use crate::directory::Directory;
 use crate::documents::{Documents, Known};
 use crate::keys::{Grants, Secret};
+use crate::slots::{Digest, Parts};
 use crate::state::Memory;
 
 /// Handles to secrets, counters and histograms of one instance.
@@ -328,7 +330,7 @@ impl virtual_keys::Host for Imports {
                 subject: key.subject.clone(),
                 team: key.team.clone(),
                 attributes: key.attributes.clone(),
-                refusal: key.refusal(now_unix_s()).map(str::to_owned),
+                refusal: key.refusal(clock::unix_s()).map(str::to_owned),
             }))
     }
 }
@@ -394,36 +396,32 @@ fn question(request: requests::Upstream, grants: &Grants) -> Result<UpstreamRequ
     }
 }
 
-/// SHA-256 over all of a question, each part with its length: two that differ in anything are never taken for one.
-fn digest(request: &UpstreamRequest) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    let mut part = |bytes: &[u8]| {
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
-    };
-    part(request.method.as_str().as_bytes());
-    part(request.endpoint.as_bytes());
-    part(request.path.as_bytes());
+/// Of all of a question.
+fn digest(request: &UpstreamRequest) -> Digest {
+    let mut parts = Parts::default();
+    parts.add(request.method.as_str().as_bytes());
+    parts.add(request.endpoint.as_bytes());
+    parts.add(request.path.as_bytes());
     for fields in [&request.query, &request.headers] {
-        part(&(fields.len() as u64).to_le_bytes());
+        parts.add(&(fields.len() as u64).to_le_bytes());
         for field in fields {
-            part(field.name.as_bytes());
+            parts.add(field.name.as_bytes());
             match &field.value {
                 Value::Text(text) => {
-                    part(b"text");
-                    part(text.as_bytes());
+                    parts.add(b"text");
+                    parts.add(text.as_bytes());
                 }
                 Value::Secret { prefix, name } => {
-                    part(b"secret");
-                    part(prefix.as_bytes());
-                    part(name.as_bytes());
+                    parts.add(b"secret");
+                    parts.add(prefix.as_bytes());
+                    parts.add(name.as_bytes());
                 }
             }
         }
     }
     match &request.body {
-        Body::Bytes(bytes) => part(bytes),
-        Body::None | Body::Splice(_) => part(b""),
+        Body::Bytes(bytes) => parts.add(bytes),
+        Body::None | Body::Splice(_) => parts.add(b""),
     }
-    hash.finalize().into()
+    parts.digest()
 }

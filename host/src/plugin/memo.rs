@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use foldhash::quality::RandomState;
 
-use super::types::{Alike, Call, CallError, Pair, Part, Rule};
+use super::types::{Alike, Call, CallError, Candidate, Pair, Part, Rule};
 
 /// Answers that are kept for one plugin.
 const ANSWERS_MAX: usize = 2_048;
@@ -39,6 +39,7 @@ pub(super) struct Asked<'a> {
     /// Those that the plugin wants.
     pub(super) members: &'a [Pair<'a>],
     pub(super) rules: &'a [Rule],
+    pub(super) candidates: &'a [Candidate<'a>],
     /// What the host adds to tell one question from another.
     pub(super) place: &'a str,
 }
@@ -89,6 +90,7 @@ impl Key {
         self.text(asked.place);
         self.pairs(asked.headers);
         self.pairs(asked.members);
+        self.candidates(asked.candidates);
         for part in &alike.0 {
             self.part(part, asked);
         }
@@ -111,6 +113,7 @@ impl Key {
             Part::Method => self.text(asked.method),
             Part::Path => self.text(asked.path),
             Part::Rules => self.rules(asked.rules),
+            Part::Load => {}
             Part::Fact(name) => self.facts(call, name),
         }
     }
@@ -132,6 +135,19 @@ impl Key {
             for number in [*limit, *window_ms, *burst] {
                 self.number(number);
             }
+        }
+    }
+
+    /// Without how fast and how busy they are, which differs each time.
+    fn candidates(&mut self, candidates: &[Candidate<'_>]) {
+        for Candidate { id, vendor, model, weight, priority, healthy, latency_ms: _, inflight: _, facts } in candidates
+        {
+            for text in [id, vendor, model] {
+                self.text(text);
+            }
+            self.number(u64::from(*weight) << 32 | u64::from(*priority));
+            self.0.push((*healthy).into());
+            self.pairs(facts);
         }
     }
 

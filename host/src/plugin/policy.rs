@@ -12,8 +12,9 @@ use super::convert::{self, faulted};
 use super::gate::Further;
 use super::imports::Imports;
 use super::memo::{Asked, Memo};
+use super::order::Order;
 use super::pool::{Pool, Role};
-use super::types::{Call, CallError, Candidate, Check, Counted, Edit, Pair, Rule, Verdict, Wants, Whose};
+use super::types::{Call, CallError, Candidate, Check, Counted, Edit, Pair, Part, Rule, Verdict, Wants, Whose};
 
 /// Bytes of a filter's own answer that is kept.
 const KEPT_BODY_BYTES_MAX: usize = 4 << 10;
@@ -73,11 +74,16 @@ impl Limits {
 pub struct Routing {
     pool: Arc<Pool<routing::Guest>>,
     wants: Wants,
+    orders: Memo<Order>,
+    /// Whether it looks at how fast and how busy targets are.
+    sees_load: bool,
 }
 
 impl Routing {
     pub(super) fn new(pool: Arc<Pool<routing::Guest>>, wants: Wants) -> Self {
-        Self { pool, wants }
+        let sees_load = wants.alike.as_ref().is_none_or(|alike| alike.0.contains(&Part::Load));
+        let orders = Memo::new(wants.alike.clone().filter(|_| !sees_load), |_| true);
+        Self { pool, wants, orders, sees_load }
     }
 
     pub(super) fn instances(&self) -> u32 {
@@ -96,19 +102,29 @@ impl Routing {
         &self.wants
     }
 
-    /// Indices into `candidates`, each at most once, in the order in which to try them.
+    /// Groups of indices into `candidates`, each at most once, in the order in which to try them. `wanted` are the facts that
+    /// it wants of this call.
     ///
     /// # Errors
     /// The plugin's fault, or that it broke.
-    pub fn rank(&self, call: &Call<'_>, candidates: &[Candidate<'_>], seed: u64) -> Result<Vec<usize>, CallError> {
-        let targets: Vec<_> = candidates.iter().map(target).collect();
-        let seen = self.wants.alike.as_ref().map(|alike| alike.seen(call));
-        let call = seen.as_ref().unwrap_or(call);
-        let rank = |store: &mut Store<Imports>, guest: &routing::Guest| {
-            guest.call_rank(store, convert::call(call), &targets, seed)
-        };
-        let order = self.pool.call("routing.rank", rank)?.map_err(faulted)?;
-        convert::order(order, candidates.len()).map_err(|invalid| invalid.broken(self.name()))
+    pub fn rank(
+        &self,
+        call: &Call<'_>,
+        wanted: &[Pair<'_>],
+        candidates: &[Candidate<'_>],
+        seed: u64,
+    ) -> Result<Arc<Order>, CallError> {
+        self.orders.answer(&Asked { call: *call, headers: wanted, candidates, ..Asked::default() }, || {
+            let targets: Vec<_> = candidates.iter().map(|candidate| target(candidate, self.sees_load)).collect();
+            let seen = self.wants.alike.as_ref().map_or(*call, |alike| alike.seen(call));
+            let facts = [seen.facts, wanted].concat();
+            let call = Call { facts: &facts, ..seen };
+            let rank = |store: &mut Store<Imports>, guest: &routing::Guest| {
+                guest.call_rank(store, convert::call(&call), &targets, seed)
+            };
+            let order = self.pool.call("routing.rank", rank)?.map_err(faulted)?;
+            convert::order(order, candidates.len()).map_err(|invalid| invalid.broken(self.name()))
+        })
     }
 }
 
@@ -236,7 +252,7 @@ macro_rules! roles {
 
 roles!(auth, limits, routing);
 
-fn target<'a>(candidate: &Candidate<'a>) -> routing::Target<'a> {
+fn target<'a>(candidate: &Candidate<'a>, sees_load: bool) -> routing::Target<'a> {
     routing::Target {
         id: candidate.id,
         vendor: candidate.vendor,
@@ -244,8 +260,8 @@ fn target<'a>(candidate: &Candidate<'a>) -> routing::Target<'a> {
         weight: candidate.weight,
         priority: candidate.priority,
         healthy: candidate.healthy,
-        latency_ms: candidate.latency_ms,
-        inflight: candidate.inflight,
+        latency_ms: if sees_load { candidate.latency_ms } else { 0 },
+        inflight: if sees_load { candidate.inflight } else { 0 },
         facts: candidate.facts,
     }
 }

@@ -32,6 +32,7 @@ use super::engine::Runtime;
 use super::gate::Further;
 use super::imports::{Imports, Shared};
 use super::types::{Broken, CallError};
+use crate::clock;
 use crate::config::Isolation;
 
 /// Bytes that a guest may hand over in one call to the host, or as the result of one.
@@ -494,7 +495,7 @@ impl Breaker {
     }
 
     fn now_ms(&self) -> u64 {
-        u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX)
+        clock::millis(self.begin.elapsed())
     }
 }
 

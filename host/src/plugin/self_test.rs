@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::HeaderName;
 use penstock_dialects::framing::{Frame, Kind as Cut};
 use penstock_dialects::ir::Event;
 use penstock_vectors::case::{self, Ask, Case, Pairs};
@@ -16,6 +17,7 @@ use serde_json::{Map, Value, json};
 use super::adapter::{Adapter, Exchange};
 use super::auth::Auth as AuthPlugin;
 use super::component::{Component, Plugin, Settings};
+use super::order::Share;
 use super::types::{
     Blob, Body, Call, CallError, Candidate, Check, Counted, Edit, Framing, Grant, Pair, Placed, Plan as HostPlan, Rule,
     UpstreamRequest, Value as PlacedValue, Verdict, Whose,
@@ -86,9 +88,10 @@ impl ComponentSubject {
             Some(Plugin::Routing(plugin)) => plugin.wants().clone(),
             Some(Plugin::Limits(_)) | None => super::types::Wants::default(),
         };
+        let names = |headers: &[HeaderName]| headers.iter().map(HeaderName::as_str).collect::<Value>();
         json!({
-            "headers": wants.headers,
-            "response_headers": wants.response_headers,
+            "headers": names(&wants.headers),
+            "response_headers": names(&wants.response_headers),
             "members": wants.members,
         })
     }
@@ -154,7 +157,9 @@ impl Subject for ComponentSubject {
                 let facts: Vec<_> = targets.iter().map(|target| pairs(&target.facts)).collect();
                 let candidates: Vec<_> =
                     targets.iter().zip(&facts).map(|(target, facts)| candidate(target, facts)).collect();
-                plugin.rank(&call, &candidates, *seed).map(|order| json!(order)).map_err(failed)
+                let order =
+                    plugin.rank(&Call { facts: &[], ..call }, call.facts, &candidates, *seed).map_err(failed)?;
+                Ok(order.0.iter().map(|group| group_json(group)).collect())
             }
             (Some(Plugin::Filter(plugin)), Ask::RequestHead { method, path, headers }) => plugin
                 .request_head(&call, method, path, &pairs(headers))
@@ -342,7 +347,11 @@ fn rule(rule: &case::Rule) -> Result<Rule, Failed> {
     let (algorithm, counted) =
         known.ok_or_else(|| Failed::Broken(format!("no limit of {} by {}", rule.counted, rule.algorithm)))?;
     let case::Rule { scope, limit, window_ms, burst, label, .. } = rule.clone();
-    Ok(Rule { scope, algorithm, counted, limit, window_ms, burst, label })
+    Ok(Rule { scope: scope.into(), algorithm, counted, limit, window_ms, burst, label: label.into() })
+}
+
+fn group_json(group: &[Share]) -> Value {
+    case::group(&group.iter().map(|share| (share.target, share.weight)).collect::<Vec<_>>())
 }
 
 fn check_json(check: &Check) -> Value {

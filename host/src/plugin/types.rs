@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderName;
 use penstock_dialects::ir::{Event, Fault};
 
 use crate::documents::Entry;
@@ -38,13 +39,13 @@ pub struct Call<'a> {
     pub facts: &'a [Pair<'a>],
 }
 
-/// What a plugin wants to see of each call, sorted by kind; names in lower case for headers.
+/// What a plugin wants to see of each call, sorted by kind.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wants {
     /// Request headers.
-    pub headers: Vec<String>,
+    pub headers: Vec<HeaderName>,
     /// Response headers.
-    pub response_headers: Vec<String>,
+    pub response_headers: Vec<HeaderName>,
     /// Top-level members of the request body.
     pub members: Vec<String>,
     /// Facts that cost something to make.
@@ -106,6 +107,8 @@ pub enum Part {
     Path,
     /// Limits that are kept as data.
     Rules,
+    /// How fast and how busy targets are (routing); with it no two calls are alike.
+    Load,
     /// A fact of this name.
     Fact(String),
 }
@@ -126,6 +129,7 @@ impl Part {
             "method" => Self::Method,
             "path" => Self::Path,
             "rules" => Self::Rules,
+            "load" => Self::Load,
             fact => Self::Fact(fact.strip_prefix("fact.")?.to_owned()),
         })
     }
@@ -352,7 +356,7 @@ impl Counted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// Whose limit it is, unlike that of any other rule: the name of the counter.
-    pub scope: String,
+    pub scope: Arc<str>,
     /// How it counts.
     pub algorithm: Algorithm,
     /// What it counts.
@@ -364,7 +368,7 @@ pub struct Rule {
     /// What a full bucket holds; 0 for `limit`.
     pub burst: u64,
     /// For the caller, when it refuses: which limit it is, in words.
-    pub label: String,
+    pub label: Arc<str>,
 }
 
 /// Whose limits they are. The same plugin may limit callers and vendors, with counters apart.
@@ -418,11 +422,11 @@ pub struct Candidate<'a> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Edit {
     /// Replace.
-    Set(http::HeaderName, http::HeaderValue),
+    Set(HeaderName, http::HeaderValue),
     /// Add.
-    Add(http::HeaderName, http::HeaderValue),
+    Add(HeaderName, http::HeaderValue),
     /// Remove.
-    Remove(http::HeaderName),
+    Remove(HeaderName),
 }
 
 /// An answer that a filter gives itself.
@@ -431,7 +435,7 @@ pub struct Reply {
     /// Status.
     pub status: http::StatusCode,
     /// Headers.
-    pub headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    pub headers: Vec<(HeaderName, http::HeaderValue)>,
     /// Body.
     pub body: Vec<u8>,
 }

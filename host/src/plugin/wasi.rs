@@ -6,13 +6,15 @@
 //! None of it keeps state, so an instance costs nothing for it. The signatures are those of WASI 0.2; the linker serves
 //! every 0.2.x with them.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use wasmtime::component::{ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceType};
 use wasmtime::{Result, StoreContextMut};
 
 use super::chatter::Stream;
 use super::imports::Imports;
+
+use crate::clock;
 
 /// Bytes that a stream takes at once.
 const WRITE_BYTES_MAX: u64 = 64 << 10;
@@ -178,7 +180,7 @@ fn clocks(linker: &mut Linker<Imports>) -> Result<()> {
 
     let mut wall = linker.instance("wasi:clocks/wall-clock@0.2.6")?;
     wall.func_wrap("now", |_: Store<'_>, (): ()| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock::since_1970();
         Ok((Datetime { seconds: now.as_secs(), nanoseconds: now.subsec_nanos() },))
     })?;
     wall.func_wrap("resolution", |_: Store<'_>, (): ()| Ok((Datetime { seconds: 0, nanoseconds: 1 },)))

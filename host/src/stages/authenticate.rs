@@ -3,11 +3,12 @@
 //! before it is called again. Whatever goes wrong on the way, nobody is let in.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 
 use super::Principal;
+use crate::clock;
 use crate::directory::Directory;
 use crate::failure::{Failure, Kind};
 use crate::inbound::wanted;
@@ -92,7 +93,7 @@ impl Visit<'_> {
         if !plugin.wants_time() && self.facts.is_empty() {
             return plugin.authenticate(self.call, &self.headers, self.begun);
         }
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis()).to_string();
+        let time = clock::unix_ms().to_string();
         let mut facts = self.call.facts.to_vec();
         if plugin.wants_time() {
             facts.push((TIME, &time));

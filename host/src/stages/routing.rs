@@ -14,6 +14,7 @@ use crate::failure::{Failure, Kind};
 use crate::inbound::{Content, wanted};
 use crate::plugin::Routing;
 use crate::plugin::types::{Call, Candidate, Pair};
+use crate::random;
 use crate::routes::Target;
 use crate::upstream::Health;
 
@@ -44,7 +45,6 @@ pub fn rank(
     routing: Option<&Arc<Routing>>,
     call: &Call<'_>,
     targets: &[Target],
-    seed: u64,
     sight: &Sight<'_>,
 ) -> Result<Vec<Target>, Failure> {
     if targets.len() == 1 && routing.is_none() {
@@ -57,12 +57,8 @@ pub fn rank(
         targets.sort_by_cached_key(|target| !target.is_healthy(now));
         return Ok(targets);
     };
-    let seen = sight.facts(routing);
-    let mut facts = Vec::new();
-    if !seen.is_empty() {
-        facts.extend(call.facts.iter().copied().chain(pairs(&seen)));
-    }
-    let call = Call { facts: if seen.is_empty() { call.facts } else { &facts }, ..*call };
+    let wanted = sight.facts(routing);
+    let wanted: Vec<Pair<'_>> = pairs(&wanted).collect();
     let prices = prices(routing, targets);
     let prices: Vec<Vec<Pair<'_>>> = prices.iter().map(|prices| pairs(prices).collect()).collect();
     let candidates: Vec<_> = targets
@@ -73,7 +69,8 @@ pub fn rank(
             candidate(target, health(target).as_deref(), facts, now)
         })
         .collect();
-    let order = routing.rank(&call, &candidates, seed).map_err(|error| Failure::of_policy(error, Kind::NoTarget))?;
+    let order = routing.rank(call, &wanted, &candidates, random::u64());
+    let order = order.map_err(|error| Failure::of_policy(error, Kind::NoTarget))?.drawn(random::below);
     if order.is_empty() {
         let message = format!("no target of {} is left to try; try again later", call.model);
         return Err(Failure::new(Kind::NoTarget, message));

@@ -30,6 +30,6 @@ fn rule_of(rule: &Kept, asked: Asked<'_>) -> Option<Rule> {
         limit: rule.limit,
         window_ms: rule.window_ms,
         burst: rule.burst,
-        label: rule.label.clone(),
+        label: Arc::clone(&rule.label),
     })
 }

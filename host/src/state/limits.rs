@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::quality::RandomState;
+
 use super::charge::{Algorithm, Charge, Exceeded, Remaining, Window};
 use super::recent::{Key, KeyRef, Recent};
 
@@ -21,11 +23,11 @@ const SWEEP_MS: u64 = 10_000;
 pub(super) struct Counters {
     words: Recent<AtomicU64>,
     // Apart, since a budget must never be forgotten because others were used more recently.
-    lasting: papaya::HashMap<Key, Arc<Lasting>>,
+    lasting: papaya::HashMap<Key, Arc<Lasting>, RandomState>,
     lasting_max: usize,
     swept_ms: AtomicU64,
     // Apart, since a counter of calls under way must never be forgotten; it is removed when the last one ends.
-    concurrent: papaya::HashMap<Key, u64>,
+    concurrent: papaya::HashMap<Key, u64, RandomState>,
 }
 
 struct Lasting {
@@ -65,10 +67,10 @@ impl Counters {
     pub(super) fn new(entries_max: usize, lasting_max: usize) -> Self {
         Self {
             words: Recent::new(entries_max, usize::MAX),
-            lasting: papaya::HashMap::new(),
+            lasting: papaya::HashMap::default(),
             lasting_max,
             swept_ms: AtomicU64::new(0),
-            concurrent: papaya::HashMap::new(),
+            concurrent: papaya::HashMap::default(),
         }
     }
 

@@ -2,11 +2,13 @@
 //! State in the memory of this process.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::charge::{Charge, Remaining, Window};
 use super::limits::{Counters, Refused};
 use super::values::{Space, TooLarge};
+
+use crate::clock;
 
 /// Namespaces of values: one for each configured plugin, so this is far out of reach of a sane configuration.
 const SPACES_MAX: usize = 4096;
@@ -33,11 +35,10 @@ impl Memory {
     /// The same, with room for so many counters that last.
     #[must_use]
     pub fn with_lasting(entries_max: usize, lasting_max: usize) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self {
             begin: Instant::now(),
             // 584 years.
-            epoch_ns: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            epoch_ns: u64::try_from(clock::since_1970().as_nanos()).unwrap_or(u64::MAX),
             counters: Counters::new(entries_max, lasting_max),
             spaces: papaya::HashMap::new(),
         }

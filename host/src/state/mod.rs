@@ -18,5 +18,5 @@ mod store;
 pub mod values;
 
 pub use memory::Memory;
-pub use redis::{Away, Redis};
+pub use redis::Redis;
 pub use store::{Denied, Held, Item, Options, ROUND_TRIP, State};

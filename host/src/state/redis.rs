@@ -23,6 +23,8 @@ use super::charge::{Algorithm, Charge, Exceeded, Remaining, Window};
 use super::journal::Journal;
 use super::link::{Link, Server};
 use super::owed::{Owed, Step};
+use crate::clock;
+use crate::config::Away;
 
 pub(super) use sender::Sender;
 
@@ -58,17 +60,6 @@ impl Redis {
         let Self { url, user, password, ca, .. } = self;
         Server { url: url.clone(), user: user.clone(), password: password.clone(), ca: ca.clone() }
     }
-}
-
-/// What happens to calls while the shared store is away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Away {
-    /// Each node counts in its own memory, from what it knew last.
-    Local,
-    /// Calls that have a limit are refused.
-    Closed,
-    /// Limits are not looked at.
-    Open,
 }
 
 /// A line of the journal.
@@ -175,7 +166,7 @@ impl Shared {
         for charge in charges {
             script.key(self.counter(&charge.key));
         }
-        script.arg(&*permit).arg(millis(self.lease));
+        script.arg(&*permit).arg(clock::millis(self.lease));
         for charge in charges {
             let (limit, burst) = (charge.limit.min(EXACT_MAX), charge.burst.min(EXACT_MAX));
             script
@@ -329,10 +320,6 @@ fn calls_at_a_time(charges: &[Charge]) -> impl Iterator<Item = (usize, &Charge)>
 /// The name under which a permit holds a counter; a permit may hold one twice.
 pub(super) fn member(permit: &str, index: usize) -> Arc<str> {
     format!("{permit}:{}", index + 1).into()
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What a compaction of the journal leaves: what was not acknowledged, and how far the store has come.

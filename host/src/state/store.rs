@@ -17,7 +17,10 @@ use super::journal::Journal;
 use super::limits::Refused;
 use super::memory::Memory;
 use super::owed::Step;
-use super::redis::{self, Away, Decision, Redis, Shared};
+use super::redis::{self, Decision, Redis, Shared};
+
+use crate::clock;
+use crate::config::Away;
 
 /// How long the use of a window is remembered after its end.
 const LATE_MS: u64 = 86_400_000;
@@ -352,7 +355,7 @@ fn delta(actual: u64, estimate: u64) -> i64 {
 fn recovered(folder: &std::path::Path, memory: &Memory) -> Result<Arc<Journal>, String> {
     let now_ms = memory.unix_ms(Instant::now());
     let begun = Instant::now();
-    let at = move || now_ms.saturating_add(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let at = move || now_ms.saturating_add(clock::millis(begun.elapsed()));
     let opened = Journal::open(folder, Box::new(move |lines| sums(lines, at())));
     let (journal, lines) = opened.map_err(|error| format!("{}: {error}", folder.display()))?;
     for used in lines.iter().filter_map(|line| serde_json::from_str::<Used>(line).ok()) {

@@ -308,9 +308,13 @@ fn policies_answer_and_break_alike() {
         facts: &[],
     };
     let candidates = ["a", "b", "c"].map(candidate);
-    assert_eq!(routing.rank(&call(""), &candidates, 1), Ok(vec![1, 2, 0]));
+    let order = routing.rank(&call(""), &[], &candidates, 1).expect("an order");
+    assert_eq!(order.drawn(|_| 0), [1, 2, 0]);
     for wrong in ["beyond", "twice"] {
-        assert!(matches!(broken(routing.rank(&call(wrong), &candidates, 1).map(drop)), Broken::Output(_)), "{wrong}");
+        assert!(
+            matches!(broken(routing.rank(&call(wrong), &[], &candidates, 1).map(drop)), Broken::Output(_)),
+            "{wrong}"
+        );
     }
 
     let Plugin::Filter(filter) = policy("filter") else { panic!("no filter") };
@@ -418,7 +422,7 @@ fn costs_of_a_crossing() {
         facts: &[],
     };
     let candidates = ["a", "b", "c"].map(candidate);
-    measure("routing.rank of 3", &mut || drop(routing.rank(&call(""), &candidates, 1)));
+    measure("routing.rank of 3", &mut || drop(routing.rank(&call(""), &[], &candidates, 1)));
     let Plugin::Filter(filter) = policy("filter") else { return };
     measure("filter.request_head", &mut || drop(filter.request_head(&call(""), "POST", "/v1/chat", &headers)));
     let isolated = Settings { isolation: Isolation::Request, ..settings("test") };

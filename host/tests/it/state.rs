@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use penstock::config::Away;
 use penstock::state::charge::{Algorithm, Charge};
-use penstock::state::{Away, Denied, Memory, Options, Redis, State};
+use penstock::state::{Denied, Memory, Options, Redis, State};
 
 use crate::support::redis::RedisServer;
 

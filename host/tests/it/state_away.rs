@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use penstock::config::Away;
 use penstock::state::charge::Algorithm;
-use penstock::state::{Away, Denied, Redis, State};
+use penstock::state::{Denied, Redis, State};
 
 use tokio::runtime::Runtime;
 

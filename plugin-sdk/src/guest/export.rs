@@ -13,7 +13,7 @@ use super::bindings::head_filter::exports::penstock::plugin::head_filter as wit_
 use super::bindings::lifecycle::exports::penstock::plugin::lifecycle as wit_lifecycle;
 use super::bindings::limits::exports::penstock::plugin::limits as wit_limits;
 use super::bindings::response_filter::exports::penstock::plugin::response_filter as wit_response_filter;
-use super::bindings::routing::exports::penstock::plugin::routing as wit_routing;
+use super::bindings::routing::exports::penstock::plugin::routing::{self as wit_routing, Share};
 use super::bindings::signing::exports::penstock::plugin::signing as wit_signing;
 use super::bindings::{filter_types, requests, types};
 use super::convert::{events, fault};
@@ -21,6 +21,7 @@ use super::{Installed, configure, installed};
 use crate::adapter::{Adapter, Answer, Credentials, Exchange, Signer, Unsigned};
 use crate::call::{Call, Pairs, Wants};
 use crate::config::Issue;
+use crate::order;
 use crate::policy::{Auth, Filter, Head, Limits, ResponseFilter, Routing, Target};
 
 type WitPairs = Vec<(String, String)>;
@@ -162,10 +163,15 @@ impl<T: Limits + Installed> wit_limits::Guest for LimitsExport<T> {
 }
 
 impl<T: Routing + Installed> wit_routing::Guest for RoutingExport<T> {
-    fn rank(call: types::Call, targets: Vec<wit_routing::Target>, seed: u64) -> Result<Vec<u32>, Refused> {
+    fn rank(call: types::Call, targets: Vec<wit_routing::Target>, seed: u64) -> Result<Vec<Vec<Share>>, Refused> {
         let targets: Vec<Target> = targets.into_iter().map(Into::into).collect();
         let order = installed::<T>().and_then(|plugin| plugin.rank(&call.into(), &targets, seed)).map_err(fault)?;
-        Ok(order.into_iter().filter_map(|index| u32::try_from(index).ok()).collect())
+        // An index that does not fit is none of a target: the host refuses it.
+        let share = |share: &order::Share| Share {
+            target: u32::try_from(share.target).unwrap_or(u32::MAX),
+            weight: share.weight,
+        };
+        Ok(order.groups().iter().map(|group| group.iter().map(share).collect()).collect())
     }
 }
 

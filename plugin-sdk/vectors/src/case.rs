@@ -309,6 +309,15 @@ impl Answer {
     }
 }
 
+/// A group of an order as an outcome has it: the index of a target that stands alone, else `[index, weight]` of each.
+#[must_use]
+pub fn group(shares: &[(usize, u32)]) -> Value {
+    match shares {
+        [(target, _)] => Value::from(*target),
+        shares => shares.iter().map(|(target, weight)| Value::from(vec![*target as u64, u64::from(*weight)])).collect(),
+    }
+}
+
 /// A target of a routing plugin (`routing.wit`, `target`): healthy and of weight 1 unless stated otherwise.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]

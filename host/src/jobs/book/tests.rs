@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::clock;
 use crate::jobs::record::Report;
 use crate::jobs::store::tests::record;
 
@@ -38,7 +39,7 @@ fn there_is_room_for_so_many_and_what_is_forgotten_makes_room() {
     book.end("1", Status::Succeeded, "v/m", &answer()).unwrap();
     assert_eq!(book.read().bytes(), 64, "its body has gone, its answer is kept");
     assert_eq!(book.forget_before(0).unwrap(), 0, "it has only just ended");
-    assert_eq!(book.forget_before(now_ms() + 1).unwrap(), 1, "those that are not over are kept");
+    assert_eq!(book.forget_before(clock::unix_ms() + 1).unwrap(), 1, "those that are not over are kept");
     assert_eq!((book.find("1"), book.answer("1").unwrap()), (None, None));
     assert!(submit(&book, record("4"), b"").is_ok());
 }
@@ -125,7 +126,7 @@ fn a_report_is_due_when_the_job_is_over_and_until_it_has_arrived() {
     book.end("1", Status::Succeeded, "v/m", &answer()).unwrap();
     assert!(book.take_report().is_some());
     assert!(book.take_report().is_none(), "it is under way");
-    book.reported("1", Some(now_ms() + 60_000)).unwrap();
+    book.reported("1", Some(clock::unix_ms() + 60_000)).unwrap();
     assert!(book.take_report().is_none() && book.next_report_ms().is_some());
     book.reported("1", None).unwrap();
     assert_eq!((book.next_report_ms(), book.find("1").unwrap().report.clone().unwrap().tries), (None, 2));

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use redis::Script;
 use tokio::sync::mpsc;
 
-use super::{Line, Shared, millis};
+use super::{Line, Shared};
+use crate::clock;
 use crate::state::owed::{Debts, Owed};
 
 /// How often a store that is away is looked for.
@@ -191,7 +192,7 @@ impl Sender {
         let held: Vec<_> = self.shared.leases.pin().keys().cloned().collect();
         for some in held.chunks(LEASES_MAX) {
             let mut script = self.renew.prepare_invoke();
-            script.arg(millis(self.shared.lease));
+            script.arg(clock::millis(self.shared.lease));
             for (key, member) in some {
                 script.key(self.shared.counter(key)).arg(&**member);
             }

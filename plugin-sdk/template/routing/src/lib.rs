@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Tries the fastest target first.
 
-use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target};
+use penstock_sdk::prelude::{Call, Config, Fault, Issue, Order, Routing, Target};
 
 /// What operators configure; these comments are what they read.
 #[derive(Debug, Config)]
@@ -22,14 +22,10 @@ impl Routing for MyPlugin {
         Ok(Self(options))
     }
 
-    fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Vec<usize>, Fault> {
-        let mut order: Vec<usize> = (0..targets.len()).collect();
-        order.sort_by_key(|index| {
-            let target = &targets[*index];
-            let latency_ms = if target.latency_ms == 0 { self.0.unknown_ms } else { target.latency_ms };
-            (!target.healthy, latency_ms)
-        });
-        Ok(order)
+    fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Order, Fault> {
+        let latency_ms = |target: &Target| if target.latency_ms == 0 { self.0.unknown_ms } else { target.latency_ms };
+        // Those that are equally fast share the calls by their weights.
+        Ok(Order::by_key(targets, |target| (!target.healthy, latency_ms(target)), |target| target.weight))
     }
 }
 

@@ -2,7 +2,7 @@
 //! Sends a share of the calls to targets that are on trial, always the same callers, and whoever asks for it by a header.
 //! Where a trial fails, the call goes on to the proven targets.
 
-use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target, Wants};
+use penstock_sdk::prelude::{Call, Config, Fault, Issue, Order, Routing, Target, Wants};
 use penstock_sdk::random::{Random, hash};
 
 /// Hundredths of a percent in a whole.
@@ -49,18 +49,11 @@ impl Routing for Canary {
         Wants::nothing().headers([self.header.as_str()].into_iter().filter(|name| !name.is_empty()))
     }
 
-    fn rank(&self, call: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {
+    fn rank(&self, call: &Call, targets: &[Target], seed: u64) -> Result<Order, Fault> {
         let tries = self.tries(call, seed);
-        let mut random = Random::new(seed ^ WHOLE);
-        let mut order: Vec<usize> = (0..targets.len()).collect();
-        order.sort_by_cached_key(|index| {
-            let target = &targets[*index];
-            let on_trial = self.targets.contains(&target.id);
-            // Chance among those of one kind and priority, more for the heavier.
-            let chance = (0..target.weight.min(100)).map(|_| random.number()).max().unwrap_or(0);
-            (!target.healthy, on_trial != tries, target.priority, u64::MAX - chance)
-        });
-        Ok(order)
+        let on_trial = |target: &Target| self.targets.contains(&target.id);
+        let key = |target: &Target| (!target.healthy, on_trial(target) != tries, target.priority);
+        Ok(Order::by_key(targets, key, |target| target.weight))
     }
 }
 
@@ -103,7 +96,7 @@ mod tests {
         let mut tried = 0_u32;
         for caller in 0..4_000 {
             let call = Call { subject: Some(caller.to_string()), ..Call::default() };
-            let first = |seed| plugin.rank(&call, &targets, seed).unwrap()[0];
+            let first = |seed| plugin.rank(&call, &targets, seed).unwrap().groups()[0][0].target;
             assert_eq!(first(1), first(2));
             tried += u32::try_from(first(1)).unwrap();
         }

@@ -2,8 +2,7 @@
 //! Sends a call where it costs least, by the price table of the gateway: the price of input and output, weighted as calls
 //! usually have them. Among targets of one price the order of their priority holds, then chance.
 
-use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target, Wants};
-use penstock_sdk::random::Random;
+use penstock_sdk::prelude::{Call, Config, Fault, Issue, Order, Routing, Target, Wants};
 
 /// How to compare.
 #[derive(Debug, Config)]
@@ -41,22 +40,14 @@ impl Routing for Cost {
         Wants::nothing().facts(["prices"]).alike([""])
     }
 
-    fn rank(&self, _: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {
-        let mut random = Random::new(seed);
-        let keys: Vec<(bool, f64, u32, u64)> = targets
-            .iter()
-            .map(|target| {
-                let unknown = if self.0.unknown == Unknown::First { -1.0 } else { f64::INFINITY };
-                (!target.healthy, self.price(target).unwrap_or(unknown), target.priority, random.number())
-            })
-            .collect();
-        let mut order: Vec<usize> = (0..targets.len()).collect();
-        order.sort_by(|one, other| {
-            let (one, other) = (&keys[*one], &keys[*other]);
-            let by_price = one.0.cmp(&other.0).then(one.1.total_cmp(&other.1));
-            by_price.then((one.2, one.3).cmp(&(other.2, other.3)))
-        });
-        Ok(order)
+    fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Order, Fault> {
+        let key = |target: &Target| {
+            let price = self.price(target);
+            let unknown_last = price.is_none() && self.0.unknown == Unknown::Last;
+            // Prices are not negative, so their bits are in their order.
+            (!target.healthy, unknown_last, price.map(f64::to_bits), target.priority)
+        };
+        Ok(Order::by_key(targets, key, |_| 1))
     }
 }
 

@@ -2,7 +2,7 @@
 //! Tries the targets in order of their priority: the first as long as it works, then the next. Targets of one priority are
 //! tried as declared, or spread evenly.
 
-use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target, Wants};
+use penstock_sdk::prelude::{Call, Config, Fault, Issue, Order, Routing, Target, Wants};
 
 /// How to order.
 #[derive(Debug, Config)]
@@ -36,10 +36,10 @@ impl Routing for Priority {
     }
 
     fn wants(&self) -> Wants {
-        Wants::nothing().alike([""])
+        Wants::nothing().alike([if self.0.ties == Ties::LeastBusy { "load" } else { "" }])
     }
 
-    fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Vec<usize>, Fault> {
+    fn rank(&self, _: &Call, targets: &[Target], _seed: u64) -> Result<Order, Fault> {
         let mut order: Vec<usize> = (0..targets.len()).collect();
         // What is not healthy is the last resort, whatever its priority.
         order.sort_by_key(|index| {
@@ -51,7 +51,7 @@ impl Routing for Priority {
             };
             (!target.healthy, target.priority, tie)
         });
-        Ok(order)
+        Ok(order.into())
     }
 }
 

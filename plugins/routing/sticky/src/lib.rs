@@ -3,7 +3,7 @@
 //! there. Targets are drawn by rendezvous: one that comes or goes moves only those calls that are its own, and every gateway
 //! draws the same.
 
-use penstock_sdk::prelude::{Call, Config, Fault, Issue, Routing, Target, Wants};
+use penstock_sdk::prelude::{Call, Config, Fault, Issue, Order, Routing, Target, Wants};
 use penstock_sdk::random::hash;
 
 const CONVERSATION: &str = "conversation";
@@ -59,7 +59,7 @@ impl Routing for Sticky {
         if self.0.iter().any(|by| matches!(by, By::Conversation)) { wants.facts([CONVERSATION]) } else { wants }
     }
 
-    fn rank(&self, call: &Call, targets: &[Target], seed: u64) -> Result<Vec<usize>, Fault> {
+    fn rank(&self, call: &Call, targets: &[Target], seed: u64) -> Result<Order, Fault> {
         let by_chance = seed.to_string();
         let key = self.0.iter().find_map(|by| by.of(call)).unwrap_or(("chance", &by_chance));
         let scores: Vec<f64> = targets.iter().map(|target| score(key, target)).collect();
@@ -68,7 +68,7 @@ impl Routing for Sticky {
             let sick = |index: &usize| !targets[*index].healthy;
             sick(one).cmp(&sick(other)).then(scores[*other].total_cmp(&scores[*one]))
         });
-        Ok(order)
+        Ok(order.into())
     }
 }
 
@@ -113,7 +113,8 @@ mod tests {
 
     fn first(caller: u32, targets: &[Target]) -> String {
         let call = Call { subject: Some(caller.to_string()), ..Call::default() };
-        targets[Sticky(vec![By::Subject]).rank(&call, targets, 0).unwrap()[0]].id.clone()
+        let order = Sticky(vec![By::Subject]).rank(&call, targets, 0).unwrap();
+        targets[order.groups()[0][0].target].id.clone()
     }
 
     #[test]

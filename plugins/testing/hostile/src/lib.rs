@@ -32,6 +32,7 @@ use exports::penstock::plugin::adapter::{
     self, Blob, Event, Exchange, ExchangeBorrow, Finish, Frame, Plan, Step, Upstream,
 };
 use exports::penstock::plugin::lifecycle::{Issue, Want};
+use exports::penstock::plugin::routing::Share;
 use exports::penstock::plugin::{auth, head_filter, lifecycle, limits, response_filter, routing};
 use penstock::plugin::filter_types::{Edit, Reply, Verdict};
 use penstock::plugin::log;
@@ -276,13 +277,15 @@ impl limits::Guest for Hostile {
 }
 
 impl routing::Guest for Hostile {
-    fn rank(call: Call, targets: Vec<routing::Target>, seed: u64) -> Result<Vec<u32>, Fault> {
+    fn rank(call: Call, targets: Vec<routing::Target>, seed: u64) -> Result<Vec<Vec<Share>>, Fault> {
         act(&call.model);
-        Ok(match call.model.as_str() {
-            "beyond" => vec![targets.len() as u32],
+        let count = targets.len() as u32;
+        let indices: Vec<u32> = match call.model.as_str() {
+            "beyond" => vec![count],
             "twice" => vec![0, 0],
-            _ => (0..targets.len() as u32).map(|index| (index + seed as u32) % targets.len() as u32).collect(),
-        })
+            _ => (0..count).map(|index| (index + seed as u32) % count).collect(),
+        };
+        Ok(indices.into_iter().map(|target| vec![Share { target, weight: 1 }]).collect())
     }
 }
 
