@@ -285,6 +285,6 @@ mod tests {
             breaker.begin(&RULES, now);
             breaker.affords_a_second_try()
         });
-        assert_eq!(tries.count(), 210);
+        assert_eq!(tries.count(), 209);
     }
 }
