@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a task talks to the person who started it")]
 
 mod admin;
+mod advisories;
 mod bench;
 mod capabilities;
 mod conformance;
@@ -52,6 +53,8 @@ enum Task {
     Conformance(conformance::Arguments),
     /// Make policies/prices from LiteLLM's table of prices.
     Prices(prices::Arguments),
+    /// Hold Cargo.lock to a copy of the RustSec advisory database.
+    Advisories(advisories::Arguments),
     /// Hold the admin API to the OpenAPI document that it serves.
     Admin {
         /// Requests that are made up for each call.
@@ -96,6 +99,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Bench(arguments) => bench::run(&workspace, &arguments),
         Task::Conformance(arguments) => conformance::run(&workspace, &arguments),
         Task::Prices(arguments) => prices::run(&workspace.root, &arguments),
+        Task::Advisories(arguments) => advisories::run(&workspace.root, &arguments),
         Task::Admin { examples } => admin::run(&workspace, examples),
         Task::Deploy => deploy::run(&workspace),
         Task::Sdk { tests } => sdk::run(&workspace, &tests),

@@ -9,10 +9,13 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use crate::workspace::{Workspace, run as command};
-use crate::{admin, conformance, deploy, plugins, sdk, tidy, up};
+use crate::{admin, advisories, conformance, deploy, plugins, sdk, tidy, up};
 
 /// Where recorded exchanges are looked for beside the repository; the variable names another folder.
 const FIXTURES: (&str, &str) = ("PENSTOCK_FIXTURES", "../shared/fixtures");
+
+/// Names a copy of <https://github.com/rustsec/advisory-db>.
+const ADVISORIES: &str = "PENSTOCK_ADVISORY_DB";
 
 /// How a step went.
 enum Outcome {
@@ -27,6 +30,7 @@ type Step = (&'static str, fn(&Workspace) -> anyhow::Result<Outcome>);
 const STEPS: &[Step] = &[
     ("format", format),
     ("tidy", |workspace| passed(tidy::run(&workspace.root))),
+    ("advisories", known_advisories),
     ("lints", lints),
     ("plugins", |workspace| passed(plugins::build(workspace).map(|_| ()))),
     ("plugin lints", plugin_lints),
@@ -65,6 +69,14 @@ pub(crate) fn run(workspace: &Workspace) -> anyhow::Result<()> {
 
 fn format(workspace: &Workspace) -> anyhow::Result<Outcome> {
     passed(command(&mut workspace.cargo(&["fmt", "--all", "--check"])))
+}
+
+/// Only where somebody has a copy of the database: it grows each day, and tests need no network.
+fn known_advisories(workspace: &Workspace) -> anyhow::Result<Outcome> {
+    let Some(db) = std::env::var_os(ADVISORIES).map(PathBuf::from) else {
+        return Ok(Outcome::Skipped(format!("no advisory database ({ADVISORIES}); see docs/reliability.md")));
+    };
+    passed(advisories::run(&workspace.root, &advisories::Arguments { db }))
 }
 
 fn lints(workspace: &Workspace) -> anyhow::Result<Outcome> {
