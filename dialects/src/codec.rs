@@ -313,6 +313,12 @@ pub trait Tap: Send {
 
     /// An error that the vendor stated inside the stream.
     fn fault(&self) -> Option<Fault>;
+
+    /// Whether a frame stands before the answer: it names the answer, opens a block or keeps the connection alive, and holds
+    /// none of its words. As long as no other frame has come, another target can still be asked.
+    fn is_prelude(&self, _frame: &Frame<'_>) -> bool {
+        false
+    }
 }
 
 fn absent(dialect: &str, operation: Operation) -> Fault {

@@ -7,14 +7,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use http_body_util::BodyExt;
 use penstock_dialects::codec::{Codec, Envelope, Operation};
 use penstock_dialects::framing::{Kind as Frames, Parser};
 use penstock_dialects::ir::{Fault, FaultClass, Usage};
-use penstock_dialects::splice::is_json as is_json_text;
 
 use crate::canonical::Canonical;
 use crate::clock;
@@ -26,13 +24,14 @@ use crate::plugin::types::{Body as Written, Call, Framing, Pair, Plan, UpstreamR
 use crate::plugin::{Adapter, Exchange};
 use crate::relay::pump::{Pump, Relayer, Translator};
 use crate::routes::Target;
-use crate::stages::Principal;
+use crate::stages::{Estimate, Principal};
 use crate::traces::Outgoing;
 use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
 mod journal;
 mod limits;
+mod reading;
 mod realtime;
 mod traced;
 mod tries;
@@ -42,6 +41,7 @@ pub use journal::{Journal, Recorded, Writing};
 pub use tries::{Tries, Try};
 
 use journal::{Begun, Heard};
+use reading::is_sound;
 use wire::{class_of, event_stream, forwardable, frames, is_json, stream_framing};
 
 /// Largest error body that is read from an upstream.
@@ -173,6 +173,18 @@ impl<'a> Asking<'a> {
         self.inbound.asked.dialect
     }
 
+    /// Tokens of the request, estimated.
+    #[must_use]
+    pub fn input_estimate(&self) -> u64 {
+        Estimate::input_of(self.inbound)
+    }
+
+    /// Whether nothing that has been sent may be sent a second time.
+    #[must_use]
+    pub fn sends_once(&self) -> bool {
+        self.journal.is_some()
+    }
+
     fn unsupported(&self, target: &Target, why: &str) -> Failure {
         let (operation, dialect) = (self.inbound.asked.operation.name(), self.inbound.asked.dialect.name());
         let message = format!("{operation} in {dialect} cannot be served by {}: {why}; name another model", target.id);
@@ -256,13 +268,21 @@ impl<'a> Asking<'a> {
             let content = BodyOf::Stream { pump: Pump::Bytes, ready: VecDeque::new(), rest: Some(body) };
             return Ok(Answer { status, headers, content, dropped });
         }
+        let canonical = asked.operation.is_canonical();
         let Some(framing) = framing else {
             let body = self.collect_whole(body).await?;
+            if canonical && !is_sound(&body) {
+                return Err(self.no_answer("is not JSON, or not all of it").into());
+            }
+            if self.inbound.streaming && asked.operation == Operation::Chat {
+                return Err(self.no_answer("is no stream, which the caller asked for").into());
+            }
             let usage = asked.dialect.whole_usage(&body);
             return Ok(Answer { status, headers, content: BodyOf::Whole { body, usage }, dropped });
         };
         let parser = self.parser(framing);
-        let mut pump = Pump::Relay(Relayer::new(asked.dialect, parser, &self.plain_envelope()));
+        let is_json = canonical && framing != Frames::AwsEventStream;
+        let mut pump = Pump::Relay(Relayer::new(asked.dialect, parser, is_json, &self.plain_envelope()));
         let mut ready = VecDeque::new();
         let more = self.first_bytes(&mut body, &mut pump, &mut ready, !last).await?;
         let rest = more.then_some(body);
@@ -509,68 +529,6 @@ impl<'a> Asking<'a> {
             journal.sending(&target.id, step).await?;
         }
         outbound::send(self.client, &target.vendor, request, payload, &self.turn, self.trace.as_ref()).await
-    }
-
-    /// Waits until a stream has something to say, and looks whether that is an error while another target could be tried.
-    /// Answers whether there is more to come.
-    async fn first_bytes(
-        &self,
-        body: &mut UpstreamAnswer,
-        pump: &mut Pump,
-        ready: &mut VecDeque<Bytes>,
-        judge: bool,
-    ) -> Result<bool, Failure> {
-        while ready.is_empty() {
-            let Some(chunk) = self.next(body).await? else {
-                pump.end(ready)?;
-                return Ok(false);
-            };
-            pump.chunk(chunk, ready)?;
-            if let Some(fault) = pump.fault().filter(|_| judge) {
-                return Err(Failure::refused(fault));
-            }
-        }
-        Ok(true)
-    }
-
-    async fn next(&self, body: &mut UpstreamAnswer) -> Result<Option<Bytes>, Failure> {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| Failure::cut(&error))?;
-            if let Ok(data) = frame.into_data() {
-                return Ok(Some(data));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Reads a whole 2xx answer. One that only the end of the connection ends must prove by itself that it is whole.
-    async fn collect_whole(&self, mut body: UpstreamAnswer) -> Result<Bytes, Failure> {
-        let whole = self.collect(&mut body, self.underway.snapshot.limits.answer_bytes_max).await?;
-        if body.is_close_delimited() && !std::str::from_utf8(&whole).is_ok_and(is_json_text) {
-            return Err(Failure::new(Kind::Cut, "the upstream broke off before its answer was complete"));
-        }
-        Ok(whole)
-    }
-
-    async fn collect(&self, body: &mut UpstreamAnswer, bytes_max: usize) -> Result<Bytes, Failure> {
-        let mut first = Bytes::new();
-        let mut rest = BytesMut::new();
-        while let Some(chunk) = self.next(body).await? {
-            if first.len().max(rest.len()) + chunk.len() > bytes_max {
-                let message = format!("the upstream's answer is over {bytes_max} bytes (limits.answer_bytes_max)");
-                return Err(Failure::new(Kind::BadAnswer, message));
-            }
-            // Most answers come in one piece, which is then used as it is.
-            if first.is_empty() {
-                first = chunk;
-                continue;
-            }
-            if rest.is_empty() {
-                rest.extend_from_slice(&first);
-            }
-            rest.extend_from_slice(&chunk);
-        }
-        Ok(if rest.is_empty() { first } else { rest.freeze() })
     }
 
     /// An answer that is not 2xx.

@@ -174,7 +174,7 @@ pub struct Limits {
     pub streams_max: u32,
     /// Idle upstream connections kept for each host.
     pub idle_upstream_max: usize,
-    /// Targets tried for one request.
+    /// Tries of one request, at one target after another, second ones included.
     pub attempts_max: u32,
     /// Round trips that an adapter may ask for within one attempt.
     pub round_trips_max: u32,
@@ -268,8 +268,14 @@ pub struct Timeouts {
     pub connect_ms: u64,
     /// An upstream sends the head of its answer.
     pub first_byte_ms: u64,
+    /// An upstream that streams says the first word of its answer, counted from the head of it, while another target is left
+    /// to ask.
+    pub first_word_ms: u64,
     /// An upstream sends the next piece of its answer.
     pub idle_ms: u64,
+    /// A target that asks for patience, or may do better a moment later, is asked a second time when nobody else is left;
+    /// for longer than this nobody waits, and the caller is told how long. 0 asks nobody twice.
+    pub retry_wait_ms: u64,
     /// A whole exchange, from the first byte of the request to the last one of the answer.
     pub total_ms: u64,
     /// Streams that run when the gateway is told to stop.
@@ -284,7 +290,9 @@ impl Default for Timeouts {
             keep_alive_ms: 75_000,
             connect_ms: 5_000,
             first_byte_ms: 300_000,
+            first_word_ms: 300_000,
             idle_ms: 120_000,
+            retry_wait_ms: 5_000,
             total_ms: 1_800_000,
             drain_ms: 30_000,
         }
@@ -444,12 +452,38 @@ pub struct Vendor {
     /// Speak HTTP/2 without negotiation (h2c) to a clear-text upstream.
     #[serde(default)]
     pub http2: bool,
+    /// When a model of it that fails is asked after others, and for how long.
+    #[serde(default)]
+    pub breaker: Breaker,
     /// Sharing of instances.
     #[serde(default)]
     pub isolation: Isolation,
     /// The adapter's own configuration; its README says what there is.
     #[serde(default)]
     pub config: Option<Spanned<toml::Table>>,
+}
+
+/// When a target that fails is ejected: asked only after all that are well. A caller's mistakes, refused keys and rate limits are
+/// no failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Breaker {
+    /// Failures in a row that eject.
+    pub failures_max: u32,
+    /// Percentage of failing answers, of the last dozen or so, that ejects.
+    pub failing_percent: u32,
+    /// How long the first ejection lasts, in milliseconds; one that follows lasts twice as long.
+    pub eject_ms: u32,
+    /// How long any lasts, in milliseconds.
+    pub eject_ms_max: u32,
+    /// How long it takes until all requests are back after an ejection, in milliseconds.
+    pub slow_start_ms: u32,
+}
+
+impl Default for Breaker {
+    fn default() -> Self {
+        Self { failures_max: 5, failing_percent: 40, eject_ms: 5_000, eject_ms_max: 60_000, slow_start_ms: 10_000 }
+    }
 }
 
 /// A name for a model, and where it is served.

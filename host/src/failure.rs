@@ -4,12 +4,13 @@
 //! A [`Failure`] becomes an answer in the caller's dialect; the log gets the code. Neither ever holds a key.
 
 use std::fmt;
+use std::time::Duration;
 
 use http::StatusCode;
 use penstock_dialects::ir::{Fault, FaultClass};
 
 use crate::plugin::types::CallError;
-use crate::upstream::{BodyError, SendError};
+use crate::upstream::{BodyError, SendError, Verdict};
 
 /// Who has to act so that the request can succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -269,6 +270,50 @@ impl Failure {
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
+    /// Whether the same target may do better a moment later, and after which wait at least: what it has stated, else none. One
+    /// that was asked for too much and does not say until when will not; one that has begun to answer has charged for it.
+    #[must_use]
+    pub fn passes(&self) -> Option<Option<u64>> {
+        let stated = self.fault.retry_after_ms;
+        let passes = match (self.kind, self.fault.class) {
+            (Kind::Unreachable, _) => true,
+            (Kind::Refused, FaultClass::Overloaded | FaultClass::Timeout | FaultClass::VendorBug) => true,
+            (Kind::Refused, FaultClass::RateLimit | FaultClass::Quota) => stated.is_some(),
+            _ => false,
+        };
+        passes.then_some(stated)
+    }
+
+    /// Whether this says that the target is not well: that it cannot be reached, is late, is down, or gives half answers. What
+    /// is the caller's fault says nothing of it, nor does what is wrong with a key.
+    fn blames_the_target(&self) -> bool {
+        match self.kind {
+            Kind::Unreachable | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer => true,
+            Kind::Refused => {
+                matches!(self.fault.class, FaultClass::Overloaded | FaultClass::Timeout | FaultClass::VendorBug)
+            }
+            _ => false,
+        }
+    }
+
+    /// What this says of the target.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match (self.fault.class, self.fault.retry_after_ms) {
+            (FaultClass::RateLimit | FaultClass::Quota, Some(ms)) if self.kind == Kind::Refused => {
+                Verdict::Later(Duration::from_millis(ms))
+            }
+            _ if self.blames_the_target() => Verdict::Ill,
+            _ => Verdict::Neutral,
+        }
+    }
+
+    /// Whether the request would fail at this target however often it is asked.
+    #[must_use]
+    pub fn is_about_the_request(&self) -> bool {
+        self.kind == Kind::Refused && self.fault.class == FaultClass::InvalidRequest
+    }
+
     /// Whether another target may do better.
     #[must_use]
     pub fn is_worth_another_target(&self) -> bool {
@@ -302,6 +347,29 @@ mod tests {
         assert_eq!(codes.len(), Kind::ALL.len());
         for kind in Kind::ALL {
             assert!(Failure::new(*kind, "x").status().as_u16() >= 400, "{}", kind.code());
+        }
+    }
+
+    #[test]
+    fn a_failure_is_counted_against_whoever_has_to_act() {
+        let refused = |class, wait| Failure::refused(Fault { retry_after_ms: wait, ..Fault::new(class, "x") });
+        let later = Verdict::Later(Duration::from_secs(1));
+        let cases = [
+            (refused(FaultClass::InvalidRequest, None), Verdict::Neutral, None),
+            (refused(FaultClass::ContentFilter, None), Verdict::Neutral, None),
+            (refused(FaultClass::ContextTooLong, None), Verdict::Neutral, None),
+            (refused(FaultClass::Authentication, None), Verdict::Neutral, None),
+            (refused(FaultClass::RateLimit, None), Verdict::Neutral, None),
+            (refused(FaultClass::RateLimit, Some(1000)), later, Some(Some(1000))),
+            (refused(FaultClass::Overloaded, None), Verdict::Ill, Some(None)),
+            (Failure::new(Kind::Unreachable, "x"), Verdict::Ill, Some(None)),
+            (Failure::new(Kind::UpstreamTimeout, "x"), Verdict::Ill, None),
+            (Failure::new(Kind::Cut, "x"), Verdict::Ill, None),
+            (Failure::new(Kind::AdapterBroken, "x"), Verdict::Neutral, None),
+            (Failure::new(Kind::TotalTimeout, "x"), Verdict::Neutral, None),
+        ];
+        for (failure, verdict, passes) in cases {
+            assert_eq!((failure.verdict(), failure.passes()), (verdict, passes), "{failure:?}");
         }
     }
 

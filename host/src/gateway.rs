@@ -17,7 +17,7 @@ use http::{HeaderName, HeaderValue, Request, Response, Version, header};
 use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
-use crate::attempt::{Answer, Asking, Tries, Try};
+use crate::attempt::{Answer, Asking, Miss, Tries, Try};
 use crate::directory::Directory;
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
@@ -37,7 +37,7 @@ use crate::snapshot::Snapshot;
 use crate::stages::{self, Estimate, Gate, Principal, Reception, ResponseEdits, Sight, Whose};
 use crate::traces::Tracer;
 use crate::underway::Underway;
-use crate::upstream::{Client, InBody};
+use crate::upstream::{Client, InBody, Verdict};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PENSTOCK_REQUEST_ID: HeaderName = HeaderName::from_static("penstock-request-id");
@@ -279,27 +279,39 @@ async fn first_answer(
 ) -> Result<Answer, Failure> {
     let mut tries = Tries::of(targets);
     loop {
-        let Try { target, attempt, is_last } = tries.next(gate, asking, entry).await?;
+        let Try { target, attempt, is_last } = match tries.next(gate, asking, entry).await {
+            Ok(turn) => turn,
+            Err(miss) => return in_its_words(miss, entry),
+        };
+        target.begins();
         // Pinned where it is made: the future is large, and moving it would copy it.
         let tried = std::pin::pin!(asking.target(target, attempt, is_last));
         let miss = match tokio::time::timeout_at(asking.underway.deadline.into(), tried).await {
             Ok(Ok(answer)) => {
                 entry.answered();
+                entry.input_estimate = asking.input_estimate();
+                target.records(Verdict::Well);
                 return Ok(answer);
             }
             Ok(Err(miss)) => miss,
             Err(_) => return Err(Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")),
         };
         entry.missed(&miss.failure);
-        match miss.original {
-            // The vendor's own words, where the caller can read them and nobody else is left to ask.
-            Some(original) if is_last || !miss.failure.is_worth_another_target() => {
-                entry.failure = Some(miss.failure.kind.code());
-                return Ok(*original);
-            }
-            _ => tries.missed(miss.failure)?,
+        target.records(miss.failure.verdict());
+        if let Err(miss) = tries.missed(miss, asking) {
+            return in_its_words(miss, entry);
         }
     }
+}
+
+/// The vendor's own error, where the caller can read it and nobody else is left to ask.
+fn in_its_words(miss: Miss, entry: &mut Entry) -> Result<Answer, Failure> {
+    let Some(mut original) = miss.original else { return Err(miss.failure) };
+    entry.failure = Some(miss.failure.kind.code());
+    if let Some(ms) = miss.failure.fault.retry_after_ms {
+        original.headers.entry(header::RETRY_AFTER).or_insert_with(|| HeaderValue::from(ms.div_ceil(1000).max(1)));
+    }
+    Ok(*original)
 }
 
 /// What a request may come to at the dearest of the targets that it may go to.

@@ -13,6 +13,7 @@ use prometheus::IntGauge;
 use prometheus::local::LocalHistogram;
 
 use crate::clock;
+use crate::config;
 use crate::directory::usage::{Used, Who};
 use crate::directory::{Directory, VirtualKey};
 use crate::failure::Failure;
@@ -20,6 +21,7 @@ use crate::metrics::{self, Metrics};
 use crate::routes::Target;
 use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 use crate::traces::{Outcome, Outgoing, Trace, Try};
+use crate::upstream::Breaker;
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,8 @@ pub struct Entry {
     pub bytes: u64,
     /// What was asked for, where prices differ by it.
     pub made: Made,
+    /// Tokens of the request, estimated, for an answer that breaks before its vendor has counted.
+    pub input_estimate: u64,
     /// What is left of the caller's limits, for the headers of the answer.
     pub standing: Option<Standing>,
     permit: Option<Permit>,
@@ -94,6 +98,8 @@ pub struct Entry {
     usage: Option<Usage>,
     partial: bool,
     price: Option<Arc<Price>>,
+    /// Who is told when the answer breaks off.
+    judged: Option<(Arc<Breaker>, config::Breaker)>,
     begun: Instant,
     first_byte: Option<Instant>,
     /// When the try began that is under way.
@@ -136,12 +142,14 @@ impl Entry {
             ending: Ending::Abandoned,
             bytes: 0,
             made: Made::default(),
+            input_estimate: 0,
             standing: None,
             permit: None,
             vendor_permit: None,
             usage: None,
             partial: false,
             price: None,
+            judged: None,
             begun: Instant::now(),
             first_byte: None,
             trying: None,
@@ -176,6 +184,7 @@ impl Entry {
     pub fn tries(&mut self, target: &Target, reserved: Option<Permit>) {
         self.trying(&target.vendor.name, &target.model, target.vendor.server());
         self.price.clone_from(&target.price);
+        self.judged = Some((Arc::clone(&target.breaker), target.vendor.breaker));
         self.vendor_permit = reserved;
     }
 
@@ -282,6 +291,17 @@ impl Entry {
     /// Notes the usage; a later note replaces an earlier one.
     pub fn used(&mut self, usage: Usage) {
         self.usage = Some(usage);
+    }
+
+    /// Notes that the answer has broken off after it had begun.
+    pub fn broken(&mut self, failure: &Failure) {
+        self.failure = Some(failure.kind.code());
+        self.ending = Ending::Broken;
+        if let Some((breaker, rules)) = &self.judged
+            && let Some(lasts) = breaker.record(failure.verdict(), rules, Instant::now())
+        {
+            tracing::warn!(target_id = %format_args!("{}/{}", self.vendor, self.model), ms = clock::millis(lasts), "a target is ejected for a while");
+        }
     }
 
     /// Notes that more may have been used than the vendor has told.
@@ -439,6 +459,7 @@ impl Drop for Entry {
             ms = clock::millis(took),
             input_tokens = usage.map_or(0, Usage::input_total),
             output_tokens = usage.map_or(0, Usage::output_total),
+            tokens_estimated = self.partial.then_some(true),
             cost_usd = cost.map(|cost| cost.usd.to_f64()),
             cost_stated = cost.map(|cost| cost.stated),
         );

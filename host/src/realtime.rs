@@ -51,7 +51,7 @@ pub async fn open(
     let underway = asking.underway;
     let mut tries = Tries::of(targets);
     loop {
-        let Try { target, attempt, .. } = tries.next(gate, asking, entry).await?;
+        let Try { target, attempt, .. } = tries.next(gate, asking, entry).await.map_err(|miss| miss.failure)?;
         let miss = match tokio::time::timeout_at(underway.deadline.into(), asking.upgraded(target, attempt)).await {
             Ok(Ok(mut answer)) => {
                 entry.answered();
@@ -66,6 +66,7 @@ pub async fn open(
             Err(_) => return Err(Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")),
         };
         entry.missed(&miss.failure);
-        tries.missed(miss.failure)?;
+        target.records(miss.failure.verdict());
+        tries.missed(miss, asking).map_err(|miss| miss.failure)?;
     }
 }

@@ -197,12 +197,20 @@ impl Stream {
     /// Ends the stream with an error event.
     fn fail(&mut self, failure: &Failure) {
         let code = failure.kind.code();
+        self.broke_off();
         self.pump.fail(&failure.fault, &mut self.ready);
-        self.entry.failure = Some(code);
-        self.entry.ending = Ending::Broken;
+        self.entry.broken(failure);
         tracing::warn!(request = %self.entry.id, vendor = %self.entry.vendor, %failure, "stream broke");
         // Leaving `Open` drops the upstream's answer, which cancels it.
         self.state = State::Flushing(code);
+    }
+
+    /// Hands what was used of an answer that is not whole to the ledger: what the vendor has not told is estimated.
+    fn broke_off(&mut self) {
+        if let Some(usage) = self.pump.usage_so_far(self.entry.input_estimate) {
+            self.entry.used(usage);
+        }
+        self.entry.used_more();
     }
 
     /// Hands what is known of the usage to the ledger.
@@ -212,8 +220,8 @@ impl Stream {
         }
         if let Some(fault) = self.pump.fault().filter(|_| self.entry.failure.is_none()) {
             tracing::warn!(request = %self.entry.id, vendor = %self.entry.vendor, class = fault.class.name(), "vendor reports an error in its stream");
-            self.entry.failure = Some(Kind::Refused.code());
-            self.entry.ending = Ending::Broken;
+            self.entry.broken(&Failure::refused(fault));
+            self.broke_off();
         }
     }
 }
@@ -221,10 +229,10 @@ impl Stream {
 impl Drop for Stream {
     /// A caller who hangs up pays for what the upstream has told by then, and for what was reserved if that is not all.
     fn drop(&mut self) {
-        if !matches!(self.state, State::Done) {
+        if matches!(self.state, State::Open(_)) {
             self.note();
             if !self.pump.is_complete() {
-                self.entry.used_more();
+                self.broke_off();
             }
         }
     }

@@ -3,14 +3,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Instant;
 
 use foldhash::quality::RandomState;
 use penstock_prices::price::Price;
 use penstock_prices::table::Table;
 
+use crate::clock;
+use crate::config;
 use crate::directory::pool::Pool;
 use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
-use crate::upstream::Endpoint;
+use crate::upstream::{Breaker, Endpoint, Verdict};
 
 /// What is served at a path.
 pub struct Route {
@@ -85,6 +88,33 @@ pub struct Vendor {
     pub pool: Option<Pool>,
     /// What each attempt is charged to.
     pub limits: Vec<Arc<Limits>>,
+    /// When a model of it is ejected.
+    pub breaker: config::Breaker,
+    /// How its models are doing. A new generation takes it over.
+    pub breakers: Arc<Breakers>,
+}
+
+/// How the models of a vendor are doing, by their names.
+#[derive(Default)]
+pub struct Breakers {
+    by_model: papaya::HashMap<Box<str>, Arc<Breaker>, RandomState>,
+    /// Of all models for which there is no room.
+    others: Arc<Breaker>,
+}
+
+impl Breakers {
+    /// How a model is doing.
+    #[must_use]
+    pub fn of(&self, model: &str) -> Arc<Breaker> {
+        let kept = self.by_model.pin();
+        if let Some(breaker) = kept.get(model) {
+            return Arc::clone(breaker);
+        }
+        if kept.len() >= KEPT_MAX {
+            return Arc::clone(&self.others);
+        }
+        Arc::clone(kept.get_or_insert_with(model.into(), Arc::default))
+    }
 }
 
 impl Vendor {
@@ -110,6 +140,29 @@ pub struct Target {
     pub priority: u32,
     /// What the model costs, if that is known.
     pub price: Option<Arc<Price>>,
+    /// How the model is doing.
+    pub breaker: Arc<Breaker>,
+}
+
+impl Target {
+    /// Whether to ask here before targets that are not well: the model answers, and the vendor can be reached.
+    #[must_use]
+    pub fn is_healthy(&self, now: Instant) -> bool {
+        self.breaker.healthy(&self.vendor.breaker, now)
+            && self.vendor.endpoint.as_ref().is_none_or(|endpoint| endpoint.health.healthy(now))
+    }
+
+    /// A request goes here.
+    pub fn begins(&self) {
+        self.breaker.begin(&self.vendor.breaker, Instant::now());
+    }
+
+    /// What has become of it.
+    pub fn records(&self, verdict: Verdict) {
+        if let Some(lasts) = self.breaker.record(verdict, &self.vendor.breaker, Instant::now()) {
+            tracing::warn!(target_id = %self.id, ms = clock::millis(lasts), "a target is ejected for a while");
+        }
+    }
 }
 
 /// Where the name of a model leads.
@@ -214,7 +267,8 @@ impl Models {
     pub fn target(&self, vendor: &Arc<Vendor>, model: &str) -> Target {
         let id = format!("{}/{model}", vendor.name).into();
         let price = self.prices.find(&vendor.name, model).cloned();
-        Target { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price }
+        let breaker = vendor.breakers.of(model);
+        Target { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price, breaker }
     }
 
     /// The vendor that a request without a model goes to: the one that the caller names, or the only one that serves the

@@ -2,6 +2,7 @@
 """One official SDK for each dialect, asked for the same thing and read into the same words."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
 import boto3
@@ -20,6 +21,8 @@ from support import CITY_SCHEMA, KEY, GatewayTest
 QUESTION = "How is the weather in Oslo?"
 MAX_TOKENS = 4096
 THINKING_TOKENS = 2048
+# Requests at a time where many are made.
+AT_A_TIME = 6
 ABOUT = "Weather of a city"
 FUNCTION = {"name": "weather", "description": ABOUT, "parameters": CITY_SCHEMA}
 
@@ -422,3 +425,21 @@ class CallersTest(GatewayTest):
         for caller in cls.callers.values():
             caller.close()
         super().tearDownClass()
+
+
+def each(test, cases, check):
+    """Checks every case, a few at a time, and reports each that fails. A case begins with
+    the dialects of a caller and of a vendor."""
+
+    def run(case):
+        try:
+            check(*case)
+        except Exception as error:  # whatever it is, it belongs to this case
+            return error
+        return None
+
+    with ThreadPoolExecutor(AT_A_TIME) as pool:
+        for case, error in zip(cases, pool.map(run, cases)):
+            with test.subTest(case=case):
+                if error:
+                    raise error

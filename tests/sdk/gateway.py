@@ -79,14 +79,14 @@ ROUTES = {"/v1": (), "/v1beta": ("gemini",), "/v2": ("cohere-v2",), "/model": ("
 class Gateway:
     """A running gateway: `url` in clear text, `tls_url` with a certificate that `authority` vouches for."""
 
-    def __init__(self, upstream, key, more=""):
+    def __init__(self, upstream, key, more="", families=None):
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-sdk-")
         folder = Path(self._folder.name)
         self.policies = folder / "policies"
         self.policies.mkdir()
         self.url = self.tls_url = self.admin_url = None
         self.authority = certificate.write(self.policies)
-        (self.policies / "gateway.toml").write_text(policy(upstream, key, self.policies) + more)
+        (self.policies / "gateway.toml").write_text((families or policy)(upstream, key, self.policies) + more)
         self._log = open(folder / "log", "w+b")
         self._start()
 
@@ -155,9 +155,18 @@ class Gateway:
 
 def policy(upstream, key, folder):
     """The gateway's policies: every family of vendors behind every dialect."""
+    return base(key, folder) + "".join(vendor(name, name, upstream) for name in VENDORS)
+
+
+def vendor(name, like, upstream):
+    """A vendor of this name that speaks as another one does."""
+    below, adapter, more = VENDORS[like]
+    return VENDOR.format(name=name, adapter=adapter, upstream=upstream, below=below, more=more)
+
+
+def base(key, folder):
+    """Everything but the vendors."""
     text = BASE.format(key_sha256=hashlib.sha256(key.encode()).hexdigest(), folder=folder)
-    for name, (below, adapter, more) in VENDORS.items():
-        text += VENDOR.format(name=name, adapter=adapter, upstream=upstream, below=below, more=more)
     for number, (path, dialects) in enumerate(ROUTES.items()):
         line = f"dialects = {list(dialects)}" if dialects else ""
         text += ROUTE.format(number=number, path=path, dialects=line)

@@ -93,12 +93,8 @@ impl StreamDecoder for Decoder {
         }
     }
 
-    fn end(&mut self, events: &mut Vec<Event>) {
-        // A vendor may forget `message_stop`; a stream without a stop reason was cut.
-        if !self.complete && self.finish.is_some() {
-            self.stop(events);
-        }
-    }
+    /// A stream without `message_stop` was cut, even if a stop reason has come.
+    fn end(&mut self, _: &mut Vec<Event>) {}
 }
 
 impl Decoder {

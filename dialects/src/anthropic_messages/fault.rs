@@ -114,6 +114,9 @@ fn class(kind: &str, message: &str, status: Option<u16>) -> FaultClass {
     }
 }
 
+/// What a model says that cannot go on where the last turn of the assistant stops; another one may.
+const PREFILL: &[&str] = &["assistant message prefill", "conversation must end with a user message"];
+
 /// Causes that only the message tells.
 fn of_message(kind: &str, lower: &str) -> Option<FaultClass> {
     let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
@@ -128,6 +131,9 @@ fn of_message(kind: &str, lower: &str) -> Option<FaultClass> {
     }
     if has(&["content filtering policy", "content policy", "safety policy"]) {
         return Some(FaultClass::ContentFilter);
+    }
+    if has(PREFILL) {
+        return Some(FaultClass::Unsupported);
     }
     has(&["specified api usage limits", "usage limit has been reached"]).then_some(FaultClass::Quota)
 }

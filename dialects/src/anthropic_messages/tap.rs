@@ -69,6 +69,10 @@ impl Tap for MessagesTap {
     fn fault(&self) -> Option<Fault> {
         self.fault.clone()
     }
+
+    fn is_prelude(&self, frame: &Frame<'_>) -> bool {
+        matches!(frame.name, "message_start" | "content_block_start" | "ping")
+    }
 }
 
 impl MessagesTap {

@@ -172,6 +172,9 @@ fn of_message(kind: &str, lower: &str, status: Option<u16>) -> Option<FaultClass
     if has(&["model identifier is invalid", "on-demand throughput isn", "model id doesn't exist", "invalid model id"]) {
         return Some(FaultClass::ModelNotFound);
     }
+    if has(&["assistant message prefill", "conversation must end with a user message"]) {
+        return Some(FaultClass::Unsupported);
+    }
     has(&["content filtering policy", "blocked by our content filters", "content policy"])
         .then_some(FaultClass::ContentFilter)
 }

@@ -52,6 +52,10 @@ impl Tap for ConverseTap {
     fn fault(&self) -> Option<Fault> {
         self.fault.clone()
     }
+
+    fn is_prelude(&self, frame: &Frame<'_>) -> bool {
+        frame.name == "messageStart"
+    }
 }
 
 /// The usage of a whole answer, or the count of a count-tokens answer.

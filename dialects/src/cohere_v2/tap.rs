@@ -74,6 +74,10 @@ impl codec::Tap for Tap {
     fn fault(&self) -> Option<Fault> {
         self.fault.clone()
     }
+
+    fn is_prelude(&self, frame: &Frame<'_>) -> bool {
+        matches!(frame.name, "message-start" | "content-start")
+    }
 }
 
 impl Tap {

@@ -121,6 +121,7 @@ impl Reading {
 
     fn object(&mut self, object: &Value, events: &mut Vec<Event>) {
         let choices = object["choices"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let counted = self.usage.is_some();
         self.start(object, !choices.is_empty(), events);
         for choice in choices.iter().filter(|choice| choice["index"].as_u64().unwrap_or_default() == 0) {
             self.choice(choice, events);
@@ -128,6 +129,8 @@ impl Reading {
         }
         self.usage(&object["x_groq"]["usage"], "", false, events);
         self.usage(&object["usage"], text(object, "service_tier"), true, events);
+        // A vendor that counts with every piece has said everything with the last one, and says no `[DONE]` (Perplexity).
+        self.done |= counted && self.finish.is_some() && object["usage"].is_object();
         if self.whole || self.finish.is_some() {
             for name in ["citations", "search_results"] {
                 other(name, &object[name], events);
@@ -289,9 +292,10 @@ impl Reading {
         }
         let unstated = if self.tools.is_empty() { "stop" } else { "tool_calls" };
         match &self.finish {
-            Some(reason) => events.push(finished(reason)),
+            Some(reason) if self.done || self.whole => events.push(finished(reason)),
             None if self.done && !self.failed => events.push(finished(unstated)),
-            None => {}
+            // Without `[DONE]` nobody knows what is missing.
+            _ => {}
         }
     }
 }

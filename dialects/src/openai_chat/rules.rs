@@ -109,6 +109,12 @@ pub(super) const RULES: &[Rule] = &[
         ],
     ),
     (
+        // Another model may go on where the last turn of the assistant stops.
+        FaultClass::Unsupported,
+        &[],
+        &["assistant message prefill", "conversation must end with a user message", "expected last role user"],
+    ),
+    (
         FaultClass::ContentFilter,
         &[
             "content_filter",

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use memchr::memmem::Finder;
+use memchr::memmem::{self, Finder};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -22,6 +22,20 @@ static CHOICES: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"cho
 static URL: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"url\""));
 static B64_JSON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"b64_json\""));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"error\""));
+
+/// Members of a delta that hold words of an answer.
+static SAYING: LazyLock<Vec<Finder<'static>>> = LazyLock::new(|| {
+    let members: [&[u8]; 7] = [
+        b"\"content\"",
+        b"\"reasoning_content\"",
+        b"\"reasoning\"",
+        b"\"reasoning_details\"",
+        b"\"refusal\"",
+        b"\"tool_calls\"",
+        b"\"audio\"",
+    ];
+    members.into_iter().map(Finder::new).collect()
+});
 
 /// The usage of a whole answer.
 pub(super) fn whole_usage(body: &[u8]) -> Option<Usage> {
@@ -47,7 +61,9 @@ impl codec::Tap for Tap {
             self.complete = true;
             return;
         }
-        self.complete |= says_something(&FINISH, data);
+        // A vendor that counts with every piece has said everything with the last one, and says no `[DONE]` (Perplexity). Of
+        // all others that is the end, as it is in OpenAI's reference: without it nobody knows what is missing.
+        self.complete |= self.usage.is_some() && says_something(&FINISH, data) && says_something(&USAGE, data);
         if says_something(&USAGE, data)
             && let Some((usage, own)) = stated_usage(data)
             && (own || !self.usage_is_own)
@@ -72,6 +88,14 @@ impl codec::Tap for Tap {
 
     fn fault(&self) -> Option<Fault> {
         self.fault.clone()
+    }
+
+    fn is_prelude(&self, frame: &Frame<'_>) -> bool {
+        // Vendors begin with a delta that has a role and an empty text.
+        memmem::find(frame.data, b"\"delta\"").is_some()
+            && !SAYING.iter().any(|member| says_something(member, frame.data))
+            && !self.complete
+            && self.fault.is_none()
     }
 }
 

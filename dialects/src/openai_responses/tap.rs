@@ -76,6 +76,11 @@ impl codec::Tap for Tap {
     fn fault(&self) -> Option<Fault> {
         self.fault.clone()
     }
+
+    fn is_prelude(&self, frame: &Frame<'_>) -> bool {
+        matches!(frame.name, "response.created" | "response.queued" | "response.in_progress")
+            || frame.name.ends_with(".added")
+    }
 }
 
 impl Tap {

@@ -12,8 +12,11 @@ use serde_json::{Value, json};
 
 use crate::recordings::{Exchange, exchanges};
 
+/// A recording that ends before `[DONE]`, so that it counts as cut.
+const CUT: &str = "vllm-gpustack/chat-stream-thinking-340f43";
+
 fn recorded() -> Vec<Exchange> {
-    exchanges("openai-chat")
+    exchanges("openai-chat").into_iter().filter(|exchange| exchange.name != CUT).collect()
 }
 
 /// Fails with every finding at once.

@@ -328,7 +328,7 @@ fn candidate(rank: usize, target: &Target, feature: &Feature, asked: &Asked, vie
         "operation": feature.operation,
         "weight": target.weight,
         "priority": target.priority,
-        "healthy": health.is_none_or(|health| health.healthy(Instant::now())),
+        "healthy": target.is_healthy(Instant::now()),
         "latency_ms": health.map_or(0, |health| clock::millis(health.first_byte())),
         "in_flight": health.map_or(0, |health| health.in_flight()),
         "key": key,

@@ -1,16 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The targets of a call one after another, as far as their vendors' limits and the policy let it go.
+//! The targets of a call one after another, as far as their vendors' limits and the policy let it go. When all of them have
+//! failed, one that may do better a moment later is asked a second time.
 
-use super::Asking;
+use std::time::{Duration, Instant};
+
+use super::{Asking, Miss};
 use crate::failure::{Failure, Kind};
 use crate::ledger::Entry;
+use crate::random;
 use crate::routes::Target;
 use crate::stages::Gate;
 
+/// Shortest wait before a target is asked a second time that has not said when to come again.
+const BACKOFF_MS: u64 = 200;
+/// What chance adds to it at most, so that callers who failed together do not come back together.
+const BACKOFF_SPREAD_MS: u64 = 200;
+
 /// What is left to try.
 pub struct Tries<'t> {
-    rest: &'t [Target],
-    last: Option<Failure>,
+    targets: &'t [Target],
+    /// How many of them had their first turn.
+    turns: usize,
+    /// The target that can be asked a second time first, and when.
+    again: Option<(&'t Target, Instant)>,
+    /// The target whose turn it is, if this is its first.
+    fresh: Option<&'t Target>,
+    last: Option<Miss>,
+    /// The shortest wait that a target has asked for, in milliseconds.
+    wait_ms: Option<u64>,
 }
 
 /// The target whose turn it is.
@@ -27,42 +44,85 @@ impl<'t> Tries<'t> {
     /// Tries these targets in this order.
     #[must_use]
     pub fn of(targets: &'t [Target]) -> Self {
-        Self { rest: targets, last: None }
+        Self { targets, turns: 0, again: None, fresh: None, last: None, wait_ms: None }
     }
 
-    /// The next target whose vendor admits the call, noted in the call's account.
+    /// The next target whose vendor admits the call, noted in the call's account; after a wait, if it is one's second turn.
     ///
     /// # Errors
     /// Why the last one failed, if none is left; else what is wrong with the limits of a vendor.
-    pub async fn next(&mut self, gate: &Gate, asking: &Asking<'_>, entry: &mut Entry) -> Result<Try<'t>, Failure> {
+    pub async fn next(&mut self, gate: &Gate, asking: &Asking<'_>, entry: &mut Entry) -> Result<Try<'t>, Miss> {
         let tries = asking.underway.snapshot.limits.attempts_max.max(1);
         let attempt = entry.attempts;
-        while let Some((target, rest)) = self.rest.split_first().filter(|_| attempt < tries) {
-            self.rest = rest;
+        while let Some(target) = self.targets.get(self.turns).filter(|_| attempt < tries) {
+            self.turns += 1;
             match asking.permit(gate, target, attempt).await {
                 Ok(permit) => {
                     entry.tries(target, permit);
-                    return Ok(Try { target, attempt, is_last: attempt + 1 == tries || rest.is_empty() });
+                    self.fresh = Some(target);
+                    let is_last = attempt + 1 == tries || self.turns == self.targets.len();
+                    return Ok(Try { target, attempt, is_last });
                 }
                 Err(failure) if failure.kind == Kind::Limited => {
-                    self.last.get_or_insert(failure);
+                    self.last.get_or_insert(failure.into());
                 }
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(failure.into()),
             }
         }
-        let nobody = || Failure::new(Kind::NoTarget, "no target is left to try; try again later");
-        Err(self.last.take().unwrap_or_else(nobody))
+        if let Some((target, at)) = self.again.take().filter(|_| attempt < tries && !asking.sends_once()) {
+            tokio::time::sleep_until(at.into()).await;
+            match asking.permit(gate, target, attempt).await {
+                Ok(permit) => {
+                    entry.tries(target, permit);
+                    self.fresh = None;
+                    return Ok(Try { target, attempt, is_last: true });
+                }
+                Err(failure) if failure.kind == Kind::Limited => {}
+                Err(failure) => return Err(failure.into()),
+            }
+        }
+        Err(self.given_up())
     }
 
-    /// Notes why the target whose turn it was gave no answer, if another one may.
+    /// Notes why the target whose turn it was gave no answer, if another one may, or the same one a moment later.
     ///
     /// # Errors
-    /// The failure, if another target would not do better.
-    pub fn missed(&mut self, failure: Failure) -> Result<(), Failure> {
-        if !failure.is_worth_another_target() {
-            return Err(failure);
+    /// The miss, if nobody else would do better.
+    pub fn missed(&mut self, miss: Miss, asking: &Asking<'_>) -> Result<(), Miss> {
+        let failure = &miss.failure;
+        // Where another target was wanted at first, the call may be one that only this one cannot serve.
+        let stands_in = self.last.is_some() && failure.is_about_the_request();
+        if !(failure.is_worth_another_target() || stands_in) {
+            return Err(miss);
         }
-        self.last = Some(failure);
+        if let Some(stated) = failure.fault.retry_after_ms {
+            self.wait_ms = Some(self.wait_ms.map_or(stated, |known| known.min(stated)));
+        }
+        if let (Some(target), Some(stated)) = (self.fresh.take(), failure.passes()) {
+            self.may_be_asked_again(target, stated, asking);
+        }
+        self.last = Some(miss);
         Ok(())
+    }
+
+    fn may_be_asked_again(&mut self, target: &'t Target, stated: Option<u64>, asking: &Asking<'_>) {
+        let wait_max = asking.underway.snapshot.timeouts.retry_wait_ms;
+        let wait_ms = stated.unwrap_or_else(|| BACKOFF_MS + random::u64() % BACKOFF_SPREAD_MS);
+        let at = Instant::now() + Duration::from_millis(wait_ms.min(wait_max));
+        let sooner = self.again.is_none_or(|(_, other)| at < other);
+        if wait_ms <= wait_max && at < asking.underway.deadline && sooner && target.breaker.affords_a_second_try() {
+            self.again = Some((target, at));
+        }
+    }
+
+    /// Why nobody has answered: what the last one said, and when to come again, whoever has said that.
+    fn given_up(&mut self) -> Miss {
+        let nobody = || Failure::new(Kind::NoTarget, "no target is left to try; try again later").into();
+        let mut miss = self.last.take().unwrap_or_else(nobody);
+        let status = miss.failure.status().as_u16();
+        if matches!(status, 429 | 503) && miss.failure.fault.retry_after_ms.is_none() {
+            miss.failure.fault.retry_after_ms = self.wait_ms;
+        }
+        miss
     }
 }

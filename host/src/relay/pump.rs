@@ -10,10 +10,15 @@ use penstock_dialects::codec::{Codec, Envelope, StreamEncoder, Tap};
 use penstock_dialects::collect::Collector;
 use penstock_dialects::framing::{Frame, FrameError, Parser};
 use penstock_dialects::ir::{Event, Fault, Response, Usage};
+use serde::de::IgnoredAny;
 
 use crate::failure::{Failure, Kind};
 use crate::plugin::Exchange;
 use crate::plugin::types::{CallError, Step, UpstreamRequest};
+
+/// Some vendors count at the start of a stream, too, and then state a few tokens of output at most. More is a count of what
+/// has been said.
+const OUTPUT_AT_START_MAX: u64 = 8;
 
 /// A way of passing a stream on.
 pub enum Pump {
@@ -83,6 +88,35 @@ impl Pump {
         }
     }
 
+    /// Whether words of the answer have come, and not only what stands before them.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        match self {
+            Self::Relay(relayer) => relayer.begun,
+            Self::Bytes => true,
+            Self::Translate(translator) => translator.begun,
+        }
+    }
+
+    /// The usage of a stream that has broken: what the vendor has told, and where it has not, an estimate. `input` is that of
+    /// the request; each piece that has passed counts as a token of output.
+    #[must_use]
+    pub fn usage_so_far(&self, input: u64) -> Option<Usage> {
+        let pieces = match self {
+            Self::Relay(relayer) => relayer.pieces,
+            Self::Bytes => return None,
+            Self::Translate(translator) => translator.pieces,
+        };
+        let mut usage = self.usage().unwrap_or_default();
+        if usage.input_total() == 0 {
+            usage.input = input;
+        }
+        if usage.output_total() <= OUTPUT_AT_START_MAX {
+            usage.output = usage.output.saturating_add(pieces.saturating_sub(usage.output_total()));
+        }
+        Some(usage)
+    }
+
     /// Ends the caller's stream with an error, in the caller's dialect.
     pub fn fail(&mut self, fault: &Fault, ready: &mut VecDeque<Bytes>) {
         let mut out = Vec::new();
@@ -103,19 +137,35 @@ pub struct Relayer {
     /// Writes the error event of a stream that breaks.
     encoder: Box<dyn StreamEncoder>,
     held: VecDeque<Bytes>,
+    /// Whether every frame is JSON.
+    is_json: bool,
+    begun: bool,
+    /// Frames that hold words of the answer.
+    pieces: u64,
 }
 
 impl Relayer {
-    /// A relay of this dialect's streams, which `parser` cuts.
+    /// A relay of this dialect's streams, which `parser` cuts into frames of JSON or, if not `is_json`, of anything.
     #[must_use]
-    pub fn new(dialect: &dyn Codec, parser: Parser, envelope: &Envelope) -> Self {
+    pub fn new(dialect: &dyn Codec, parser: Parser, is_json: bool, envelope: &Envelope) -> Self {
         let encoder = dialect.stream_encoder(&Envelope { begun: true, ..envelope.clone() });
-        Self { parser, tap: dialect.tap(), encoder, held: VecDeque::new() }
+        Self { parser, tap: dialect.tap(), encoder, held: VecDeque::new(), is_json, begun: false, pieces: 0 }
     }
 
     fn chunk(&mut self, mut chunk: Bytes, ready: &mut VecDeque<Bytes>) -> Result<(), Failure> {
-        let tap = &mut self.tap;
-        let whole = self.parser.feed_boundary(&chunk, &mut |frame: Frame<'_>| tap.frame(&frame)).map_err(of_framing)?;
+        let Self { parser, tap, is_json, begun, pieces, .. } = self;
+        let mut sound = true;
+        let whole = parser.feed_boundary(&chunk, &mut |frame: Frame<'_>| {
+            tap.frame(&frame);
+            sound &= !*is_json || is_sound(&frame);
+            *begun = *begun || !tap.is_prelude(&frame);
+            *pieces += u64::from(*begun);
+        });
+        let whole = whole.map_err(of_framing)?;
+        if !sound {
+            // Half an event would break the caller's library, or be passed over in silence.
+            return Err(Failure::new(Kind::BadAnswer, "an event of the upstream's answer is not whole"));
+        }
         if whole > 0 {
             ready.append(&mut self.held);
             ready.push_back(chunk.split_to(whole));
@@ -136,6 +186,12 @@ impl Relayer {
         ready.append(&mut self.held);
         Ok(())
     }
+}
+
+/// Whether what a frame holds is one JSON value, or one of the words that end or announce something without being one.
+fn is_sound(frame: &Frame<'_>) -> bool {
+    let data = frame.data.trim_ascii();
+    data.is_empty() || data == b"[DONE]" || frame.name == "error" || serde_json::from_slice::<IgnoredAny>(data).is_ok()
 }
 
 /// What a translated answer becomes.
@@ -163,6 +219,9 @@ pub struct Translator {
     usage: Option<Usage>,
     fault: Option<Fault>,
     finished: bool,
+    begun: bool,
+    /// Events that hold words of the answer.
+    pieces: u64,
     arena: Vec<u8>,
 }
 
@@ -180,7 +239,8 @@ impl Translator {
     }
 
     fn new(exchange: Exchange, parser: Option<Parser>, output: Output) -> Self {
-        Self { exchange, parser, output, usage: None, fault: None, finished: false, arena: Vec::new() }
+        let (usage, fault, arena) = (None, None, Vec::new());
+        Self { exchange, parser, output, usage, fault, finished: false, begun: false, pieces: 0, arena }
     }
 
     /// The answer turns out to be a stream that this parser cuts.
@@ -295,7 +355,11 @@ impl Translator {
                 Event::Usage(usage) => self.usage = Some(usage.clone()),
                 Event::Finish(_) => self.finished = true,
                 Event::Fault(fault) => self.fault = Some(fault.clone()),
-                _ => {}
+                Event::Start { .. } | Event::BlockEnd => {}
+                _ => {
+                    self.begun = true;
+                    self.pieces += 1;
+                }
             }
             match (&mut self.output, event) {
                 (Output::Whole(collector), event) => collector.event(event),

@@ -261,8 +261,11 @@ impl<'a> Builder<'a> {
         let limits = self.limits(&vendor.limits)?;
         let before = self.build.previous.and_then(|previous| previous.models.vendors.get(name)?.pool.as_ref());
         let pool = view.pool(keys_of).map(|keys| Pool::of(keys, before));
+        let breakers = self.build.previous.and_then(|previous| previous.models.vendors.get(name));
+        let breakers = breakers.map(|before| Arc::clone(&before.breakers)).unwrap_or_default();
+        let breaker = vendor.breaker;
         let (name, keys_of, models) = (name.into(), keys_of.into(), vendor.models.clone());
-        Some(Vendor { name, keys_of, adapter, endpoint, endpoints, models, without, pool, limits })
+        Some(Vendor { name, keys_of, adapter, endpoint, endpoints, models, without, pool, limits, breaker, breakers })
     }
 
     /// The vendor whose keys in the directory a vendor uses.

@@ -37,7 +37,7 @@ impl Estimate {
     /// answer may be.
     #[must_use]
     pub fn of(inbound: &Inbound<'_>, targets: &[Target], output_tokens: u64) -> Self {
-        let input = (inbound.body.len() / TOKEN_BYTES) as u64;
+        let input = Self::input_of(inbound);
         let answers = number(inbound, "n").or_else(|| number(inbound, "num_images")).unwrap_or(1).max(1);
         let made = inbound.made();
         let mut output = 0;
@@ -63,6 +63,12 @@ impl Estimate {
         }
         let (all, input_cost) = dearest;
         Self { input, output, input_cost, output_cost: all.saturating_sub(input_cost) }
+    }
+
+    /// Tokens of a request.
+    #[must_use]
+    pub fn input_of(inbound: &Inbound<'_>) -> u64 {
+        (inbound.body.len() / TOKEN_BYTES) as u64
     }
 
     /// What is reserved of a limit. So that a caller who allows a long answer is not refused for ever, the output takes no

@@ -54,7 +54,7 @@ pub fn rank(
     let health = |target: &Target| target.vendor.endpoint.as_ref().map(|endpoint| Arc::clone(&endpoint.health));
     let Some(routing) = routing else {
         let mut targets = targets.to_vec();
-        targets.sort_by_key(|target| health(target).is_some_and(|health| !health.healthy(now)));
+        targets.sort_by_cached_key(|target| !target.is_healthy(now));
         return Ok(targets);
     };
     let wanted = sight.facts(routing);
@@ -151,7 +151,7 @@ fn candidate<'a>(target: &'a Target, health: Option<&Health>, facts: &'a [Pair<'
         model: &target.model,
         weight: target.weight,
         priority: target.priority,
-        healthy: health.is_none_or(|health| health.healthy(now)),
+        healthy: target.is_healthy(now),
         latency_ms: health.map_or(0, |health| u32::try_from(health.first_byte().as_millis()).unwrap_or(u32::MAX)),
         inflight: health.map_or(0, Health::in_flight),
         facts,

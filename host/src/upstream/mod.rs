@@ -9,6 +9,7 @@
 //! connection is never used on the trust of another endpoint; they live as long as an endpoint with these roots.
 
 pub mod body;
+mod breaker;
 mod connector;
 pub mod endpoint;
 mod fault;
@@ -29,6 +30,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use crate::config::{Limits, Timeouts};
 
 pub use body::{Answer, BodyError, InBody, OutBody};
+pub use breaker::{Breaker, Verdict};
 pub use endpoint::Endpoint;
 pub use fault::SendError;
 pub use health::Health;

@@ -2,6 +2,7 @@
 //! Another target is tried before the first byte, and never after it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -73,10 +74,26 @@ async fn a_target_that_cannot_be_reached_is_passed_over() {
 #[tokio::test]
 async fn a_stream_that_begins_with_an_error_goes_to_the_next_target() {
     let error = b"data: {\"error\":{\"message\":\"overloaded\",\"type\":\"server_error\",\"code\":503}}\n\n";
+    let good = b"data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
     let first = Fake::start(move |_| fake::stream(error)).await;
-    let second = second().await;
+    let second = Fake::start(move |_| fake::stream(good)).await;
     let rig = Rig::start(&policy(&first.url(), &second.url())).await;
-    assert_eq!(rig.post("/chat/completions", &chat(true)).await.text(), GOOD);
+    assert_eq!(rig.post("/chat/completions", &chat(true)).await.body, good);
+}
+
+#[tokio::test]
+async fn who_may_do_better_a_moment_later_is_asked_a_second_time_when_nobody_else_is_left() {
+    let error = |status| fake::json(status, r#"{"error":{"message":"no","type":"server_error"}}"#);
+    let times = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&times);
+    let first = Fake::start(move |_| match seen.fetch_add(1, Ordering::Relaxed) {
+        0 => error("503 Service Unavailable"),
+        _ => fake::json("200 OK", GOOD),
+    });
+    let (first, second) = (first.await, Fake::start(move |_| error("401 Unauthorized")).await);
+    let rig = Rig::start(&policy(&first.url(), &second.url())).await;
+    assert_eq!(rig.post("/chat/completions", &chat(false)).await.text(), GOOD);
+    assert_eq!((first.asked().len(), second.asked().len()), (2, 1));
 }
 
 #[tokio::test]

@@ -20,10 +20,24 @@ pub(super) fn check(case: &Case, reader: Reader) -> Vec<Failure> {
         false => read_whole(case, reader, &mut failures),
     };
     match response {
-        Ok(response) => failures.extend(compare(&response, &case.expected)),
+        Ok(response) => {
+            let compared = compare(&response, &case.expected).into_iter();
+            failures.extend(compared.map(|failure| match failure.check {
+                "finish" if response.finish.is_none() && is_unterminated(case) => {
+                    Failure::meant("finish", "the recording ends before `[DONE]`: it counts as cut")
+                }
+                _ => failure,
+            }));
+        }
         Err(failure) => failures.push(failure),
     }
     failures
+}
+
+/// Whether a stream of Chat Completions lacks its last event.
+fn is_unterminated(case: &Case) -> bool {
+    let has = |word: &[u8]| case.body.windows(word.len()).any(|window| window == word);
+    case.streamed && has(b"chat.completion.chunk") && !has(b"[DONE]")
 }
 
 fn read_whole(case: &Case, reader: Reader, failures: &mut Vec<Failure>) -> Result<Response, Failure> {

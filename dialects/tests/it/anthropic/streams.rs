@@ -232,15 +232,18 @@ fn sse(events: &[Value]) -> Vec<u8> {
 }
 
 #[test]
-fn a_cut_stream_has_no_finish_and_a_forgotten_stop_is_forgiven() {
+fn a_stream_without_its_last_event_has_no_finish_even_if_it_has_said_why_it_stops() {
     let begin = json!({"type": "message_start", "message": {"id": "m", "model": "c"}});
     let block = json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "be"}});
     let more = json!({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "gun"}});
     let told = json!({"type": "message_delta", "delta": {"stop_reason": "stop_sequence", "stop_sequence": "S"}});
     let cut = folded(&streamed(&CODEC, &sse(&[begin.clone(), block.clone(), more.clone()])));
     assert_eq!((cut.finish, cut.blocks), (None, vec![Block::text("begun")]));
-    let forgotten = folded(&streamed(&CODEC, &sse(&[begin.clone(), block.clone(), told])));
-    assert_eq!(forgotten.finish, Some(Finish { reason: "stop_sequence".into(), sequence: Some("S".into()) }));
+    let forgotten = folded(&streamed(&CODEC, &sse(&[begin.clone(), block.clone(), told.clone()])));
+    assert_eq!(forgotten.finish, None);
+    let stop = json!({"type": "message_stop"});
+    let whole = folded(&streamed(&CODEC, &sse(&[begin.clone(), block.clone(), told, stop])));
+    assert_eq!(whole.finish, Some(Finish { reason: "stop_sequence".into(), sequence: Some("S".into()) }));
     let error = json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
     let stream = sse(&[begin, block, more, error]);
     let failed = folded(&streamed(&CODEC, &stream));
