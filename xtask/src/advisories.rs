@@ -100,17 +100,15 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
                 continue;
             }
             let Head { advisory, versions } = head;
-            match (accepted.remove(&advisory.id), &advisory.informational) {
-                (Some(reason), _) => {
-                    println!("{} {}: {}: accepted: {reason}", package.name, package.version, advisory.id)
-                }
-                (None, Some(kind)) => println!("{} {}: {}: {kind}", package.name, package.version, advisory.id),
+            let said = match (accepted.remove(&advisory.id), advisory.informational) {
+                (Some(reason), _) => format!("accepted: {reason}"),
+                (None, Some(kind)) => kind,
                 (None, None) => {
                     holes += 1;
-                    let patched = versions.patched.join(" or ");
-                    println!("{} {}: {}: patched in {patched}", package.name, package.version, advisory.id);
+                    format!("patched in {}", versions.patched.join(" or "))
                 }
-            }
+            };
+            println!("{} {}: {}: {said}", package.name, package.version, advisory.id);
         }
     }
     println!("{} packages, {read_count} advisories of them, {holes} known holes", foreign.len());

@@ -3,10 +3,10 @@
 //! the nightly toolchain, and leaves what it has learnt in `fuzz/corpus`, what breaks a reader in `fuzz/artifacts`.
 
 use std::fs;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, bail};
-use penstock_fuzz::{TARGETS, Target};
 
 use crate::workspace::{Workspace, run as command};
 
@@ -39,31 +39,26 @@ pub(crate) struct Arguments {
     host: bool,
 }
 
-/// Fuzzes the targets, one after another or a few at a time, and prints what came of each.
+/// Fuzzes the targets, a few at a time, and prints what came of each.
 ///
 /// # Errors
 /// A target was broken, is not known, or cannot be built.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
-    const OF_THE_HOST: [&str; 2] = ["head", "policy"];
-    let is_wanted = |target: &&Target| {
-        let built = arguments.host || !OF_THE_HOST.contains(&target.name);
-        built && (arguments.targets.is_empty() || arguments.targets.iter().any(|name| name == target.name))
-    };
-    if let Some(unknown) = arguments.targets.iter().find(|name| TARGETS.iter().all(|target| target.name != **name)) {
-        let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
-        bail!("no target is named {unknown}; there are {}", names.join(", "));
+    let all = seeded(workspace, arguments.host)?;
+    if let Some(unknown) = arguments.targets.iter().find(|name| !all.contains(name)) {
+        bail!("no target is named {unknown}; there are {}", all.join(", "));
     }
-    let targets: Vec<&Target> = TARGETS.iter().filter(is_wanted).collect();
+    let targets = if arguments.targets.is_empty() { &all } else { &arguments.targets };
     let program = build(workspace, arguments.host)?;
     let mut broken = Vec::new();
     for group in targets.chunks(arguments.jobs.max(1)) {
         let begun = group.iter().map(|target| begin(workspace, &program, target, arguments.seconds));
         let begun = begun.collect::<anyhow::Result<Vec<_>>>()?;
         for (target, mut fuzzer) in group.iter().zip(begun) {
-            let status = fuzzer.wait().with_context(|| target.name)?;
-            println!("{}: {}", target.name, if status.success() { "nothing found" } else { "BROKEN" });
+            let status = fuzzer.wait().with_context(|| target.clone())?;
+            println!("{target}: {}", if status.success() { "nothing found" } else { "BROKEN" });
             if !status.success() {
-                broken.push(target.name);
+                broken.push(target.as_str());
             }
         }
     }
@@ -71,14 +66,23 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Resul
         println!("{} targets, {} s each: nothing found", targets.len(), arguments.seconds);
         return Ok(());
     }
-    bail!(
-        "broken: {}; the inputs are in fuzz/artifacts, and what was said of them in fuzz/artifacts/NAME.log",
-        broken.join(", ")
-    )
+    bail!("broken: {}; see fuzz/artifacts for the inputs, and NAME.log there for what was said", broken.join(", "))
+}
+
+/// Writes the seeds of all targets into their corpora, and answers with the names.
+fn seeded(workspace: &Workspace, host: bool) -> anyhow::Result<Vec<String>> {
+    let mut seeds =
+        workspace.cargo(&["run", "--quiet", "--release", "--package", "penstock-fuzz", "--bin", "fuzz-seeds"]);
+    seeds.args((!host).then_some("--no-default-features")).arg("--").arg(workspace.root.join("fuzz/corpus"));
+    let said = seeds.stderr(Stdio::inherit()).output().context("cargo")?;
+    if !said.status.success() {
+        bail!("the seeds cannot be written: {}", said.status);
+    }
+    Ok(String::from_utf8(said.stdout)?.lines().map(str::to_owned).collect())
 }
 
 /// Builds the program that runs them, and answers with its path.
-fn build(workspace: &Workspace, host: bool) -> anyhow::Result<std::path::PathBuf> {
+fn build(workspace: &Workspace, host: bool) -> anyhow::Result<PathBuf> {
     let folder = workspace.root.join("fuzz/libfuzzer");
     let target = workspace.target.join("fuzz");
     let mut cargo = Command::new("cargo");
@@ -89,24 +93,15 @@ fn build(workspace: &Workspace, host: bool) -> anyhow::Result<std::path::PathBuf
     Ok(target.join(HOST).join("release/penstock-libfuzzer"))
 }
 
-fn begin(
-    workspace: &Workspace,
-    program: &std::path::Path,
-    target: &Target,
-    seconds: u32,
-) -> anyhow::Result<std::process::Child> {
+fn begin(workspace: &Workspace, program: &Path, target: &str, seconds: u32) -> anyhow::Result<Child> {
     let folder = workspace.root.join("fuzz");
-    let (corpus, artifacts) = (folder.join("corpus").join(target.name), folder.join("artifacts"));
-    fs::create_dir_all(&corpus)?;
+    let (corpus, artifacts) = (folder.join("corpus").join(target), folder.join("artifacts"));
     fs::create_dir_all(&artifacts)?;
-    for (index, seed) in target.seeds.iter().enumerate() {
-        fs::write(corpus.join(format!("seed-{index}")), seed)?;
-    }
-    let said = fs::File::create(artifacts.join(format!("{}.log", target.name)))?;
+    let said = fs::File::create(artifacts.join(format!("{target}.log")))?;
     let mut fuzzer = Command::new(program);
     fuzzer.arg(&corpus).arg(format!("-max_total_time={seconds}")).arg(format!("-max_len={INPUT_BYTES_MAX}"));
     fuzzer.arg(format!("-timeout={SECONDS_MAX}")).arg(format!("-rss_limit_mb={MEMORY_MAX}"));
-    fuzzer.arg(format!("-artifact_prefix={}/{}-", artifacts.display(), target.name));
-    fuzzer.env("PENSTOCK_FUZZ_TARGET", target.name).stdout(said.try_clone()?).stderr(said);
+    fuzzer.arg(format!("-artifact_prefix={}/{target}-", artifacts.display()));
+    fuzzer.env("PENSTOCK_FUZZ_TARGET", target).stdout(said.try_clone()?).stderr(said);
     fuzzer.spawn().with_context(|| program.display().to_string())
 }

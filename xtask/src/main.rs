@@ -57,7 +57,7 @@ enum Task {
     Prices(prices::Arguments),
     /// Run the readers of foreign bytes under libFuzzer.
     Fuzz(fuzz::Arguments),
-    /// Hold Cargo.lock to a copy of the RustSec advisory database.
+    /// Hold Cargo.lock to a copy of the `RustSec` advisory database.
     Advisories(advisories::Arguments),
     /// Hold the admin API to the OpenAPI document that it serves.
     Admin {
