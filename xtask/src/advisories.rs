@@ -132,9 +132,10 @@ fn concerns(head: &Head, package: &Package) -> anyhow::Result<bool> {
     if head.advisory.withdrawn.is_some() || head.advisory.package != package.name {
         return Ok(false);
     }
-    let version: Version = package.version.parse()?;
+    let unread = |error: semver::Error| anyhow::anyhow!("{error}");
+    let version: Version = package.version.parse().map_err(unread)?;
     for requirement in head.versions.patched.iter().chain(&head.versions.unaffected) {
-        if requirement.parse::<VersionReq>()?.matches(&version) {
+        if requirement.parse::<VersionReq>().map_err(unread)?.matches(&version) {
             return Ok(false);
         }
     }
