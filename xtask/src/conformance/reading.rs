@@ -35,7 +35,7 @@ pub(super) fn check(case: &Case, reader: Reader) -> Vec<Failure> {
 }
 
 /// Whether a stream of Chat Completions lacks its last event.
-fn is_unterminated(case: &Case) -> bool {
+pub(super) fn is_unterminated(case: &Case) -> bool {
     let has = |word: &[u8]| case.body.windows(word.len()).any(|window| window == word);
     case.streamed && has(b"chat.completion.chunk") && !has(b"[DONE]")
 }

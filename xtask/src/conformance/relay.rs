@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::case::{Case, Transcript};
 use super::gateway::Gateway;
 use super::upstream::{self, Upstream};
-use super::{Failure, sockets, wire};
+use super::{Failure, reading, sockets, wire};
 use crate::workspace::Workspace;
 
 /// What came of each exchange, by its name.
@@ -32,8 +32,9 @@ enum Way {
 /// # Errors
 /// When the gateway or the upstream cannot be started.
 pub(super) fn run(workspace: &Workspace, cases: &[Case], transcripts: &[Transcript]) -> anyhow::Result<Relayed> {
-    // Errors are not relayed but understood: see `faults`.
-    let chosen: Vec<&Case> = cases.iter().filter(|case| (200..300).contains(&case.status)).collect();
+    // Errors are not relayed but understood: see `faults`. A stream without its end is relayed with an error in place of it.
+    let ended_well = |case: &&Case| (200..300).contains(&case.status) && !reading::is_unterminated(case);
+    let chosen: Vec<&Case> = cases.iter().filter(ended_well).collect();
     let upstream = Upstream::start(&chosen, transcripts)?;
     let gateway = Gateway::start(workspace, upstream.address)?;
     let exchanges = chosen.iter().enumerate();

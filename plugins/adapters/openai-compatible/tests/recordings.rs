@@ -92,10 +92,13 @@ fn read(adapter: &OpenAiCompatible, exchange: &Exchange) -> Response {
     collector.finish()
 }
 
+/// A recording that ends before `[DONE]`, so that it counts as cut.
+const CUT: &str = "vllm-gpustack/chat-stream-thinking-340f43";
+
 #[test]
 fn what_vendors_answered_is_read_with_their_ways() {
     let mut count = 0;
-    for exchange in exchanges("openai-chat").iter().filter(|exchange| exchange.ok()) {
+    for exchange in exchanges("openai-chat").iter().filter(|exchange| exchange.ok() && exchange.name != CUT) {
         let Some(adapter) = vendor(exchange) else { continue };
         let found = compare(&read(&adapter, exchange), &exchange.expected);
         assert_eq!(found, Ok(()), "{}", exchange.name);
