@@ -57,9 +57,12 @@ pub fn respond(outcome: Outcome, underway: &Underway, mut entry: Entry) -> Respo
 /// What is left of the caller's limit, in the words that most gateways and libraries know
 /// (draft-ietf-httpapi-ratelimit-headers-03; later drafts say it in structured fields).
 fn tell_limit(headers: &mut HeaderMap, standing: Standing) {
-    headers.insert(HeaderName::from_static("ratelimit-limit"), HeaderValue::from(standing.limit));
-    headers.insert(HeaderName::from_static("ratelimit-remaining"), HeaderValue::from(standing.remaining));
-    headers.insert(HeaderName::from_static("ratelimit-reset"), HeaderValue::from(standing.reset_s));
+    const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+    const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+    const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+    headers.insert(LIMIT, HeaderValue::from(standing.limit));
+    headers.insert(REMAINING, HeaderValue::from(standing.remaining));
+    headers.insert(RESET, HeaderValue::from(standing.reset_s));
 }
 
 fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<Body> {

@@ -41,7 +41,7 @@ pub use journal::{Journal, Recorded, Writing};
 pub use tries::{Tries, Try};
 
 use journal::{Begun, Heard};
-use reading::is_sound;
+use reading::looks_sound;
 use wire::{class_of, event_stream, forwardable, frames, is_json, stream_framing};
 
 /// Largest error body that is read from an upstream.
@@ -271,7 +271,7 @@ impl<'a> Asking<'a> {
         let canonical = asked.operation.is_canonical();
         let Some(framing) = framing else {
             let body = self.collect_whole(body).await?;
-            if canonical && !is_sound(&body) {
+            if canonical && !looks_sound(&body) {
                 return Err(self.no_answer("is not JSON, or not all of it").into());
             }
             if self.inbound.streaming && asked.operation == Operation::Chat {

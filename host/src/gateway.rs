@@ -70,7 +70,9 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let version = head.version;
         let mut response = match self.find(&head, &id, peer) {
-            Ok(underway) => self.exchange(&underway, Request::from_parts(head, body)).await,
+            // On the heap, and gone with the answer's head: a connection between requests, and a stream whose caller does not
+            // take its answer, hold nothing of what has made it. Boxed here, it is copied once.
+            Ok(underway) => Box::pin(self.exchange(&underway, Request::from_parts(head, body))).await,
             Err(failure) => {
                 if let Some(probed) = self.probe(&failure, &head) {
                     return probed;

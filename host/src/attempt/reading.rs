@@ -100,7 +100,14 @@ impl Asking<'_> {
     }
 }
 
+/// Whether a whole answer can be a JSON object or list, by its ends: the framing has said that no part of it is missing, and
+/// what is wrong within, the caller's own parser finds. A page of HTML with status 200 is none.
+pub(super) fn looks_sound(body: &[u8]) -> bool {
+    let body = body.trim_ascii();
+    matches!((body.first(), body.last()), (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']')))
+}
+
 /// Whether a whole answer is one JSON value.
-pub(super) fn is_sound(body: &[u8]) -> bool {
+fn is_sound(body: &[u8]) -> bool {
     std::str::from_utf8(body).is_ok_and(is_json)
 }

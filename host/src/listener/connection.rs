@@ -221,12 +221,9 @@ where
     B::Error: Into<BoxError>,
 {
     let request = request.map(|body| InBody::new(body, server.body_idle));
-    // The call itself may panic as well as the future. It lies on the heap and is gone with the answer's head: a connection between
-    // requests, and a stream whose caller does not take its answer, hold nothing of what has made it.
-    let mut handling = Box::pin(async { (server.handler)(request, peer.clone()).await });
-    let handled = catch(handling.as_mut()).await;
-    drop(handling);
-    let response = match handled {
+    // The call itself may panic as well as the future.
+    let handling = pin!(async { (server.handler)(request, peer.clone()).await });
+    let response = match catch(handling).await {
         Ok(response) => response.map(Either::Left),
         Err(Panicked) => {
             tracing::error!(peer = %peer.addr, "the handler of a request panicked");
