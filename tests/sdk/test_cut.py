@@ -5,12 +5,11 @@ the official SDK raises, and the request is accounted."""
 import asyncio
 import json
 import time
-import unittest
 
-from callers import CALLERS, each
-from faulty import FIRST_BYTE_MS, IDLE_MS, Faulty
-from gateway import FAMILIES, Gateway, base, vendor
-from support import KEY
+from callers import each
+from faulty import FIRST_BYTE_MS, IDLE_MS
+from gateway import FAMILIES, base, vendor
+from judged import JudgedTest
 
 PAIRS = [(dialect, dialect) for dialect in FAMILIES]
 PAIRS += [("openai-chat", "anthropic-messages"), ("anthropic-messages", "openai-chat"), ("openai-responses", "openai-chat")]
@@ -124,23 +123,11 @@ def model(dialect, family, name, stream):
     return f"{name}~{PAIRS.index((dialect, family))}{'s' if stream else 'w'}"
 
 
-class CutTest(unittest.TestCase):
-    """One gateway before one server."""
+class CutTest(JudgedTest):
+    """Cut and malformed answers."""
 
-    maxDiff = None
-
-    @classmethod
-    def setUpClass(cls):
-        cls.vendors = Faulty(FAULTS)
-        cls.gateway = Gateway(cls.vendors.url, KEY, families=policy)
-        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
-
-    @classmethod
-    def tearDownClass(cls):
-        for caller in cls.callers.values():
-            caller.close()
-        cls.gateway.close()
-        cls.vendors.close()
+    faults = FAULTS
+    policy = staticmethod(policy)
 
     def test_every_sdk_raises_and_every_answer_is_accounted(self):
         self.assertEqual(len(FAULTS), 24)

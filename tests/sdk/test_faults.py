@@ -5,16 +5,15 @@ error, never an end that looks like one."""
 import itertools
 import json
 import time
-import unittest
 
 import anthropic
 import openai
 
-from callers import CALLERS, each
-from faulty import FAULTS, FIRST_BYTE_MS, IDLE_MS, Faulty
-from gateway import FAMILIES, Gateway, base, vendor
+from callers import each
+from faulty import FAULTS, FIRST_BYTE_MS, IDLE_MS
+from gateway import FAMILIES, base, vendor
+from judged import JudgedTest
 from scripted import USAGE
-from support import KEY
 
 TEXT = "Warm, mostly."
 # Who asks before whom: every dialect before its own family, and the two most used ones before others.
@@ -58,24 +57,12 @@ def alias(name, *targets):
     return f'[models."{name}"]\ntargets = [{targets}]\n'
 
 
-class FaultsTest(unittest.TestCase):
-    """One gateway before one server of faults."""
+class FaultsTest(JudgedTest):
+    """Faults, with and without another target."""
 
-    maxDiff = None
-
-    @classmethod
-    def setUpClass(cls):
-        cls.vendors = Faulty(FAULTS)
-        cls.gateway = Gateway(cls.vendors.url, KEY, families=policy)
-        cls.callers = {caller.dialect: caller(cls.gateway) for caller in CALLERS}
-        cls.numbers = itertools.count()
-
-    @classmethod
-    def tearDownClass(cls):
-        for caller in cls.callers.values():
-            caller.close()
-        cls.gateway.close()
-        cls.vendors.close()
+    faults = FAULTS
+    policy = staticmethod(policy)
+    numbers = itertools.count()
 
     def alone(self, family, fault):
         """A name for the only target that fails so, new each time."""
