@@ -107,7 +107,7 @@ impl<'t> Tries<'t> {
 
     fn may_be_asked_again(&mut self, target: &'t Target, stated: Option<u64>, asking: &Asking<'_>) {
         let wait_max = asking.underway.snapshot.timeouts.retry_wait_ms;
-        let wait_ms = stated.unwrap_or_else(|| BACKOFF_MS + random::u64() % BACKOFF_SPREAD_MS);
+        let wait_ms = stated.unwrap_or_else(|| BACKOFF_MS + random::below(BACKOFF_SPREAD_MS));
         let at = Instant::now() + Duration::from_millis(wait_ms.min(wait_max));
         let sooner = self.again.is_none_or(|(_, other)| at < other);
         if wait_ms <= wait_max && at < asking.underway.deadline && sooner && target.breaker.affords_a_second_try() {

@@ -9,10 +9,10 @@
 //!
 //! As with connections an ejection is advice: when no target is well, the request is tried all the same.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::health::{clock, micros};
 use crate::config;
 
 /// Weight of a new answer in the share of those that fail is one in this many.
@@ -192,17 +192,6 @@ impl Breaker {
         self.answers.store(answers.saturating_add(1), Ordering::Relaxed);
         new
     }
-}
-
-/// Microseconds on a clock of this process; never 0.
-fn clock(now: Instant) -> u64 {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let start = START.get_or_init(|| now);
-    micros(now.saturating_duration_since(*start)).saturating_add(1)
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -177,13 +177,13 @@ impl Drop for Busy {
 
 /// Microseconds on a clock of this process. It starts a little before the first call, since other threads may have taken their
 /// time before that.
-fn clock(now: Instant) -> u64 {
+pub(super) fn clock(now: Instant) -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let start = START.get_or_init(|| now.checked_sub(COOL_DOWN).unwrap_or(now));
     micros(now.saturating_duration_since(*start)).saturating_add(1)
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
