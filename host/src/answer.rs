@@ -73,7 +73,7 @@ fn of_target(answer: Answer, underway: &Underway, mut entry: Entry) -> Response<
     {
         headers.insert(HeaderName::from_static("penstock-dropped"), value);
     }
-    if let Ok(value) = HeaderValue::from_str(&format!("{}/{}", entry.vendor, entry.model)) {
+    if let Some(value) = entry.target.take() {
         headers.insert(HeaderName::from_static("penstock-target"), value);
     }
     if entry.attempts > 1 && !status.is_success() {

@@ -164,7 +164,8 @@ impl<'a> Asking<'a> {
                 relayable => return self.relay(target, relayable?, last).await,
             }
         }
-        self.translate(target, &call, last).await
+        // On the heap: its round trips take more room than all the rest, and what is relayed has none of them.
+        Box::pin(self.translate(target, &call, last)).await
     }
 
     /// The caller's dialect.

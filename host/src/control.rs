@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
@@ -26,6 +26,8 @@ use crate::metrics::Metrics;
 
 /// Changes that wait for the writer; one more is refused.
 const WAITING_MAX: usize = 64;
+/// When too many are waiting, the end is asked for again after this time.
+const BUSY: Duration = Duration::from_millis(20);
 
 /// Makes plugins of bytes, and snapshots of everything. The gateway has one; the tests here have another that needs no
 /// compiled plugins.
@@ -257,9 +259,9 @@ pub type InForce<F> = Arc<ArcSwap<<F as Forge>::Snapshot>>;
 /// What a check has found, and the snapshot that would have been in force.
 pub type Checked<F> = (Arc<Status>, Arc<<F as Forge>::Snapshot>);
 
-/// A change with the place where its answer is awaited.
+/// A change with the place where its answer is awaited; none ends the writer.
 struct Command {
-    change: Change,
+    change: Option<Change>,
     answer: Option<oneshot::Sender<Result<Answer, Refused>>>,
 }
 
@@ -288,6 +290,10 @@ impl Control {
 
     /// Asks for a change and waits for what comes of it. Dropping the future does not take the change back.
     pub async fn ask(&self, change: Change) -> Result<Answer, Refused> {
+        self.asked(Some(change)).await
+    }
+
+    async fn asked(&self, change: Option<Change>) -> Result<Answer, Refused> {
         let (answer, answered) = oneshot::channel();
         self.send(Command { change, answer: Some(answer) })?;
         answered.await.map_err(|_| stopped())?
@@ -296,7 +302,17 @@ impl Control {
     /// Says that files may have changed; what comes of it is in the log and the status.
     pub fn files_changed(&self) {
         // a full queue has looks at the files in it, or will have the next one of the watcher
-        let _ = self.send(Command { change: Change::Files, answer: None });
+        let _ = self.send(Command { change: Some(Change::Files), answer: None });
+    }
+
+    /// Changes nothing any more: what is in force stays. Comes back when the last change is through.
+    pub async fn end(&self) {
+        while let Err(refused) = self.asked(None).await {
+            if refused.code != "busy" {
+                return;
+            }
+            tokio::time::sleep(BUSY).await;
+        }
     }
 
     /// What is in force, and what was refused last.

@@ -66,7 +66,7 @@ impl Gateway {
     /// Answers a request; every failure is an answer, too. Dropping the future abandons the request and cancels whatever
     /// was asked of an upstream.
     pub async fn handle(&self, request: Request<InBody>, peer: Peer) -> Response<Body> {
-        let id: Arc<str> = format!("req_{:016x}{:08x}", random::u64(), random::u64() >> 32).into();
+        let id: Arc<str> = random::id("req_").into();
         let (head, body) = request.into_parts();
         let version = head.version;
         let mut response = match self.find(&head, &id, peer) {

@@ -2,10 +2,11 @@
 //! Accounting: one [`Entry`] for each request. It is a guard: an error, a hang-up and the end of a stream all drop it, and
 //! dropping it settles the limits, counts, and writes the access log line.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use penstock_dialects::ir::Usage;
 use penstock_prices::cost::{self, Cost, Made};
 use penstock_prices::price::Price;
@@ -76,6 +77,8 @@ pub struct Entry {
     pub vendor: Arc<str>,
     /// The vendor's name of the model.
     pub model: Arc<str>,
+    /// Which target answers, for the headers of the answer.
+    pub target: Option<HeaderValue>,
     /// Targets tried.
     pub attempts: u32,
     /// Status of the answer.
@@ -98,6 +101,8 @@ pub struct Entry {
     usage: Option<Usage>,
     partial: bool,
     price: Option<Arc<Price>>,
+    /// What the usage costs, once somebody has asked.
+    priced: OnceCell<Option<Cost>>,
     /// Who is told when the answer breaks off.
     judged: Option<(Arc<Breaker>, config::Breaker)>,
     begun: Instant,
@@ -136,6 +141,7 @@ impl Entry {
             key: None,
             vendor: Arc::default(),
             model: Arc::default(),
+            target: None,
             attempts: 0,
             status: StatusCode::OK,
             failure: None,
@@ -149,6 +155,7 @@ impl Entry {
             usage: None,
             partial: false,
             price: None,
+            priced: OnceCell::new(),
             judged: None,
             begun: Instant::now(),
             first_byte: None,
@@ -183,7 +190,9 @@ impl Entry {
     /// Notes that a target is tried now, with what was reserved for that with its vendor.
     pub fn tries(&mut self, target: &Target, reserved: Option<Permit>) {
         self.trying(&target.vendor.name, &target.model, target.vendor.server());
+        self.target.clone_from(&target.shown);
         self.price.clone_from(&target.price);
+        self.priced = OnceCell::new();
         self.judged = Some((Arc::clone(&target.breaker), target.vendor.breaker));
         self.vendor_permit = reserved;
     }
@@ -291,6 +300,7 @@ impl Entry {
     /// Notes the usage; a later note replaces an earlier one.
     pub fn used(&mut self, usage: Usage) {
         self.usage = Some(usage);
+        self.priced = OnceCell::new();
     }
 
     /// Notes that the answer has broken off after it had begun.
@@ -330,8 +340,11 @@ impl Entry {
     /// What the call costs, as far as its usage is known; none if the vendor does not say, and the model has no price.
     #[must_use]
     pub fn cost(&self) -> Option<Cost> {
-        let is_served = self.usage.is_some() || (self.bytes > 0 && self.status.is_success() && self.failure.is_none());
         let found = || cost::of(self.price.as_deref(), self.usage.as_ref(), &self.made);
+        if self.usage.is_some() {
+            return *self.priced.get_or_init(found);
+        }
+        let is_served = self.bytes > 0 && self.status.is_success() && self.failure.is_none();
         is_served.then(found).flatten()
     }
 

@@ -4,10 +4,13 @@
 use std::io::Write;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::Parser;
 use penstock::cli::health::health;
 use penstock::cli::start::{Started, check};
+use penstock::cli::supervise::supervise;
 use penstock::cli::{Cli, Command, Flags, govern, logs};
+use penstock::listener::Inherited;
 use penstock::plugin::compile::compile_component_child;
 
 /// A request allocates some two hundred times, in one thread and freed in another as often as not.
@@ -27,8 +30,10 @@ fn main() -> ExitCode {
         Some(Command::Cluster(remote)) => return told(govern::cluster(&remote)),
         Some(Command::Check(flags)) => (flags, check),
         Some(Command::Health(flags)) => (flags, health),
-        Some(Command::Run(flags)) => (flags, run),
-        None => (cli.flags, run),
+        Some(Command::Run(flags)) => (flags, |flags| run(flags, false)),
+        Some(Command::Work(flags)) => (flags, |flags| run(flags, true)),
+        Some(Command::Supervise(flags)) => (flags, supervise),
+        None => (cli.flags, |flags| run(flags, false)),
     };
     logs::start(flags.log);
     command(&flags).unwrap_or_else(|error| {
@@ -45,10 +50,12 @@ fn told(outcome: anyhow::Result<ExitCode>) -> ExitCode {
     })
 }
 
-fn run(flags: &Flags) -> anyhow::Result<ExitCode> {
+fn run(flags: &Flags, is_worker: bool) -> anyhow::Result<ExitCode> {
+    // Before there are threads: it reads the environment and changes it.
+    let inherited = Inherited::from_env().context("the sockets that were handed over")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let started = Started::new(flags).await?;
+        let started = Started::new(flags, inherited, is_worker).await?;
         started.announce();
         let drained = started.serve().await?;
         tracing::info!(cut = drained.cut, "stopped");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
+use http::HeaderValue;
 use penstock_prices::price::Price;
 use penstock_prices::table::Table;
 
@@ -130,6 +131,8 @@ impl Vendor {
 pub struct Target {
     /// "vendor/model".
     pub id: Arc<str>,
+    /// The same for the headers of an answer; none if the name of a model cannot stand in one.
+    pub shown: Option<HeaderValue>,
     /// Who is asked.
     pub vendor: Arc<Vendor>,
     /// The vendor's name of the model.
@@ -265,10 +268,11 @@ impl Models {
     /// A target of a vendor, with the defaults of the policy.
     #[must_use]
     pub fn target(&self, vendor: &Arc<Vendor>, model: &str) -> Target {
-        let id = format!("{}/{model}", vendor.name).into();
+        let id: Arc<str> = format!("{}/{model}", vendor.name).into();
+        let shown = HeaderValue::from_str(&id).ok();
         let price = self.prices.find(&vendor.name, model).cloned();
         let breaker = vendor.breakers.of(model);
-        Target { id, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price, breaker }
+        Target { id, shown, vendor: Arc::clone(vendor), model: model.into(), weight: 1, priority: 0, price, breaker }
     }
 
     /// The vendor that a request without a model goes to: the one that the caller names, or the only one that serves the

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import bodies
+import changes
 import floods
 import origin
 import paths
@@ -30,6 +31,8 @@ GROWTH_MIB_MAX = 32
 BODY_GROWTH_MIB_MAX = 512
 VERDICT_S_MAX = 5
 MUTANTS = {"fast": 10_000, "all": 100_000}
+CHANGES = {"fast": (10, 20), "all": (1_000, 500)}
+UPGRADES, KILLS = {"fast": 3, "all": 100}, {"fast": 2, "all": 20}
 FLOOD_S, FLOOD_CONNECTIONS = 10, 16
 # Floods that are as large as the requests which they have under way: 100 for each connection.
 REQUESTS_UNDER_WAY, REQUESTS_CONNECTIONS = ("zero window", "slow streams"), 4
@@ -52,6 +55,7 @@ def main(extent):
         asyncio.run(stalled(report, gateway))
     for name in floods.ATTACKS if extent == "all" else ("rapid reset", "zero window"):
         flooded(report, apart, name, FLOOD_S if extent == "all" else 3)
+    asyncio.run(changed(report, extent))
     if extent == "all":
         with stand.Gateway(origin=apart.port, timeouts=slow.TIMEOUTS) as gateway:
             asyncio.run(crowd(report, gateway))
@@ -59,6 +63,39 @@ def main(extent):
     apart.close()
     report.print()
     return 1 if report.missed() else 0
+
+
+async def changed(report, extent):
+    """Plugins, policies, the process and the program change under load."""
+    count, streams = CHANGES[extent]
+    load, cut, resident = await changes.reloads(count, streams)
+    asked = f"{load.asked} asked"
+    report.row(
+        f"{count} plugin and {count} policy reloads: requests",
+        f"{asked}, {len(load.failures)} failed {load.failures[:3] or ''}",
+        "0 failed",
+        not load.failures and load.asked,
+    )
+    report.row(
+        f"{count} plugin and {count} policy reloads: streams", f"{streams} held, {len(cut)} cut {cut[:1] or ''}", "0", not cut
+    )
+    if extent == "all":
+        low, high = min(resident), max(resident)
+        report.row("reloads: memory", f"{low:.0f} to {high:.0f} MiB", "+- 5 %", high <= low * 1.1)
+    load, done = await changes.upgrades(UPGRADES[extent])
+    report.row(
+        f"{UPGRADES[extent]} upgrades of the program: requests",
+        f"{done} done, {load.asked} asked, {len(load.failures)} failed {load.failures[:3] or ''}, slowest {load.slowest_s:.2f} s",
+        "0 failed",
+        not load.failures and done == UPGRADES[extent],
+    )
+    slowest, refused = await changes.kills(KILLS[extent])
+    report.row(
+        f"{KILLS[extent]} kills of the worker",
+        f"back within {slowest:.2f} s, {refused} connections refused",
+        "1 s, 0",
+        slowest <= 1 and not refused,
+    )
 
 
 async def smuggled(report, attacks, mutants):

@@ -69,7 +69,7 @@ path = "/open/v1"
 class Gateway:
     """A running gateway. `port` speaks clear text, `tls_port` TLS, `admin_port` is the admin API."""
 
-    def __init__(self, origin=1, grpc=1, socket=1, timeouts="", limits=""):
+    def __init__(self, origin=1, grpc=1, socket=1, timeouts="", limits="", more="", plugins=PLUGINS, command="run"):
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-torture-")
         self.folder = Path(self._folder.name)
         policies = self.folder / "policies"
@@ -77,14 +77,14 @@ class Gateway:
         certificate(policies)
         key = hashlib.sha256(KEY.encode()).hexdigest()
         told = {"origin": origin, "grpc": grpc, "socket": socket, "timeouts": timeouts, "limits": limits, "key": key}
-        (policies / "gateway.toml").write_text(POLICY.format(folder=policies, **told))
+        (policies / "gateway.toml").write_text(POLICY.format(folder=policies, **told) + more)
         self._log_path = self.folder / "log"
-        command = [os.environ["PENSTOCK_BIN"], "run", "--policies", policies]
-        plugins = self.folder / "plugins"
-        plugins.mkdir()
-        for name in PLUGINS:
-            (plugins / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
-        command += ["--state", self.folder / "state", "--plugins", plugins]
+        command = [os.environ["PENSTOCK_BIN"], command, "--policies", policies]
+        folder = self.folder / "plugins"
+        folder.mkdir()
+        for name in plugins:
+            (folder / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
+        command += ["--state", self.folder / "state", "--plugins", folder]
         environment = {**os.environ, "RUST_LOG": "info"}
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)

@@ -154,7 +154,7 @@ pub async fn serve(
         let gateway = Arc::clone(&gateway);
         async move { gateway.handle(request, peer).await }
     };
-    listener::serve(bound, handler, &limits, &timeouts, &connections, std::future::pending()).await;
+    listener::serve(bound, handler, &limits, &timeouts, &connections, std::future::pending::<()>()).await;
     Ok(())
 }
 

@@ -5,16 +5,20 @@ mod cluster;
 pub mod govern;
 pub mod health;
 pub mod logs;
+mod orders;
 pub mod plugin;
 mod readings;
 pub mod remote;
 pub mod start;
 mod state;
+pub mod supervise;
 pub mod table;
 mod traces;
+mod worker;
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::Places;
@@ -41,6 +45,11 @@ pub struct Cli {
 pub enum Command {
     /// Serve until told to stop.
     Run(Flags),
+    /// Serve in a worker that is replaced when it fails, and by a new version of the program on SIGUSR2.
+    Supervise(Flags),
+    /// Serve as the worker of a supervisor; `supervise` runs this for itself.
+    #[command(hide = true)]
+    Work(Flags),
     /// Check policies and plugins as `run` would, and tell everything that is wrong.
     Check(Flags),
     /// Ask the gateway that runs with these policies on this machine whether it is ready; for health checks.
@@ -103,6 +112,18 @@ impl Flags {
         };
         Places { policies: self.policies.clone(), shared: None, built_in, plugins, state: Some(state) }
     }
+}
+
+/// The program that runs, by a name that leads to it even when another one has taken its place on the disk.
+///
+/// # Errors
+/// It cannot be found.
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
+    let linked = Path::new("/proc/self/exe");
+    if linked.exists() {
+        return Ok(linked.to_owned());
+    }
+    std::env::current_exe().context("cannot find the program itself")
 }
 
 fn built_in_plugins() -> Option<PathBuf> {

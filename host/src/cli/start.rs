@@ -2,29 +2,29 @@
 //! From flags to a gateway that serves, and to the answer of `penstock check`.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use super::cluster::{self, Begun};
+use super::orders::{Keeper, Leaving, Orders, late};
 use super::{Flags, readings, state, traces};
 use crate::admin::{self, Admin};
 use crate::cluster::Cluster;
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
 use crate::control::live::Live;
-use crate::control::{self, Change, Control, Places};
+use crate::control::{self, Control, Places};
 use crate::directory::Directory;
 use crate::gateway::Gateway;
 use crate::jobs::Jobs;
-use crate::listener::{self, Bound, Certificates, Drained};
+use crate::listener::{self, Bound, Certificates, Drained, Farewell, Inherited};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
 use crate::probes::Probes;
@@ -47,8 +47,9 @@ pub struct Started {
     admin_listener: TcpListener,
     bound: Bound,
     places: Places,
-    signals: Signals,
+    orders: Orders,
     exporter: Option<Exporter>,
+    state_dir: PathBuf,
 }
 
 impl Started {
@@ -56,16 +57,17 @@ impl Started {
     ///
     /// # Errors
     /// Everything that keeps the gateway from serving, with the place and the cure.
-    pub async fn new(flags: &Flags) -> anyhow::Result<Self> {
-        let signals = Signals::new().context("cannot listen to signals")?; // from here on none ends it unheard
+    /// It listens on the sockets that were handed over, where they are meant; a worker heeds its supervisor.
+    pub async fn new(flags: &Flags, mut inherited: Inherited, is_worker: bool) -> anyhow::Result<Self> {
+        let orders = Orders::new(is_worker).context("cannot listen to signals")?; // from here on none ends it unheard
         let metrics = Arc::new(Metrics::new()?);
         let Begun { policy, places, directory, cluster, beats } = cluster::begin(flags, &metrics).await?;
         let config = &policy.config;
         if places.built_in.is_some() {
             places.plugins.iter().try_for_each(std::fs::create_dir_all).context("cannot make the drop-in directory")?;
         }
-        let bound = listener::bind(&config.listeners).map_err(|error| anyhow!(error))?;
-        let admin_listener = TcpListener::bind(config.admin.address).await;
+        let bound = listener::bind_or_inherit(&config.listeners, &mut inherited).map_err(|error| anyhow!(error))?;
+        let admin_listener = inherited.listen(config.admin.address);
         let admin_listener = admin_listener.with_context(|| format!("admin.address {}", config.admin.address))?;
 
         let memory = state::memory(config);
@@ -104,7 +106,20 @@ impl Started {
         let gate = Gate { state, rules: Arc::new(directory.clone()) };
         let (traces, exporter) = traces::start(&policy, &client, &metrics)?;
         let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes, traces };
-        Ok(Self { gateway, policy, control, cluster, admin, admin_listener, bound, places, signals, exporter })
+        let state_dir = flags.state_dir();
+        Ok(Self {
+            gateway,
+            policy,
+            control,
+            cluster,
+            admin,
+            admin_listener,
+            bound,
+            places,
+            orders,
+            exporter,
+            state_dir,
+        })
     }
 
     /// Tells the operator what is served where.
@@ -130,46 +145,77 @@ impl Started {
     /// # Errors
     /// Signals or files cannot be listened to.
     pub async fn serve(self) -> anyhow::Result<Drained> {
-        let Self { gateway, policy, control, cluster, admin, admin_listener, bound, places, signals, exporter } = self;
+        let Self {
+            gateway,
+            policy,
+            control,
+            cluster,
+            admin,
+            admin_listener,
+            bound,
+            places,
+            orders,
+            exporter,
+            state_dir,
+        } = self;
         watch::start(control.clone(), cluster.clone(), &places).context("cannot watch files")?;
-        let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
-        let (stop, stopped) = oneshot::channel();
-        tokio::spawn(serving_admin);
-        let directory = gateway.directory.clone();
-        let writing = directory.clone();
-        tokio::spawn(async move { writing.run().await });
-        if let Some(cluster) = cluster.clone() {
-            tokio::spawn(async move { cluster.run().await });
-        }
-        tokio::spawn(heed_signals(signals, control, admin, stop));
-
+        let (limits, timeouts) = (&policy.config.limits, &policy.config.timeouts);
+        let drain = Duration::from_millis(timeouts.drain_ms);
         let connections = gateway.metrics.connections();
         let gateway = Arc::new(gateway);
         let (jobs, state) = (gateway.jobs.clone(), Arc::clone(&gateway.gate.state));
+        let directory = gateway.directory.clone();
+
+        let mut background = JoinSet::new();
+        let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
+        background.spawn(async move { match serving_admin.await {} });
+        let writing = directory.clone();
+        background.spawn(async move { writing.run().await });
+        if let Some(cluster) = cluster.clone() {
+            background.spawn(async move { cluster.run().await });
+        }
+        background.spawn(late(directory.clone(), Arc::clone(&state), state_dir.clone(), orders.are_a_supervisors()));
         let working = Arc::clone(&gateway);
-        let work = async move {
+        tokio::spawn(async move {
             let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
             working.jobs.run(Arc::clone(&working), client, snapshot).await;
-        };
-        tokio::spawn(work);
+        });
+        let keeper =
+            Keeper { control, admin, jobs: jobs.clone(), state: Arc::clone(&state), cluster, background, drain };
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(orders.heed(keeper, stop));
+
         let handler = move |request, peer| {
             let gateway = Arc::clone(&gateway);
             async move { gateway.handle(request, peer).await }
         };
+        let mut leaving = None;
         let shutdown = async {
-            stopped.await.unwrap_or(());
+            let asked = stopped.await.ok();
             jobs.hold();
+            let farewell = asked.as_ref().map_or(Farewell::Prompt, Leaving::farewell);
+            leaving = asked;
+            farewell
         };
-        let (limits, timeouts) = (&policy.config.limits, &policy.config.timeouts);
         let drained = listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await;
-        jobs.drained(Duration::from_millis(timeouts.drain_ms)).await;
-        directory.flush().await;
+        jobs.drained(drain).await;
         state.flush(FLUSH).await;
+        match leaving {
+            Some(Leaving::HandedOver) => {
+                state.end_late();
+                let left = tokio::task::spawn_blocking(move || directory.leave_late(&state_dir)).await?;
+                left.context("what was used last cannot be left for the gateway that follows")?;
+            }
+            Some(Leaving::Alone(cluster)) => {
+                directory.flush().await;
+                if let Some(cluster) = cluster {
+                    cluster.leave().await;
+                }
+            }
+            None => directory.flush().await,
+        }
         if let Some(exporter) = exporter {
             exporter.flush(FLUSH).await;
-        }
-        if let Some(cluster) = cluster {
-            cluster.leave().await;
         }
         Ok(drained)
     }
@@ -223,7 +269,7 @@ fn live(
     metrics: &Metrics,
     certificates: Certificates,
 ) -> anyhow::Result<Live> {
-    let program = std::env::current_exe().context("cannot find the program itself, which compiles plugins")?;
+    let program = super::program()?;
     let runtime = Runtime::new(RuntimeOptions {
         sandbox: policy.config.sandbox.clone(),
         cache_dir: compiled.map(Path::to_owned),
@@ -233,48 +279,6 @@ fn live(
     runtime.count_in(metrics.registry())?;
     let (state, directory, metrics) = (Arc::clone(state), directory.clone(), metrics.registry().clone());
     Ok(Live { runtime, state, directory, metrics, certificates })
-}
-
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// True: stop. False: read everything anew.
-    async fn next(&mut self) -> bool {
-        tokio::select! {
-            _ = self.terminate.recv() => true,
-            _ = self.interrupt.recv() => true,
-            _ = self.hang_up.recv() => false,
-        }
-    }
-}
-
-/// The first signal to stop drains, the second one ends the process at once.
-async fn heed_signals(mut signals: Signals, control: Control, admin: Arc<Admin>, stop: oneshot::Sender<()>) {
-    let mut stop = Some(stop);
-    loop {
-        if !signals.next().await {
-            let _ = control.ask(Change::Reload).await; // the log says what came of it
-        } else if let Some(stop) = stop.take() {
-            tracing::info!("draining: no new connections, what runs may finish");
-            admin.probes.draining.store(true, Ordering::Relaxed);
-            let _ = stop.send(()); // nobody waits if serving has failed
-        } else {
-            tracing::warn!("stopped by a second signal");
-            std::process::exit(1);
-        }
-    }
 }
 
 /// Problems as one error, a line each.

@@ -117,6 +117,10 @@ impl Store for Shared {
         }
         Ok(rows)
     }
+
+    fn give_up(&self) {
+        self.own.give_up();
+    }
 }
 
 impl Node {

@@ -99,10 +99,11 @@ impl<F: Forge> Writer<F> {
 
     /// Works off what is asked until nobody can ask any more.
     pub(super) fn run(mut self, inbox: &Receiver<Command>) {
-        while let Some(command) = self.next(inbox) {
-            let cause = command.change.cause();
-            let is_dry = matches!(command.change, Change::Validate { .. });
-            let answer = catch_unwind(AssertUnwindSafe(|| self.change(command.change)))
+        while let Some((change, asking)) = self.next(inbox).and_then(|command| Some((command.change?, command.answer)))
+        {
+            let cause = change.cause();
+            let is_dry = matches!(change, Change::Validate { .. });
+            let answer = catch_unwind(AssertUnwindSafe(|| self.change(change)))
                 .unwrap_or_else(|_| Err(Refused::new("internal", "a check panicked", "see the log, and report this")));
             let counted = match &answer {
                 Ok(answer) if answer.result == "installed" => Counted::Installed,
@@ -122,14 +123,14 @@ impl<F: Forge> Writer<F> {
             }
             self.metrics.changed(cause, counted);
             self.publish();
-            if let Some(waiting) = command.answer {
+            if let Some(waiting) = asking {
                 let _ = waiting.send(answer); // whoever asked may have gone
             }
         }
     }
 
     fn next(&mut self, inbox: &Receiver<Command>) -> Option<Command> {
-        let look = || Some(Command { change: Change::Files, answer: None });
+        let look = || Some(Command { change: Some(Change::Files), answer: None });
         let Some(at) = self.again else { return inbox.recv().ok() };
         match inbox.recv_timeout(at.saturating_duration_since(Instant::now())) {
             Ok(command) => Some(command),

@@ -10,6 +10,7 @@ pub mod audit;
 pub mod beats;
 pub mod document;
 pub mod feed;
+mod late;
 pub mod pool;
 pub mod rules;
 pub mod seal;
@@ -62,6 +63,8 @@ struct Inner {
     usage: Usage,
     feed: Feed,
     peers: OnceLock<Arc<dyn Peers>>,
+    /// What was used until the directory was handed over.
+    handed_over: OnceLock<Vec<Row>>,
     /// Of the writer, for those who do not want to wait for it.
     revision: AtomicU64,
     last_line: AtomicU64,
@@ -120,6 +123,7 @@ impl Directory {
             usage,
             feed: Feed::new(),
             peers: OnceLock::new(),
+            handed_over: OnceLock::new(),
             revision: AtomicU64::new(0),
             last_line: AtomicU64::new(0),
             writer: Mutex::new(writer),
@@ -273,6 +277,50 @@ impl Directory {
         if let Err(error) = self.blocking(|inner| inner.flush()).await {
             tracing::warn!("usage cannot be kept, it is tried again: {error}");
         }
+    }
+
+    // -- handing over
+
+    /// Lets another process open the directory. What this one knows holds until it ends, and nothing can be changed any more.
+    ///
+    /// # Errors
+    /// What was used cannot be kept; the directory is given up all the same.
+    pub async fn hand_over(&self) -> Result<(), Refused> {
+        self.blocking(|inner| {
+            let writer = inner.lock(); // whoever changes something has done so
+            let rows = inner.usage.all();
+            let first_day = day_of(clock::unix_s()).saturating_sub(usage::DAYS_KEPT);
+            let kept = inner.store.put_usage(&rows, first_day).map_err(|error| broken(&error));
+            let _ = inner.handed_over.set(rows); // only a second hand-over finds it set
+            inner.store.give_up();
+            drop(writer);
+            kept
+        })
+        .await
+    }
+
+    /// Writes what was used since [`Self::hand_over`] to a file for the process that follows ([`Self::take_late`]). Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn leave_late(&self, state: &Path) -> std::io::Result<()> {
+        let Some(before) = self.0.handed_over.get() else { return Ok(()) };
+        late::leave(state, &usage::growth(self.0.usage.all(), before))
+    }
+
+    /// Counts what processes before this one have left ([`Self::leave_late`]).
+    ///
+    /// # Errors
+    /// A file cannot be read, or what is in it cannot be kept.
+    pub async fn take_late(&self, state: &Path) -> Result<(), Refused> {
+        let state = state.to_owned();
+        self.blocking(move |inner| {
+            late::take(&state, |rows| {
+                inner.usage.add(rows);
+                inner.flush()
+            })
+        })
+        .await
     }
 
     /// Does something that others may have come before: then again, upon what they have made of it.

@@ -6,12 +6,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
 
 use super::audit::{LINES_MAX, Line, PAGE_MAX, Query};
 use super::document::{Document, Kind};
 use super::usage::Row;
-use crate::database;
+use crate::database::{self, Kept};
 
 /// Name of the file in the state directory.
 pub const FILE: &str = "directory.redb";
@@ -58,6 +58,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// It cannot be read.
     fn usage(&self, from: u64, to: u64) -> Result<Vec<Row>, StoreError>;
+
+    /// Lets go of its file, so that another process may open it; nothing is kept or read any more.
+    fn give_up(&self);
 }
 
 /// What a store has kept.
@@ -120,7 +123,7 @@ impl<E: Into<redb::Error>> From<E> for StoreError {
 
 /// The embedded database.
 pub struct Embedded {
-    database: Database,
+    database: Kept,
 }
 
 impl Embedded {
@@ -143,7 +146,7 @@ impl Embedded {
     }
 
     fn with(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database };
+        let store = Self { database: Kept::new(database) };
         store.write(|write| {
             write.open_table(DOCUMENTS)?;
             write.open_table(AUDIT)?;
@@ -155,13 +158,13 @@ impl Embedded {
     }
 
     fn write(&self, change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        database::write(&self.database, change)
+        self.database.write(change)
     }
 }
 
 impl Store for Embedded {
     fn load(&self) -> Result<Loaded, StoreError> {
-        let read = self.database.begin_read()?;
+        let read = self.database.read()?;
         let revision = read.open_table(REVISION)?.get(())?.map_or(0, |revision| revision.value());
         let last_line = read.open_table(AUDIT)?.last()?.map_or(0, |(number, _)| number.value());
         let mut documents = Vec::new();
@@ -211,7 +214,7 @@ impl Store for Embedded {
     }
 
     fn audit(&self, query: &Query) -> Result<Vec<Line>, StoreError> {
-        let table = self.database.begin_read()?.open_table(AUDIT)?;
+        let table = self.database.read()?.open_table(AUDIT)?;
         let mut lines = Vec::new();
         for entry in table.range(..query.before.unwrap_or(u64::MAX))?.rev() {
             let (_, bytes) = entry?;
@@ -238,9 +241,13 @@ impl Store for Embedded {
     }
 
     fn usage(&self, from: u64, to: u64) -> Result<Vec<Row>, StoreError> {
-        let table = self.database.begin_read()?.open_table(USAGE)?;
+        let table = self.database.read()?.open_table(USAGE)?;
         let rows = table.range((from, "")..(to.saturating_add(1), ""))?;
         rows.map(|entry| decode(entry?.1.value())).collect()
+    }
+
+    fn give_up(&self) {
+        self.database.give_up();
     }
 }
 

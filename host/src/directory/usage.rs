@@ -2,6 +2,7 @@
 //! What was used, by day, key, team, subject, vendor and model: for reports, not for limits. A request adds to atomic
 //! counters; once a second they are written to the store, so that a kill loses at most the last second of a report.
 
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -90,6 +91,16 @@ impl Row {
         self.nano_usd = self.nano_usd.saturating_add(other.nano_usd);
     }
 
+    /// What has come to a row since it was `before`; none if nothing has.
+    fn since(mut self, before: &Self) -> Option<Self> {
+        self.requests = self.requests.saturating_sub(before.requests);
+        self.failed = self.failed.saturating_sub(before.failed);
+        self.input_tokens = self.input_tokens.saturating_sub(before.input_tokens);
+        self.output_tokens = self.output_tokens.saturating_sub(before.output_tokens);
+        self.nano_usd = self.nano_usd.saturating_sub(before.nano_usd);
+        (self.requests > 0).then_some(self)
+    }
+
     fn who(&self) -> Who<'_> {
         Who { key: &self.key, team: &self.team, subject: &self.subject, vendor: &self.vendor, model: &self.model }
     }
@@ -165,6 +176,27 @@ impl Usage {
         grown
     }
 
+    /// All rows that are held.
+    pub(super) fn all(&self) -> Vec<Row> {
+        self.sums.pin().values().map(|sum| sum.row()).collect()
+    }
+
+    /// Adds what another process has counted.
+    pub(super) fn add(&self, rows: &[Row]) {
+        let sums = self.sums.pin();
+        for row in rows {
+            let empty =
+                || Row { requests: 0, failed: 0, input_tokens: 0, output_tokens: 0, nano_usd: 0, ..row.clone() };
+            let sum = sums.get_or_insert_with(self.place(row.day, row.who()), || Arc::new(Sum::of(empty())));
+            sum.requests.fetch_add(row.requests, Ordering::Relaxed);
+            sum.failed.fetch_add(row.failed, Ordering::Relaxed);
+            sum.input_tokens.fetch_add(row.input_tokens, Ordering::Relaxed);
+            sum.output_tokens.fetch_add(row.output_tokens, Ordering::Relaxed);
+            sum.nano_usd.fetch_add(row.nano_usd, Ordering::Relaxed);
+            sum.unwritten.store(true, Ordering::Release);
+        }
+    }
+
     /// The rows could not be written: they are tried again.
     pub(super) fn keep(&self, rows: &[Row]) {
         let sums = self.sums.pin();
@@ -178,6 +210,17 @@ impl Usage {
     fn place(&self, day: u64, who: Who<'_>) -> u64 {
         self.seed.hash_one((day, who))
     }
+}
+
+/// What has come to rows since they were `before`.
+pub(super) fn growth(rows: Vec<Row>, before: &[Row]) -> Vec<Row> {
+    let before: HashMap<_, _> = before.iter().map(|row| ((row.day, row.who()), row)).collect();
+    let nothing = Row::default();
+    let grown = rows.into_iter().filter_map(|row| {
+        let was = *before.get(&(row.day, row.who())).unwrap_or(&&nothing);
+        row.since(was)
+    });
+    grown.collect()
 }
 
 /// The day of a time, as days since 1970.

@@ -141,6 +141,12 @@ impl Book {
         self.holding.get_or_init(Instant::now);
     }
 
+    /// Lets go of the store.
+    pub(super) fn hand_over(&self) {
+        let _writing = self.lock();
+        self.store.give_up();
+    }
+
     /// How long nothing new has been begun.
     pub(super) fn held(&self) -> Duration {
         self.holding.get().map_or(Duration::ZERO, Instant::elapsed)

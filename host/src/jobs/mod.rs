@@ -82,6 +82,11 @@ impl Jobs {
         }
     }
 
+    /// Lets another process open the jobs and go on with them, after [`Self::drained`]. Blocks for a moment.
+    pub fn hand_over(&self) {
+        self.book.hand_over();
+    }
+
     /// Keeps a new job, or finds the one that its caller's key stands for. A permit that no job has come of is settled at
     /// nothing.
     ///

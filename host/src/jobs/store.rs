@@ -8,13 +8,13 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::{Database, ReadableDatabase, TableDefinition, WriteTransaction};
+use redb::{Database, TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::record::{Answer, Record};
 use crate::attempt::Recorded;
-use crate::database;
+use crate::database::{self, Kept};
 
 /// Name of the file in the state directory.
 pub(super) const FILE: &str = "jobs.redb";
@@ -26,7 +26,7 @@ const ANSWERS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("answers"
 
 /// The database.
 pub(super) struct Store {
-    database: Database,
+    database: Kept,
 }
 
 /// Why something was not written or read.
@@ -67,7 +67,7 @@ impl Store {
     }
 
     fn with(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database };
+        let store = Self { database: Kept::new(database) };
         store.write(|write| {
             write.open_table(RECORDS)?;
             write.open_table(BODIES)?;
@@ -85,7 +85,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(super) fn records(&self) -> Result<(Vec<Record>, Vec<String>), StoreError> {
-        let table = self.database.begin_read()?.open_table(RECORDS)?;
+        let table = self.database.read()?.open_table(RECORDS)?;
         let (mut records, mut unreadable) = (Vec::new(), Vec::new());
         for entry in table.range::<&str>(..)? {
             let (id, json) = entry?;
@@ -102,7 +102,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read, or has none.
     pub(super) fn body(&self, id: &str) -> Result<Bytes, StoreError> {
-        let table = self.database.begin_read()?.open_table(BODIES)?;
+        let table = self.database.read()?.open_table(BODIES)?;
         let body = table.get(id)?.ok_or_else(|| StoreError("the body is not there".to_owned()))?;
         Ok(Bytes::copy_from_slice(body.value()))
     }
@@ -112,7 +112,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(super) fn rounds(&self, id: &str) -> Result<Vec<Recorded>, StoreError> {
-        let table = self.database.begin_read()?.open_table(ROUNDS)?;
+        let table = self.database.read()?.open_table(ROUNDS)?;
         let mut rounds = Vec::new();
         for entry in table.range((id, 0)..=(id, u32::MAX))? {
             let (_, packed) = entry?;
@@ -127,7 +127,7 @@ impl Store {
     /// # Errors
     /// The database cannot be read.
     pub(super) fn answer(&self, id: &str) -> Result<Option<Answer>, StoreError> {
-        let table = self.database.begin_read()?.open_table(ANSWERS)?;
+        let table = self.database.read()?.open_table(ANSWERS)?;
         table.get(id)?.map(|packed| unpack(packed.value())).transpose()
     }
 
@@ -197,8 +197,13 @@ impl Store {
         })
     }
 
+    /// Lets go of the file, so that another process may open it; nothing is kept or read any more.
+    pub(super) fn give_up(&self) {
+        self.database.give_up();
+    }
+
     fn write(&self, change: impl FnOnce(&WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
-        database::write(&self.database, change)
+        self.database.write(change)
     }
 }
 

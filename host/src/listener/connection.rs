@@ -10,12 +10,13 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -119,6 +120,7 @@ async fn serve_http1<H, F, B, I>(
             life = next(&mut life) => match life {
                 Life::Stopped => return,
                 Life::Running | Life::Draining => connection.as_mut().graceful_shutdown(),
+                Life::Parting => {} // its next answer says so; whoever has just asked must not find it closed
             },
             () = check.as_mut() => {
                 let now = Instant::now();
@@ -177,7 +179,7 @@ async fn serve_http2<H, F, B, I>(
             _ = connection.as_mut() => return,
             life = next(&mut life) => match life {
                 Life::Stopped => return,
-                Life::Running | Life::Draining => connection.as_mut().graceful_shutdown(),
+                Life::Running | Life::Parting | Life::Draining => connection.as_mut().graceful_shutdown(),
             },
             () = check.as_mut() => {
                 let now = Instant::now();
@@ -220,10 +222,11 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    let is_http1 = request.version() < Version::HTTP_2;
     let request = request.map(|body| InBody::new(body, server.body_idle));
     // The call itself may panic as well as the future.
     let handling = pin!(async { (server.handler)(request, peer.clone()).await });
-    let response = match catch(handling).await {
+    let mut response = match catch(handling).await {
         Ok(response) => response.map(Either::Left),
         Err(Panicked) => {
             tracing::error!(peer = %peer.addr, "the handler of a request panicked");
@@ -235,6 +238,8 @@ where
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         activity.tunnel();
+    } else if is_http1 && server.parting.load(Ordering::Relaxed) {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     note_offer(true);
     Ok(response.map(|body| Outgoing { body, open }))
@@ -354,7 +359,7 @@ async fn in_time<T>(
     tokio::select! {
         done = future => Some(done),
         () = tokio::time::sleep_until(deadline) => None,
-        _ = life.wait_for(|life| *life != Life::Running) => None,
+        _ = life.wait_for(|life| *life >= Life::Draining) => None,
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod certificate;
 mod connection;
+mod inherited;
 mod socket;
 mod tls;
 
@@ -16,27 +17,30 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use prometheus::IntGauge;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::{self, Limits, Timeouts};
 use crate::upstream::InBody;
 
 pub use certificate::ClientCertificate;
+pub use inherited::{Inherited, open};
 
 use socket::Patience;
 use tls::Certificate;
 
-/// Connections that wait in the kernel to be accepted.
-const BACKLOG: u32 = 4096;
 /// After an error of `accept` that is not about one connection (no descriptors left) the listener waits this long.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// After a patient farewell, connections that nobody has used have this long to be closed in good order.
+const PARTED: Duration = Duration::from_secs(1);
 
 /// Connections that can be counted.
 const PERMITS_MAX: usize = u32::MAX as usize >> 3;
@@ -85,11 +89,30 @@ struct Held {
 }
 
 /// How far a server has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Life {
     Running,
+    /// Another process serves new connections: each of ours ends with its next answer.
+    Parting,
+    /// Every connection ends as soon as it can.
     Draining,
     Stopped,
+}
+
+/// How serving is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Farewell {
+    /// Connections without a request are closed at once.
+    Prompt,
+    /// Each connection ends with its next answer, so that nobody finds it closed who has just asked; for when another process has
+    /// taken over the sockets, and there is time.
+    Patient,
+}
+
+impl From<()> for Farewell {
+    fn from((): ()) -> Self {
+        Self::Prompt
+    }
 }
 
 /// How serving ended.
@@ -108,6 +131,8 @@ struct Server<H> {
     total: Duration,
     permits: Arc<Semaphore>,
     life: watch::Sender<Life>,
+    /// Whether each connection ends with its next answer; beside `life`, for a look at it takes no lock.
+    parting: AtomicBool,
     connections: IntGauge,
 }
 
@@ -129,6 +154,11 @@ impl Drop for Held {
 /// Opens the sockets of all listeners and reads their certificates. Needs a running tokio runtime.
 /// The error names the address or the file.
 pub fn bind(listeners: &[config::Listener]) -> Result<Bound, String> {
+    bind_or_inherit(listeners, &mut Inherited::default())
+}
+
+/// As [`bind`], with the sockets that another process has opened where they are meant.
+pub fn bind_or_inherit(listeners: &[config::Listener], inherited: &mut Inherited) -> Result<Bound, String> {
     let mut bound = Bound { listeners: Vec::new(), addresses: Vec::new(), certificates: Certificates::default() };
     for listener in listeners {
         let tls = match &listener.tls {
@@ -139,7 +169,7 @@ pub fn bind(listeners: &[config::Listener]) -> Result<Bound, String> {
                 Some(certificate)
             }
         };
-        let socket = listen(listener.address).map_err(|error| format!("{}: {error}", listener.address))?;
+        let socket = inherited.listen(listener.address).map_err(|error| format!("{}: {error}", listener.address))?;
         let address = socket.local_addr().map_err(|error| format!("{}: {error}", listener.address))?;
         bound.addresses.push(address);
         bound.listeners.push(Open { socket, address, tls });
@@ -209,7 +239,7 @@ pub async fn serve<H, F, B>(
     limits: &Limits,
     timeouts: &Timeouts,
     connections: &IntGauge,
-    shutdown: impl Future<Output = ()>,
+    shutdown: impl Future<Output: Into<Farewell>>,
 ) -> Drained
 where
     H: Fn(Request<InBody>, Peer) -> F + Send + Sync + 'static,
@@ -232,6 +262,7 @@ where
         total: millis(timeouts.total_ms),
         permits: Arc::new(Semaphore::new(permits_max)),
         life: watch::Sender::new(Life::Running),
+        parting: AtomicBool::new(false),
         connections: connections.clone(),
     });
     let mut accepting = tokio::task::JoinSet::new();
@@ -239,11 +270,20 @@ where
         accepting.spawn(accept_all(listener, Arc::clone(&server)));
     }
     let _cut = Cut(&server.life);
-    shutdown.await;
+    let farewell = shutdown.await.into();
     accepting.shutdown().await;
-    server.life.send_replace(Life::Draining);
     let all = u32::try_from(permits_max).unwrap_or(u32::MAX);
-    let finished = tokio::time::timeout(millis(timeouts.drain_ms), server.permits.acquire_many(all)).await;
+    let mut patience = millis(timeouts.drain_ms);
+    if farewell == Farewell::Patient {
+        server.parting.store(true, Ordering::Relaxed);
+        server.life.send_replace(Life::Parting);
+        if tokio::time::timeout(patience, server.permits.acquire_many(all)).await.is_ok() {
+            return Drained { cut: 0 };
+        }
+        patience = PARTED;
+    }
+    server.life.send_replace(Life::Draining);
+    let finished = tokio::time::timeout(patience, server.permits.acquire_many(all)).await;
     Drained { cut: if finished.is_ok() { 0 } else { permits_max - server.permits.available_permits() } }
 }
 
@@ -298,11 +338,4 @@ impl<H> Server<H> {
 fn is_callers(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
 }

@@ -8,8 +8,11 @@
 //! number. Compaction begins a new segment, waits until nobody writes to the one before, writes the next base beside it and
 //! renames that into its place; only then are the older files removed. Wherever the process ends, what is read at the next
 //! start is each line once.
+//!
+//! Two processes can share a folder for a while: one that hands its sockets over writes what it settles after that into a file of its
+//! own, `late-PID`, which it holds locked. Whoever finds such a file without a lock takes it over as a segment.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +25,9 @@ use arc_swap::ArcSwap;
 const SEGMENT_BYTES: u64 = 8 << 20;
 /// A writer holds on to a segment for one `write`; how often it is looked whether that is over.
 const WRITER: Duration = Duration::from_millis(1);
+
+/// How the file of a process begins that has handed over.
+const LATE: &str = "late-";
 
 /// What becomes of the lines when the journal is compacted: as many that say the same, in fewer.
 pub(super) type Fold = dyn Fn(&[String]) -> Vec<String> + Send + Sync;
@@ -44,7 +50,11 @@ impl Journal {
     /// Opens a journal, compacts it, and answers with its lines.
     pub(super) fn open(folder: &Path, fold: Box<Fold>) -> io::Result<(Arc<Self>, Vec<String>)> {
         fs::create_dir_all(folder)?;
-        let last = files(folder)?.into_iter().map(|(number, _, _)| number).max().unwrap_or(0);
+        let mut last = files(folder)?.into_iter().map(|(number, _, _)| number).max().unwrap_or(0);
+        for left in left_behind(folder)? {
+            last += 1;
+            fs::rename(left, segment_path(folder, last))?;
+        }
         let segment = Segment::create(folder, last + 1)?;
         let journal = Self {
             folder: folder.to_owned(),
@@ -81,6 +91,51 @@ impl Journal {
     /// Bytes of all its files.
     pub(super) fn bytes(&self) -> u64 {
         self.base_bytes.load(Ordering::Relaxed) + self.segment.load().bytes.load(Ordering::Relaxed)
+    }
+
+    /// Writes into a file of this process from now on, so that another one may open the journal. It is not compacted any more.
+    pub(super) fn hand_over(&self) -> io::Result<()> {
+        while self.compacting.swap(true, Ordering::Relaxed) {
+            std::thread::sleep(WRITER);
+        }
+        let path = self.late_path();
+        let file = OpenOptions::new().append(true).create_new(true).open(path)?;
+        file.lock()?;
+        let late = Segment { number: 0, file, bytes: AtomicU64::new(0) };
+        let mut before = self.segment.swap(Arc::new(late));
+        while Arc::get_mut(&mut before).is_none() {
+            std::thread::sleep(WRITER);
+        }
+        Ok(())
+    }
+
+    /// Forgets what was written since [`Self::hand_over`]: it was told elsewhere.
+    pub(super) fn forget_late(&self) -> io::Result<()> {
+        fs::remove_file(self.late_path())
+    }
+
+    /// Takes over what processes have written after they had handed over and before they ended. The lines are in the journal when
+    /// this returns.
+    pub(super) fn take_late(&self) -> io::Result<Vec<String>> {
+        let left = left_behind(&self.folder)?;
+        let mut lines = Vec::new();
+        if left.is_empty() || self.compacting.swap(true, Ordering::Relaxed) {
+            return Ok(lines); // the next look finds it
+        }
+        let taken = left.into_iter().try_for_each(|left| {
+            let number = self.segment.load().number + 1;
+            // Numbers keep their order: what was left behind comes before what is written from now on.
+            self.segment.store(Arc::new(Segment::create(&self.folder, number + 1)?));
+            let path = segment_path(&self.folder, number);
+            fs::rename(left, &path)?;
+            read(&path, &mut lines)
+        });
+        self.compacting.store(false, Ordering::Relaxed);
+        taken.map(|()| lines)
+    }
+
+    fn late_path(&self) -> PathBuf {
+        self.folder.join(format!("{LATE}{}", std::process::id()))
     }
 
     fn compact(&self) -> io::Result<()> {
@@ -136,10 +191,30 @@ impl Journal {
 
 impl Segment {
     fn create(folder: &Path, number: u64) -> io::Result<Self> {
-        let path = folder.join(format!("segment-{number:020}"));
+        let path = segment_path(folder, number);
         let file = OpenOptions::new().append(true).create_new(true).open(path)?;
         Ok(Self { number, file, bytes: AtomicU64::new(0) })
     }
+}
+
+fn segment_path(folder: &Path, number: u64) -> PathBuf {
+    folder.join(format!("segment-{number:020}"))
+}
+
+/// Files of processes that have handed over and ended: nobody holds a lock on them.
+fn left_behind(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(LATE)) {
+            match File::open(entry.path())?.try_lock() {
+                Ok(()) => found.push(entry.path()),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// Number, whether it is a base, and path of each file, in the order of the numbers.
@@ -217,6 +292,32 @@ mod tests {
         copy(kept.path());
         fs::write(kept.path().join("base.new"), "torn").unwrap();
         assert_eq!(open(kept.path()).1, ["15"]);
+    }
+
+    #[test]
+    fn what_is_settled_after_a_hand_over_counts_once_when_the_process_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, _) = open(folder.path());
+        old.append("1").unwrap();
+        old.hand_over().unwrap();
+        let (new, lines) = open(folder.path());
+        assert_eq!(lines, ["1"]);
+        old.append("20").unwrap();
+        new.append("300").unwrap();
+        assert_eq!(new.take_late().unwrap(), Vec::<String>::new(), "it may still write");
+        drop(old);
+        assert_eq!(new.take_late().unwrap(), ["20"]);
+        assert_eq!(new.take_late().unwrap(), Vec::<String>::new());
+        new.append("4000").unwrap();
+        new.compact().unwrap();
+        drop(new);
+        assert_eq!(open(folder.path()).1, ["4321"]);
+        // Nobody was there to take it.
+        let (last, _) = open(folder.path());
+        last.hand_over().unwrap();
+        last.append("50000").unwrap();
+        drop(last);
+        assert_eq!(open(folder.path()).1, ["54321"]);
     }
 
     #[test]

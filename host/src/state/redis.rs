@@ -138,6 +138,10 @@ impl Shared {
         Ok((shared, sender))
     }
 
+    pub(super) fn journal(&self) -> Option<&Arc<Journal>> {
+        self.journal.as_ref()
+    }
+
     /// Whether there is room to remember what calls use while the store is away.
     pub(super) fn has_room(&self) -> bool {
         self.journal.as_ref().is_none_or(|journal| journal.bytes() < self.unsent_bytes_max)

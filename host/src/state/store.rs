@@ -5,6 +5,7 @@
 //! [`Held::settle`] returns. With one, the store decides, and memory is what is left when it is away.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -206,6 +207,35 @@ impl State {
         }
     }
 
+    /// Lets another process open the state, while what is under way here is settled as before. What the shared store is still
+    /// owed should have been told it by then ([`Self::flush`]). Blocks for a moment.
+    ///
+    /// # Errors
+    /// The journal cannot be handed over.
+    pub fn hand_over(&self) -> io::Result<()> {
+        let journals = [self.journal.as_ref(), self.shared.as_ref().and_then(|shared| shared.journal())];
+        journals.into_iter().flatten().try_for_each(|journal| journal.hand_over())
+    }
+
+    /// The last call of a process that has handed over is settled: forgets what the shared store was told. Without a shared store,
+    /// the process that follows counts it.
+    pub fn end_late(&self) {
+        let Some(shared) = self.shared.as_ref().filter(|shared| shared.unsettled() == 0) else { return };
+        if let Some(Err(error)) = shared.journal().map(|journal| journal.forget_late()) {
+            tracing::warn!("what the shared store was told stays in the journal: {error}");
+        }
+    }
+
+    /// Counts what processes before this one have settled after they had handed over. Blocks.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn take_late(&self) -> io::Result<()> {
+        let Some(journal) = &self.journal else { return Ok(()) };
+        count(&journal.take_late()?, &self.memory);
+        Ok(())
+    }
+
     fn admit_here(self: &Arc<Self>, charges: Vec<Charge>, place: Place) -> Result<Held, Denied> {
         let now = Instant::now();
         match self.memory.take(&charges, now) {
@@ -249,7 +279,7 @@ impl State {
         if used.is_empty() {
             return;
         }
-        let line = serde_json::to_string(&Used(used)).map_err(std::io::Error::other);
+        let line = serde_json::to_string(&Used(used)).map_err(io::Error::other);
         if let Err(error) = line.and_then(|line| journal.append(&line)) {
             tracing::error!("what was used cannot be written down: {error}");
         }
@@ -358,12 +388,17 @@ fn recovered(folder: &std::path::Path, memory: &Memory) -> Result<Arc<Journal>, 
     let at = move || now_ms.saturating_add(clock::millis(begun.elapsed()));
     let opened = Journal::open(folder, Box::new(move |lines| sums(lines, at())));
     let (journal, lines) = opened.map_err(|error| format!("{}: {error}", folder.display()))?;
+    count(&lines, memory);
+    Ok(journal)
+}
+
+/// Counts what is in lines of the journal.
+fn count(lines: &[String], memory: &Memory) {
     for used in lines.iter().filter_map(|line| serde_json::from_str::<Used>(line).ok()) {
         for (key, number, ends_ms, amount) in used.0 {
             memory.recover(&key, Window { number, ends_ms }, amount);
         }
     }
-    Ok(journal)
 }
 
 /// One line for each counter that still counts.
