@@ -121,7 +121,7 @@ impl Vendor {
     /// Host and port of where it is; empty for an adapter that answers by itself.
     #[must_use]
     pub fn server(&self) -> &str {
-        self.endpoint.as_ref().map_or("", |endpoint| endpoint.authority())
+        self.endpoint.as_ref().map_or("", |endpoint| endpoint.place())
     }
 }
 

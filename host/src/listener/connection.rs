@@ -85,6 +85,9 @@ where
     };
     let Some(Ok(stream)) = in_time(&mut life, &activity, tls.accept(socket)).await else { return };
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| ClientCertificate::read(chain.first()?));
+    if shown.as_ref().is_some_and(ClientCertificate::is_over) {
+        return;
+    }
     let peer = Peer { certificate: shown.map(Arc::new), ..peer };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(stream, peer, server, activity, life).await;

@@ -9,6 +9,7 @@
 
 mod certificate;
 mod connection;
+mod sni;
 mod socket;
 mod tls;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes connections to upstreams: name, TCP, TLS with ALPN, all within one time-out.
+//! Makes connections to upstreams: name, TCP (or a proxy, or a Unix socket), TLS with ALPN, all within one time-out.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,12 +13,14 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::endpoint::Way;
 use super::fault::{SendError, cause};
+use crate::wire::Wire;
 
 /// Between probes of an idle TCP connection.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -28,31 +30,50 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 pub(super) struct Connector {
     tcp: HttpConnector,
     tls: TlsConnector,
+    way: Way,
     limit: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Arc<ClientConfig>, limit: Duration) -> Self {
+    pub(super) fn new(tls: Arc<ClientConfig>, way: Way, limit: Duration) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(TCP_KEEP_ALIVE));
-        Self { tcp, tls: TlsConnector::from(tls), limit }
+        Self { tcp, tls: TlsConnector::from(tls), way, limit }
     }
 
     async fn connect(mut self, uri: Uri) -> Result<Link, SendError> {
-        let limit = self.limit;
+        let (limit, way) = (self.limit, self.way.clone());
         let link = async move {
-            let tcp = self.tcp.call(uri.clone()).await.map_err(|error| SendError::Connect(cause(&error)))?;
+            let wire = self.wire(&uri).await?;
             if uri.scheme() != Some(&Scheme::HTTPS) {
-                return Ok(Link::Clear(tcp));
+                return Ok(Link::Clear(TokioIo::new(wire)));
             }
             let name = server_name(&uri)?;
-            let tls = self.tls.connect(name, tcp.into_inner()).await;
-            let tls = tls.map_err(|error| SendError::Tls(cause(&error)))?;
+            let tls = self.tls.connect(name, wire).await.map_err(|error| SendError::Tls(cause(&error)))?;
             Ok(Link::Tls(Box::new(TokioIo::new(tls))))
         };
-        tokio::time::timeout(limit, link).await.unwrap_or(Err(SendError::ConnectTimeout(limit)))
+        tokio::time::timeout(limit, link).await.unwrap_or_else(|_| match way {
+            Way::Through(proxy) => {
+                Err(SendError::Proxy(format!("{proxy}: no connection through it within {} ms", limit.as_millis())))
+            }
+            Way::Network | Way::Socket(_) => Err(SendError::ConnectTimeout(limit)),
+        })
+    }
+
+    async fn wire(&mut self, uri: &Uri) -> Result<Wire, SendError> {
+        match &self.way {
+            Way::Network => {
+                let tcp = self.tcp.call(uri.clone()).await.map_err(|error| SendError::Connect(cause(&error)))?;
+                Ok(Wire::Tcp(tcp.into_inner()))
+            }
+            Way::Through(proxy) => proxy.connect(&mut self.tcp, uri).await,
+            Way::Socket(path) => {
+                let unix = UnixStream::connect(&**path).await;
+                unix.map(Wire::Unix).map_err(|error| SendError::Connect(cause(&error)))
+            }
+        }
     }
 }
 
@@ -100,8 +121,8 @@ fn server_name(uri: &Uri) -> Result<ServerName<'static>, SendError> {
 
 /// A connection to an upstream.
 pub(super) enum Link {
-    Clear(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Clear(TokioIo<Wire>),
+    Tls(Box<TokioIo<TlsStream<Wire>>>),
 }
 
 impl Connection for Link {

@@ -126,6 +126,7 @@ impl Files {
         Tls {
             certificate: spanned(&self.path("server.pem")),
             key: spanned(&self.path("server.key")),
+            sni: Vec::new(),
             client_ca: Some(spanned(&self.path("callers.pem"))),
             client_auth: Some(client_auth),
             client_crls: crls.iter().map(|name| spanned(&self.path(name))).collect(),

@@ -30,6 +30,7 @@ mod keys_planted;
 mod limits;
 mod net_edge;
 mod net_listener;
+mod net_sni;
 mod net_support;
 mod net_tunnel;
 mod net_upstream;
