@@ -19,7 +19,7 @@ use penstock_prices::price::Price;
 use serde::Deserialize;
 use toml::Spanned;
 
-pub use listeners::{ClientAuth, Listener, Sni, Tls};
+pub use listeners::{ClientAuth, Listener, Place, ProxyProtocol, Sni, Tls};
 pub use stores::{Away, Cluster, State};
 
 /// All policy files together.

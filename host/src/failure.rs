@@ -201,9 +201,10 @@ impl Failure {
             SendError::FirstByteTimeout(limit) => {
                 (Kind::UpstreamTimeout, format!("{upstream} gave no answer within {} ms", limit.as_millis()))
             }
-            SendError::Proxy(_) => {
-                (Kind::ProxyFailed, format!("the proxy on the way to {upstream} made no connection; tell the operator if it persists"))
-            }
+            SendError::Proxy(_) => (
+                Kind::ProxyFailed,
+                format!("the proxy on the way to {upstream} made no connection; tell the operator if it persists"),
+            ),
             SendError::Protocol(_) => (Kind::BadAnswer, format!("{upstream} gave an answer that is no HTTP")),
             _ => (Kind::Unreachable, format!("{upstream} cannot be reached; try again, or name another model")),
         };

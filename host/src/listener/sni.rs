@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn an_exact_name_goes_before_a_wildcard_and_no_name_before_the_listeners_own() {
-        let (own, exact, wild) = (certified(&["own"]), certified(&["a.example"]), certified(&["*.wild.example", "b.test"]));
+        let (own, exact, wild) =
+            (certified(&["own"]), certified(&["a.example"]), certified(&["*.wild.example", "b.test"]));
         let digest = |key: &CertifiedKey| key.cert[0].to_vec();
         let (of_own, of_exact, of_wild) = (digest(&own), digest(&exact), digest(&wild));
         let mut names = Names::new(own);

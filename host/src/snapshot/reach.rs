@@ -21,7 +21,12 @@ pub(super) struct Reach {
 
 impl Builder<'_> {
     /// What an endpoint needs beside its URL; none if that is wrong.
-    pub(super) fn reach(&mut self, ca: Option<&Spanned<String>>, http2: bool, proxy: Option<&Spanned<String>>) -> Option<Reach> {
+    pub(super) fn reach(
+        &mut self,
+        ca: Option<&Spanned<String>>,
+        http2: bool,
+        proxy: Option<&Spanned<String>>,
+    ) -> Option<Reach> {
         let roots = match ca {
             None => None,
             Some(path) => {

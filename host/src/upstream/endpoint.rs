@@ -259,8 +259,14 @@ mod tests {
         let endpoint = |url| Endpoint::parse(url, None, false).unwrap();
         let own = |endpoint: Endpoint| endpoint.own.map(|own| own.fingerprint());
         let through = |url| own(endpoint("http://x").through(proxy(url)).unwrap());
-        let all = [own(endpoint("http://x")), own(endpoint("unix:/a")), own(endpoint("unix:/b")), through("http://p:1"),
-            through("http://u:p@p:1"), through("socks5://p:1")];
+        let all = [
+            own(endpoint("http://x")),
+            own(endpoint("unix:/a")),
+            own(endpoint("unix:/b")),
+            through("http://p:1"),
+            through("http://u:p@p:1"),
+            through("socks5://p:1"),
+        ];
         let different: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());
         assert_eq!(through("http://p:1"), own(endpoint("https://y").through(proxy("http://p:1")).unwrap()));

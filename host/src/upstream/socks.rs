@@ -154,7 +154,11 @@ mod tests {
 
     #[tokio::test]
     async fn what_follows_the_last_answer_is_the_upstreams() {
-        for from in [&b"\x01\x7f\x00\x00\x01\x00\x50"[..], b"\x03\x02ab\x00\x50", b"\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x50"] {
+        for from in [
+            &b"\x01\x7f\x00\x00\x01\x00\x50"[..],
+            b"\x03\x02ab\x00\x50",
+            b"\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x50",
+        ] {
             let (mut ours, mut theirs) = tokio::io::duplex(1024);
             let answer = [b"\x05\x02\x01\x00\x05\x00\x00", from, b"hello"].concat();
             theirs.write_all(&answer).await.unwrap();

@@ -215,7 +215,10 @@ mod tests {
     #[test]
     fn no_text_of_a_proxy_holds_who_we_are_there() {
         let proxy = Proxy::parse("http://ann:hunter%402@[::1]:3128").unwrap();
-        assert_eq!((proxy.to_string(), format!("{proxy:?}")), ("proxy [::1]:3128".into(), "Proxy(proxy [::1]:3128)".into()));
+        assert_eq!(
+            (proxy.to_string(), format!("{proxy:?}")),
+            ("proxy [::1]:3128".into(), "Proxy(proxy [::1]:3128)".into())
+        );
         let login = proxy.login.as_ref().unwrap();
         assert_eq!((login.user.as_str(), login.password.as_str()), ("ann", "hunter@2"));
         assert_eq!(format!("{:?}", login.basic().unwrap()), "Sensitive");
@@ -224,7 +227,13 @@ mod tests {
     #[test]
     fn proxies_that_differ_in_anything_are_different() {
         let urls = [
-            "http://a:1", "http://a:2", "socks5://a:1", "socks5h://a:1", "http://u:p@a:1", "http://u:q@a:1", "http://up:@a:1",
+            "http://a:1",
+            "http://a:2",
+            "socks5://a:1",
+            "socks5h://a:1",
+            "http://u:p@a:1",
+            "http://u:q@a:1",
+            "http://up:@a:1",
             "http://:@a:1",
         ];
         let prints: std::collections::HashSet<_> =

@@ -30,6 +30,8 @@ mod keys_planted;
 mod limits;
 mod net_edge;
 mod net_listener;
+mod net_proxies;
+mod net_proxy_protocol;
 mod net_sni;
 mod net_support;
 mod net_tunnel;

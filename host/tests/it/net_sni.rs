@@ -86,7 +86,7 @@ async fn each_name_is_shown_its_certificate_and_a_renewed_one_at_once() {
 async fn a_certificate_that_is_not_for_its_name_keeps_the_gateway_from_starting() {
     let pki = Pki::new();
     let sni = vec![pki.named("a", &["a.example"], &["b.example"])];
-    let listener = Listener { address: "127.0.0.1:0".parse().unwrap(), tls: Some(Tls { sni, ..pki.tls() }) };
+    let listener = Listener { tls: Some(Tls { sni, ..pki.tls() }), ..Listener::plain("127.0.0.1:0".parse().unwrap()) };
     let error = listener::bind(&[listener]).err().unwrap();
     assert!(error.contains("a.pem") && error.contains("b.example"), "{error}");
 }

@@ -80,7 +80,15 @@ where
     H: Fn(Request<InBody>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Response<BoxBody>> + Send + 'static,
 {
-    let bound = listener::bind(&[Listener { address: "127.0.0.1:0".parse().unwrap(), tls }]).expect("port 0 is free");
+    serve(limits, timeouts, Listener { tls, ..Listener::plain("127.0.0.1:0".parse().unwrap()) }, handler).await
+}
+
+pub(crate) async fn serve<H, F>(limits: Limits, timeouts: Timeouts, listener: Listener, handler: H) -> Server
+where
+    H: Fn(Request<InBody>, Peer) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<BoxBody>> + Send + 'static,
+{
+    let bound = listener::bind(&[listener]).expect("port 0 is free");
     let (addr, certificates) = (bound.addresses()[0], bound.certificates());
     let connections = prometheus::IntGauge::new("connections", "connections").unwrap();
     let (stop, stopped) = oneshot::channel();
