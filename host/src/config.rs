@@ -539,7 +539,35 @@ pub struct Route {
     /// AI routes: dialects that are spoken here; all of them if it is left out.
     #[serde(default)]
     pub dialects: Vec<Spanned<String>>,
+    /// Compress answers for callers that accept it: `["br", "gzip"]`, the one that is preferred first. Texts from 1 KiB on; nothing that is
+    /// compressed already, a part of something, `no-transform`, or gRPC.
+    #[serde(default)]
+    pub compress: Vec<Coding>,
+    /// Compress streams of events, too. Each event goes out at once, as ever.
+    #[serde(default)]
+    pub compress_events: bool,
     /// Refuse a call when a translation cannot carry a part of it, instead of telling so in `penstock-dropped`.
     #[serde(default)]
     pub strict: bool,
+}
+
+/// A coding of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    /// Brotli (RFC 7932).
+    Br,
+    /// gzip (RFC 1952).
+    Gzip,
+}
+
+impl Coding {
+    /// Its name in HTTP.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Br => "br",
+            Self::Gzip => "gzip",
+        }
+    }
 }

@@ -35,6 +35,8 @@ pub struct Route {
     pub strict: bool,
     /// Dialects that are spoken here; empty for all.
     pub dialects: Vec<String>,
+    /// Codings in which answers may be compressed, and whether streams of events may be, too.
+    pub compress: (Vec<config::Coding>, bool),
     /// AI or plain HTTP.
     pub serves: Serves,
 }

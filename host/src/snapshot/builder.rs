@@ -398,7 +398,8 @@ impl<'a> Builder<'a> {
         }
         let dialects = route.dialects.iter().map(|dialect| dialect.get_ref().clone()).collect();
         let name = route.name.get_ref().as_str().into();
-        Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, dialects, serves })
+        let (strict, compress) = (route.strict, (route.compress.clone(), route.compress_events));
+        Some(Route { name, prefix, host, filters, auth, limits, routing, strict, dialects, compress, serves })
     }
 
     /// The built-in prices, and those of the policy over them.

@@ -11,6 +11,7 @@
 pub mod body;
 mod breaker;
 mod connector;
+mod decoded;
 pub mod endpoint;
 mod fault;
 pub mod health;

@@ -218,9 +218,7 @@ async fn a_listener_that_should_ask_for_certificates_and_cannot_does_not_start()
     let files = Files::new(&Authority::new("callers"));
     let start = |tls: Tls| {
         let address = "127.0.0.1:0".parse().unwrap();
-        penstock::listener::bind(&[Listener { tls: Some(tls), ..Listener::plain(address) }])
-            .err()
-            .unwrap_or_default()
+        penstock::listener::bind(&[Listener { tls: Some(tls), ..Listener::plain(address) }]).err().unwrap_or_default()
     };
     let tls = files.tls(ClientAuth::Required, &[]);
     assert_eq!(start(tls.clone()), "");

@@ -28,6 +28,7 @@ mod jobs_waiting;
 mod keys;
 mod keys_planted;
 mod limits;
+mod net_coded;
 mod net_edge;
 mod net_listener;
 mod net_proxies;
