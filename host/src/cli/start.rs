@@ -115,7 +115,7 @@ impl Started {
             match &listener.address {
                 Place::Network(_) => tracing::info!(%address, "serving {scheme}://{address}"),
                 Place::File(_) => {
-                    tracing::info!(address = %listener.address, "serving {scheme} at {}", listener.address)
+                    tracing::info!(address = %listener.address, "serving {scheme} at {}", listener.address);
                 }
             }
         }

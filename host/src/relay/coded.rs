@@ -286,22 +286,23 @@ mod tests {
 
     #[test]
     fn only_whole_texts_of_some_size_are_compressed() {
-        let json = ("content-type", "application/json");
-        let cases: [(&[(&str, &str)], usize, bool); 12] = [
-            (&[json], 2000, true),
+        type Case = (&'static [(&'static str, &'static str)], usize, bool);
+        const JSON: (&str, &str) = ("content-type", "application/json");
+        const CASES: [Case; 12] = [
+            (&[JSON], 2000, true),
             (&[("content-type", "text/html; charset=utf-8")], 2000, true),
             (&[("content-type", "application/problem+json")], 2000, true),
-            (&[json], 1000, false),
+            (&[JSON], 1000, false),
             (&[], 2000, false),
             (&[("content-type", "image/png")], 2000, false),
             (&[("content-type", "application/grpc-web-text")], 2000, false),
             (&[("content-type", "text/event-stream")], 2000, false),
-            (&[json, ("content-encoding", "br")], 2000, false),
-            (&[json, ("cache-control", "public, No-Transform")], 2000, false),
-            (&[json, ("content-range", "bytes 0-1/2")], 2000, false),
-            (&[json, ("content-digest", "sha-256=:x:")], 2000, false),
+            (&[JSON, ("content-encoding", "br")], 2000, false),
+            (&[JSON, ("cache-control", "public, No-Transform")], 2000, false),
+            (&[JSON, ("content-range", "bytes 0-1/2")], 2000, false),
+            (&[JSON, ("content-digest", "sha-256=:x:")], 2000, false),
         ];
-        for (headers, size, expected) in cases {
+        for (headers, size, expected) in CASES {
             let mut response = Response::new(Body::whole(vec![b'x'; size], None));
             for (name, value) in headers {
                 response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));

@@ -46,7 +46,8 @@ pub struct Received<G> {
     idle: Idle,
     guard: G,
     close_delimited: bool,
-    decoder: Option<Decoder>,
+    /// What unpacks it. On the heap, as it is rare.
+    decoder: Option<Box<Decoder>>,
 }
 
 impl InBody {
@@ -83,7 +84,7 @@ pub fn unpacked(mut answer: Response<Answer>) -> Result<Response<Answer>, String
     }
     let decoder = Decoder::new(coding).ok_or_else(|| coding.to_owned())?;
     answer.headers_mut().remove(CONTENT_LENGTH);
-    answer.body_mut().decoder = Some(decoder);
+    answer.body_mut().decoder = Some(Box::new(decoder));
     Ok(answer)
 }
 
@@ -137,7 +138,7 @@ impl<G: Watch> Body for Received<G> {
                 }
                 Poll::Pending => {
                     ready!(this.idle.poll_elapsed(cx));
-                    break BodyError::Idle(this.idle.limit);
+                    break BodyError::Idle(this.idle.limit());
                 }
             }
         };
@@ -259,14 +260,19 @@ impl Body for Sent {
 /// Measures how long a peer lets us wait.
 #[derive(Debug)]
 struct Idle {
-    limit: Duration,
+    /// In milliseconds: there is one in every body, and bodies are moved.
+    limit_ms: u32,
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Idle {
     fn new(limit: Duration) -> Self {
-        Self { limit, since: None, timer: None }
+        Self { limit_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX), since: None, timer: None }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.limit_ms.into())
     }
 
     /// Something came.
@@ -276,7 +282,7 @@ impl Idle {
 
     /// Nothing came yet. Ready when that is so for too long.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit();
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         loop {
             ready!(timer.as_mut().poll(cx));

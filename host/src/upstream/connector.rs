@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Makes connections to upstreams: name, TCP (or a proxy, or a Unix socket), TLS with ALPN, all within one time-out.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,11 +10,12 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
@@ -28,19 +30,22 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Makes connections; the error is always a [`SendError`].
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    network: Network,
     tls: TlsConnector,
     way: Way,
     limit: Duration,
 }
 
+/// Names and TCP: the one place that knows where connections go to.
+#[derive(Clone)]
+pub(super) struct Network {
+    tcp: HttpConnector,
+    names: GaiResolver,
+}
+
 impl Connector {
     pub(super) fn new(tls: Arc<ClientConfig>, way: Way, limit: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(TCP_KEEP_ALIVE));
-        Self { tcp, tls: TlsConnector::from(tls), way, limit }
+        Self { network: Network::new(), tls: TlsConnector::from(tls), way, limit }
     }
 
     async fn connect(mut self, uri: Uri) -> Result<Link, SendError> {
@@ -64,16 +69,36 @@ impl Connector {
 
     async fn wire(&mut self, uri: &Uri) -> Result<Wire, SendError> {
         match &self.way {
-            Way::Network => {
-                let tcp = self.tcp.call(uri.clone()).await.map_err(|error| SendError::Connect(cause(&error)))?;
-                Ok(Wire::Tcp(tcp.into_inner()))
-            }
-            Way::Through(proxy) => proxy.connect(&mut self.tcp, uri).await,
+            Way::Network => self.network.connect(uri.clone()).await.map(Wire::Tcp).map_err(SendError::Connect),
+            Way::Through(proxy) => proxy.connect(&mut self.network, uri).await,
             Way::Socket(path) => {
                 let unix = UnixStream::connect(&**path).await;
                 unix.map(Wire::Unix).map_err(|error| SendError::Connect(cause(&error)))
             }
         }
+    }
+}
+
+impl Network {
+    fn new() -> Self {
+        let names = GaiResolver::new();
+        let mut tcp = HttpConnector::new_with_resolver(names.clone());
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(TCP_KEEP_ALIVE));
+        Self { tcp, names }
+    }
+
+    /// A connection to the host and port of `uri`.
+    pub(super) async fn connect(&mut self, uri: Uri) -> Result<TcpStream, String> {
+        self.tcp.call(uri).await.map(TokioIo::into_inner).map_err(|error| cause(&error))
+    }
+
+    /// The first address of a name.
+    pub(super) async fn find(&mut self, name: &str) -> Result<IpAddr, String> {
+        let parsed = name.parse::<Name>().map_err(|_| format!("`{name}` is not a name"))?;
+        let mut found = self.names.call(parsed).await.map_err(|error| cause(&error))?;
+        found.next().map(|address| address.ip()).ok_or_else(|| format!("{name} has no address"))
     }
 }
 

@@ -16,8 +16,8 @@ const BUFFER_BYTES: usize = 16 << 10;
 
 /// Unpacks a body.
 pub(super) enum Decoder {
-    Gzip(Box<MultiGzDecoder<Bounded>>),
-    Deflate(Box<ZlibDecoder<Bounded>>),
+    Gzip(MultiGzDecoder<Bounded>),
+    Deflate(ZlibDecoder<Bounded>),
     Brotli(Box<DecompressorWriter<Bounded>>),
 }
 
@@ -33,8 +33,8 @@ impl Decoder {
     pub(super) fn new(coding: &str) -> Option<Self> {
         let to = Bounded::default();
         Some(match coding.to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => Self::Gzip(Box::new(MultiGzDecoder::new(to))),
-            "deflate" => Self::Deflate(Box::new(ZlibDecoder::new(to))),
+            "gzip" | "x-gzip" => Self::Gzip(MultiGzDecoder::new(to)),
+            "deflate" => Self::Deflate(ZlibDecoder::new(to)),
             "br" => Self::Brotli(Box::new(DecompressorWriter::new(to, BUFFER_BYTES))),
             _ => return None,
         })

@@ -132,7 +132,8 @@ mod tests {
     #[tokio::test]
     async fn what_a_proxy_says_instead_of_yes_is_told() {
         let to = Target::Name("x.example", 443);
-        let cases: [(&[u8], Option<(&str, &str)>, &str); 9] = [
+        type Case = (&'static [u8], Option<(&'static str, &'static str)>, &'static str);
+        const CASES: [Case; 9] = [
             (b"HTTP/1.1 400 Bad Request\r\n", None, "does not speak SOCKS5"),
             (b"\x05\xff", None, "wants to know who asks"),
             (b"\x05\xff", Some(("a", "b")), "takes no user"),
@@ -143,7 +144,7 @@ mod tests {
             (b"\x05\x00\x05\x00\x00\x01\x00", None, "broke"),
             (b"", None, "broke"),
         ];
-        for (answer, login, expected) in cases {
+        for (answer, login, expected) in CASES {
             let (mut ours, mut theirs) = tokio::io::duplex(1024);
             theirs.write_all(answer).await.unwrap();
             theirs.shutdown().await.unwrap();

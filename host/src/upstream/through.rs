@@ -14,14 +14,13 @@ use http::{HeaderValue, Request, Uri};
 use http_body_util::Empty;
 use hyper::client::conn::http1;
 use hyper::upgrade::Upgraded;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use percent_encoding::percent_decode_str;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
-use tower_service::Service as _;
 use zeroize::Zeroizing;
 
+use super::connector::Network;
 use super::fault::{SendError, cause};
 use super::socks;
 use crate::wire::Wire;
@@ -110,22 +109,29 @@ impl Proxy {
     }
 
     /// A connection to the host and port of `uri`. The error names the proxy. Dropping the future closes the connection.
-    pub(super) async fn connect(&self, tcp: &mut HttpConnector, uri: &Uri) -> Result<Wire, SendError> {
+    pub(super) async fn connect(&self, network: &mut Network, uri: &Uri) -> Result<Wire, SendError> {
         let fail = |what: String| SendError::Proxy(format!("{self}: {what}"));
         let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
         let host = uri.host().unwrap_or_default();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        // What must not be asked for is found out before the proxy is.
+        let target = match (self.speaks, bare.parse()) {
+            (_, Ok(address)) => socks::Target::Address(SocketAddr::new(address, port)),
+            (Speaks::Socks { resolve: true }, Err(_)) => {
+                let address = network.find(bare).await.map_err(SendError::Connect)?;
+                socks::Target::Address(SocketAddr::new(address, port))
+            }
+            (_, Err(_)) => socks::Target::Name(bare, port),
+        };
         let at = Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query("/").build();
         let at = at.map_err(|error| fail(error.to_string()))?;
-        let proxy = tcp.call(at).await.map_err(|error| fail(format!("cannot connect: {}", cause(&error))))?;
+        let mut proxy = network.connect(at).await.map_err(|error| fail(format!("cannot connect: {error}")))?;
         match self.speaks {
             Speaks::Connect => {
                 let tunnel = self.ask_to_connect(proxy, &format!("{host}:{port}")).await.map_err(fail)?;
                 Ok(Wire::Tunnel(TokioIo::new(tunnel)))
             }
-            Speaks::Socks { resolve } => {
-                let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-                let target = target(host, port, resolve).await?;
-                let mut proxy = proxy.into_inner();
+            Speaks::Socks { .. } => {
                 let login = self.login.as_ref().map(|login| (login.user.as_str(), login.password.as_str()));
                 socks::connect(&mut proxy, login, target).await.map_err(fail)?;
                 Ok(Wire::Tcp(proxy))
@@ -133,13 +139,13 @@ impl Proxy {
         }
     }
 
-    async fn ask_to_connect(&self, proxy: TokioIo<TcpStream>, target: &str) -> Result<Upgraded, String> {
+    async fn ask_to_connect(&self, proxy: TcpStream, target: &str) -> Result<Upgraded, String> {
         let mut request = Request::connect(target).header(HOST, target);
         if let Some(login) = &self.login {
             request = request.header(PROXY_AUTHORIZATION, login.basic()?);
         }
         let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-        let connecting = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(proxy).await;
+        let connecting = http1::Builder::new().max_buf_size(HEAD_BYTES_MAX).handshake(TokioIo::new(proxy)).await;
         let (mut sender, connection) = connecting.map_err(|error| cause(&error))?;
         let asked = async move {
             let mut answer = sender.send_request(request).await.map_err(|error| cause(&error))?;
@@ -155,17 +161,6 @@ impl Proxy {
             _ = connection => asked.await,
         }
     }
-}
-
-async fn target(host: &str, port: u16, resolve: bool) -> Result<socks::Target<'_>, SendError> {
-    if let Ok(ip) = host.parse() {
-        return Ok(socks::Target::Address(SocketAddr::new(ip, port)));
-    }
-    if !resolve {
-        return Ok(socks::Target::Name(host, port));
-    }
-    let mut found = tokio::net::lookup_host((host, port)).await.map_err(|error| SendError::Connect(cause(&error)))?;
-    found.next().map(socks::Target::Address).ok_or_else(|| SendError::Connect(format!("{host} has no address")))
 }
 
 impl Login {

@@ -209,7 +209,7 @@ async fn grpc_web_passes_as_it_is_in_both_forms_and_browsers_may_read_it() {
         let reply = soon(rig.ask(request.body(Bytes::from(body.clone())).unwrap())).await;
         assert!(reply.body == body && fake.last().body == body, "{kind}");
         assert_eq!((reply.header("content-type"), reply.header("content-encoding")), (kind, ""));
-        assert_eq!(reply.header("access-control-expose-headers"), "grpc-status,grpc-message");
+        assert_eq!(reply.header("access-control-expose-headers"), "grpc-status, grpc-message");
         assert_eq!(
             (fake.last().line.as_str(), fake.last().header("x-grpc-web")),
             ("POST /pkg.Service/Call", Some("1"))

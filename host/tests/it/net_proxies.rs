@@ -114,7 +114,11 @@ async fn requests_go_through_the_proxy_and_share_its_connections() {
 async fn a_proxy_that_makes_no_connection_is_blamed_and_nothing_of_its_words_or_ours_is_repeated() {
     let upstream = server(Limits::default(), Timeouts::default(), None, ok).await;
     let strict = proxy(Arc::default()).await;
-    let silent = raw(|_stream, _| std::future::pending()).await;
+    let silent = raw(|stream, _| async move {
+        let _held = stream;
+        std::future::pending::<()>().await;
+    })
+    .await;
     let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let client = client(&Timeouts { connect_ms: 200, ..Timeouts::default() });
     let cases = [
