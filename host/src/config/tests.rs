@@ -102,7 +102,7 @@ fn a_mistake_is_shown_with_its_place_and_its_cure() {
         (&[("a.toml", "routes = 1\n")], &["a.toml:1:1: `routes` must be [[routes]]"]),
         (&[("a.toml", "[[limits]]\n")], &["a.toml:1:3: `limits` must be [limits]"]),
         (&[("a.toml", "[vendors.\"a/b\"]\nadapter=\"e\"\n")], &["a.toml:1:10: `a/b` cannot be a name in [vendors]"]),
-        (&[("a.toml", "[[listeners]]\naddress = \"localhost\"\n")], &["a.toml:2:11: invalid socket address syntax"]),
+        (&[("a.toml", "[[listeners]]\naddress = \"localhost\"\n")], &["a.toml:2:11: write an IP address and a port"]),
         (&[("a.toml", "[vendors.x]\nq=1\n[vendors.y]\nr=1\n")], &["a.toml:2:1: ", "a.toml:4:1: "]),
     ];
     for (files, wanted) in cases {
