@@ -174,6 +174,8 @@ impl Types {
             }),
             ("String" | "PathBuf", _) => plain("text", "empty"),
             ("SocketAddr", _) => plain("address and port", "none"),
+            ("Place", _) => plain("address and port, or a Unix socket", "none"),
+            ("Coding", _) => plain("`\"br\"` or `\"gzip\"`", "none"),
             ("Table" | "Value", _) => plain("table", "none"),
             ("Price", _) => plain("table; see [prices](prices.md)", "none"),
             ("bool", _) => plain("true or false", "false"),
