@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, Request};
 use penstock::config::load;
 use penstock::config::place::Sources;
 use penstock::head;
+use penstock::listener::proxy_protocol::{Header, parse};
 
 /// A head that is accepted has one host, and a path that nobody can read as another.
 pub(crate) fn head(bytes: &[u8]) {
@@ -35,5 +36,17 @@ pub(crate) fn policy(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(problems) = load::parse(Sources::new([("fuzz.toml".to_owned(), text.to_owned())])) {
         assert!(!problems.is_empty());
+    }
+}
+
+/// A header of the PROXY protocol is found wherever its connection is cut, and what follows it changes nothing.
+pub(crate) fn proxy_header(bytes: &[u8]) {
+    let read = parse(bytes);
+    if let Ok(Header::Whole { length, .. }) = read {
+        assert!(length <= bytes.len());
+        assert_eq!(parse(&bytes[..length]), read);
+        for cut in 0..length {
+            assert_eq!(parse(&bytes[..cut]), Ok(Header::Partial), "{cut}");
+        }
     }
 }

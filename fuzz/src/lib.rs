@@ -80,6 +80,8 @@ targets! {
     #[cfg(feature = "host")]
     host::head: [b"POST /v1/a?b=c HTTP/1.1\nhost: a.example\ncontent-type: x\n", b"GET http://a/%2e%2e/b HTTP/1.1\nhost: a\ntransfer-encoding: chunked\n"];
     #[cfg(feature = "host")]
+    host::proxy_header: [b"PROXY TCP4 192.0.2.1 192.0.2.2 4711 443\r\nGET", b"PROXY UNKNOWN\r\n", b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\xc0\0\x02\x01\xc0\0\x02\x02\x12\x67\x01\xbb\x04\0\0GET", b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0"];
+    #[cfg(feature = "host")]
     host::policy: [b"[vendors.v]\nplugin = \"p\"\nurl = \"https://v.example\"\n[plugins.p]\nplugin = \"echo\"\n[[routes]]\nname = \"r\"\npath = \"/\"\n", b"[limits]\nbody_bytes_max = 1\n"];
 }
 

@@ -4,6 +4,7 @@
 //!
 //! Nothing here is checked beyond its type; [`crate::snapshot`] turns a `Config` into what is in force or refuses it.
 
+mod listeners;
 pub mod load;
 pub mod place;
 mod stores;
@@ -18,6 +19,7 @@ use penstock_prices::price::Price;
 use serde::Deserialize;
 use toml::Spanned;
 
+pub use listeners::{ClientAuth, Listener, Place, ProxyProtocol, Sni, Tls};
 pub use stores::{Away, Cluster, State};
 
 /// All policy files together.
@@ -79,47 +81,6 @@ impl Default for Admin {
     fn default() -> Self {
         Self { address: (Ipv4Addr::LOCALHOST, 9080).into(), metrics_open: false, connections_max: 64, master_key: None }
     }
-}
-
-/// A socket that callers connect to.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Listener {
-    /// Address and port, `"127.0.0.1:8080"`; port 0 takes a free one.
-    pub address: SocketAddr,
-    /// TLS; none for clear text. HTTP/1.1 and HTTP/2 are served on both.
-    #[serde(default)]
-    pub tls: Option<Tls>,
-}
-
-/// Certificate of a listener.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tls {
-    /// PEM file with the certificate chain, leaf first.
-    pub certificate: Spanned<String>,
-    /// PEM file with the private key.
-    pub key: Spanned<String>,
-    /// PEM file with the roots of trust for certificates of callers; without it none is asked for.
-    #[serde(default)]
-    pub client_ca: Option<Spanned<String>>,
-    /// Whether a caller must show a certificate; with `client_ca` and without this, it must.
-    #[serde(default)]
-    pub client_auth: Option<ClientAuth>,
-    /// PEM files with lists of certificates that are revoked. With any, who has issued a caller's certificate must have a list
-    /// among them.
-    #[serde(default)]
-    pub client_crls: Vec<Spanned<String>>,
-}
-
-/// Whether callers must show a certificate that `client_ca` has signed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ClientAuth {
-    /// Who has none is connected, too: a route decides by its auth plugin.
-    Optional,
-    /// Who has none is not connected.
-    Required,
 }
 
 /// What is remembered for auth plugins, and asked for them. Each of them has its own; a change makes them forget.
@@ -402,6 +363,10 @@ pub struct Plugin {
     /// Auth: PEM file with further roots of trust for these places.
     #[serde(default)]
     pub ca: Option<Spanned<String>>,
+    /// Auth: the proxy on the way to these places: `"http://host:port"` (CONNECT), `"socks5://host:port"` or, to have names looked up there,
+    /// `"socks5h://host:port"`. With user and password, `"env:NAME"` or `"file:PATH"`, where such a URL stands.
+    #[serde(default)]
+    pub proxy: Option<Spanned<String>>,
     /// Sharing of instances.
     #[serde(default)]
     pub isolation: Isolation,
@@ -416,7 +381,8 @@ pub struct Plugin {
 pub struct Vendor {
     /// Name of the adapter component: `"echo"`.
     pub adapter: Spanned<String>,
-    /// Where the API is; adapters give only paths below it. Not needed by an adapter that answers by itself.
+    /// Where the API is; adapters give only paths below it. Not needed by an adapter that answers by itself. A Unix socket is
+    /// `"unix:/path/to/socket:http://host/path"`.
     #[serde(default)]
     pub base_url: Option<Spanned<String>>,
     /// Further places that the adapter may ask, by the names that its README gives.
@@ -449,6 +415,10 @@ pub struct Vendor {
     /// PEM file with further roots of trust for this vendor.
     #[serde(default)]
     pub ca: Option<Spanned<String>>,
+    /// The proxy on the way to this vendor: `"http://host:port"` (CONNECT), `"socks5://host:port"` or, to have names looked up there,
+    /// `"socks5h://host:port"`. With user and password, `"env:NAME"` or `"file:PATH"`, where such a URL stands.
+    #[serde(default)]
+    pub proxy: Option<Spanned<String>>,
     /// Speak HTTP/2 without negotiation (h2c) to a clear-text upstream.
     #[serde(default)]
     pub http2: bool,
@@ -522,11 +492,16 @@ fn one() -> u32 {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Base URLs of its endpoints.
+    /// Base URLs of its endpoints: `"https://host:port/path"`, `"unix:/path/to/socket"`, or
+    /// `"unix:/path/to/socket:http://host/path"`.
     pub endpoints: Vec<Spanned<String>>,
     /// PEM file with further roots of trust.
     #[serde(default)]
     pub ca: Option<Spanned<String>>,
+    /// The proxy on the way to the endpoints: `"http://host:port"` (CONNECT), `"socks5://host:port"` or, to have names looked up there,
+    /// `"socks5h://host:port"`. With user and password, `"env:NAME"` or `"file:PATH"`, where such a URL stands.
+    #[serde(default)]
+    pub proxy: Option<Spanned<String>>,
     /// Speak HTTP/2 without negotiation (h2c), as gRPC does in clear text.
     #[serde(default)]
     pub http2: bool,
@@ -564,7 +539,35 @@ pub struct Route {
     /// AI routes: dialects that are spoken here; all of them if it is left out.
     #[serde(default)]
     pub dialects: Vec<Spanned<String>>,
+    /// Compress answers for callers that accept it: `["br", "gzip"]`, the one that is preferred first. Texts from 1 KiB on; nothing that is
+    /// compressed already, a part of something, `no-transform`, or gRPC.
+    #[serde(default)]
+    pub compress: Vec<Coding>,
+    /// Compress streams of events, too. Each event goes out at once, as ever.
+    #[serde(default)]
+    pub compress_events: bool,
     /// Refuse a call when a translation cannot carry a part of it, instead of telling so in `penstock-dropped`.
     #[serde(default)]
     pub strict: bool,
+}
+
+/// A coding of answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Coding {
+    /// Brotli (RFC 7932).
+    Br,
+    /// gzip (RFC 1952).
+    Gzip,
+}
+
+impl Coding {
+    /// Its name in HTTP.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Br => "br",
+            Self::Gzip => "gzip",
+        }
+    }
 }

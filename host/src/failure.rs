@@ -112,6 +112,8 @@ failures! {
     Refused = "upstream-refused", 502, VendorBug, Upstream;
     /// No connection to the upstream.
     Unreachable = "upstream-unreachable", 502, Overloaded, Upstream;
+    /// The proxy on the way to the upstream makes no connection.
+    ProxyFailed = "proxy-failed", 502, Overloaded, Operator;
     /// The upstream did not answer in time.
     UpstreamTimeout = "upstream-timeout", 504, Timeout, Upstream;
     /// The upstream cut its answer short.
@@ -199,6 +201,10 @@ impl Failure {
             SendError::FirstByteTimeout(limit) => {
                 (Kind::UpstreamTimeout, format!("{upstream} gave no answer within {} ms", limit.as_millis()))
             }
+            SendError::Proxy(_) => (
+                Kind::ProxyFailed,
+                format!("the proxy on the way to {upstream} made no connection; tell the operator if it persists"),
+            ),
             SendError::Protocol(_) => (Kind::BadAnswer, format!("{upstream} gave an answer that is no HTTP")),
             _ => (Kind::Unreachable, format!("{upstream} cannot be reached; try again, or name another model")),
         };
@@ -276,7 +282,7 @@ impl Failure {
     pub fn passes(&self) -> Option<Option<u64>> {
         let stated = self.fault.retry_after_ms;
         let passes = match (self.kind, self.fault.class) {
-            (Kind::Unreachable, _) => true,
+            (Kind::Unreachable | Kind::ProxyFailed, _) => true,
             (Kind::Refused, FaultClass::Overloaded | FaultClass::Timeout | FaultClass::VendorBug) => true,
             (Kind::Refused, FaultClass::RateLimit | FaultClass::Quota) => stated.is_some(),
             _ => false,
@@ -288,7 +294,7 @@ impl Failure {
     /// is the caller's fault says nothing of it, nor does what is wrong with a key.
     fn blames_the_target(&self) -> bool {
         match self.kind {
-            Kind::Unreachable | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer => true,
+            Kind::Unreachable | Kind::ProxyFailed | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer => true,
             Kind::Refused => {
                 matches!(self.fault.class, FaultClass::Overloaded | FaultClass::Timeout | FaultClass::VendorBug)
             }
@@ -318,8 +324,8 @@ impl Failure {
     #[must_use]
     pub fn is_worth_another_target(&self) -> bool {
         match self.kind {
-            Kind::Unreachable | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer | Kind::AdapterBroken => true,
-            Kind::Unsupported | Kind::NotCarried | Kind::NoCredential => true,
+            Kind::Unreachable | Kind::ProxyFailed | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer => true,
+            Kind::AdapterBroken | Kind::Unsupported | Kind::NotCarried | Kind::NoCredential => true,
             Kind::Refused => !matches!(self.fault.class, FaultClass::InvalidRequest | FaultClass::ContentFilter),
             _ => false,
         }
@@ -363,6 +369,7 @@ mod tests {
             (refused(FaultClass::RateLimit, Some(1000)), later, Some(Some(1000))),
             (refused(FaultClass::Overloaded, None), Verdict::Ill, Some(None)),
             (Failure::new(Kind::Unreachable, "x"), Verdict::Ill, Some(None)),
+            (Failure::new(Kind::ProxyFailed, "x"), Verdict::Ill, Some(None)),
             (Failure::new(Kind::UpstreamTimeout, "x"), Verdict::Ill, None),
             (Failure::new(Kind::Cut, "x"), Verdict::Ill, None),
             (Failure::new(Kind::AdapterBroken, "x"), Verdict::Neutral, None),

@@ -31,7 +31,7 @@ use crate::probes::Probes;
 use crate::proxy::{self, Proxied};
 use crate::random;
 use crate::realtime;
-use crate::relay::Body;
+use crate::relay::{Body, coded};
 use crate::routes::{Alias, Serves, Target};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Estimate, Gate, Principal, Reception, ResponseEdits, Sight, Whose};
@@ -139,13 +139,15 @@ impl Gateway {
         let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
         let mut entry = Entry::open(id, route, operation, metrics, directory, trace);
         let mut edits = ResponseEdits::default();
+        let (codings, events) = &underway.route.compress;
+        let coding = if codings.is_empty() { None } else { coded::chosen(codings, request.headers()) };
         let mut response = match self.stages(underway, request, &mut entry, &mut edits).await {
             Ok(outcome) => answer::respond(outcome, underway, entry),
             Err(failure) => answer::refusal(&failure, underway.asked.as_ref(), &underway.id, Some(entry)),
         };
         let facts = underway.facts();
         edits.apply(&underway.call(&Principal::default(), None, &facts), &mut response);
-        response
+        if codings.is_empty() { response } else { coded::compressed(response, coding, *events) }
     }
 
     async fn stages(

@@ -50,3 +50,4 @@ pub mod snapshot;
 pub mod state;
 pub mod traces;
 pub mod watch;
+pub mod wire;

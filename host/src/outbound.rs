@@ -23,6 +23,7 @@ use crate::keys::{Grants, Secret};
 use crate::plugin::types::{Body, Placed, TOKEN, Unsigned, UpstreamRequest, Value};
 use crate::routes::Vendor;
 use crate::traces::Outgoing;
+use crate::upstream::body::unpacked;
 use crate::upstream::{Answer, Client, Endpoint, OutBody};
 
 /// Largest answer that is read when a credential is fetched.
@@ -125,7 +126,12 @@ async fn ask(
                 vendor.adapter.credential().forget(&token).await;
                 refused = true;
             }
-            _ => return Ok(answer),
+            _ => {
+                return unpacked(answer).map_err(|coding| {
+                    let text = format!("{} has answered in a coding that nobody asked for", vendor.name);
+                    Failure::new(Kind::BadAnswer, text).because(format!("content-encoding {coding:?}"))
+                });
+            }
         }
     }
 }

@@ -85,7 +85,7 @@ pub async fn ask(
     let mut failure = Failure::new(Kind::NoTarget, format!("service {} has no endpoint to ask", service.name));
     let mut endpoints = endpoints.into_iter().peekable();
     while let Some(endpoint) = endpoints.next() {
-        entry.trying(&service.name, &Arc::default(), endpoint.authority());
+        entry.trying(&service.name, &Arc::default(), endpoint.place());
         let mut message = Request::new(body.take().map_or(OutBody::Empty, OutBody::Streaming));
         *message.method_mut() = parts.method.clone();
         *message.uri_mut() = uri(endpoint, &path)?;
@@ -169,7 +169,7 @@ fn rank<'s>(
 }
 
 fn candidate<'a>(endpoint: &'a Endpoint, service: &'a Service, now: Instant) -> Candidate<'a> {
-    let (id, vendor, health) = (endpoint.authority(), &*service.name, &endpoint.health);
+    let (id, vendor, health) = (endpoint.place(), &*service.name, &endpoint.health);
     let latency_ms = u32::try_from(health.first_byte().as_millis()).unwrap_or(u32::MAX);
     let (healthy, inflight) = (health.healthy(now), health.in_flight());
     Candidate { id, vendor, model: "", weight: 1, priority: 0, healthy, latency_ms, inflight, facts: &[] }

@@ -5,6 +5,7 @@
 //! A stream that breaks never ends cleanly: the caller gets an error event in its own dialect, and then the connection is
 //! cut, for those who read no events.
 
+pub mod coded;
 pub mod pump;
 
 use std::collections::VecDeque;
@@ -21,6 +22,7 @@ use crate::failure::{Failure, Kind};
 use crate::ledger::{Ending, Entry};
 use crate::upstream::{Answer as UpstreamAnswer, BodyError};
 
+use coded::Coded;
 use pump::Pump;
 
 /// The body of an answer to a caller.
@@ -31,6 +33,8 @@ pub enum Body {
     Stream(Box<Stream>),
     /// The answer of a plain HTTP service, trailers included.
     Piped(Box<Piped>),
+    /// Any of them, compressed.
+    Coded(Box<Coded>),
 }
 
 /// The answer was cut; hyper ends the connection on it.
@@ -63,6 +67,7 @@ impl HttpBody for Body {
             }
             Self::Stream(stream) => stream.poll(task),
             Self::Piped(piped) => piped.poll(task),
+            Self::Coded(coded) => coded.poll(task),
         }
     }
 
@@ -71,13 +76,14 @@ impl HttpBody for Body {
             Self::Whole(bytes, _) => bytes.as_ref().is_none_or(Bytes::is_empty),
             Self::Stream(_) => false,
             Self::Piped(piped) => piped.body.is_end_stream(),
+            Self::Coded(coded) => coded.is_over(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes, _) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Stream(_) => SizeHint::default(),
+            Self::Stream(_) | Self::Coded(_) => SizeHint::default(),
             Self::Piped(piped) => piped.body.size_hint(),
         }
     }

@@ -36,6 +36,8 @@ pub struct Route {
     pub strict: bool,
     /// Dialects that are spoken here; empty for all.
     pub dialects: Vec<String>,
+    /// Codings in which answers may be compressed, and whether streams of events may be, too.
+    pub compress: (Vec<config::Coding>, bool),
     /// AI or plain HTTP.
     pub serves: Serves,
 }
@@ -122,7 +124,7 @@ impl Vendor {
     /// Host and port of where it is; empty for an adapter that answers by itself.
     #[must_use]
     pub fn server(&self) -> &str {
-        self.endpoint.as_ref().map_or("", |endpoint| endpoint.authority())
+        self.endpoint.as_ref().map_or("", |endpoint| endpoint.place())
     }
 }
 

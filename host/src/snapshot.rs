@@ -5,6 +5,7 @@
 
 mod builder;
 mod jobs;
+mod reach;
 
 use std::collections::HashMap;
 use std::sync::Arc;

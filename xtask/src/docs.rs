@@ -10,7 +10,8 @@ use anyhow::{Context, anyhow, bail};
 use syn::{Expr, Fields, Item};
 
 /// Where the types are.
-pub(crate) const SOURCES: [&str; 2] = ["host/src/config.rs", "host/src/config/stores.rs"];
+pub(crate) const SOURCES: [&str; 3] =
+    ["host/src/config.rs", "host/src/config/listeners.rs", "host/src/config/stores.rs"];
 /// The page that is made of them.
 pub(crate) const PAGE: &str = "docs/configuration.md";
 
@@ -173,6 +174,8 @@ impl Types {
             }),
             ("String" | "PathBuf", _) => plain("text", "empty"),
             ("SocketAddr", _) => plain("address and port", "none"),
+            ("Place", _) => plain("address and port, or a Unix socket", "none"),
+            ("Coding", _) => plain("`\"br\"` or `\"gzip\"`", "none"),
             ("Table" | "Value", _) => plain("table", "none"),
             ("Price", _) => plain("table; see [prices](prices.md)", "none"),
             ("bool", _) => plain("true or false", "false"),

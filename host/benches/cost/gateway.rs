@@ -145,7 +145,7 @@ pub async fn serve(
         probes: Arc::default(),
         traces: Tracer::default(),
     });
-    let wanted = config::Listener { address: "127.0.0.1:0".parse()?, tls: None };
+    let wanted = config::Listener::plain(SocketAddr::from(([127, 0, 0, 1], 0)).into());
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;
     let address = *bound.addresses().first().context("one listener has one address")?;
     let credentials = crate::scenarios::GOVERNED.map(|scenario| (scenario, issuer.token.clone())).to_vec();

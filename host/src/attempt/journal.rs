@@ -107,7 +107,7 @@ impl<'j> Begun<'j> {
     /// waits for a few such tries, a job until its deadline.
     pub(super) fn asks_again(&self, failure: &Failure, tries: u32) -> Option<Duration> {
         let passing = match failure.kind {
-            Kind::Unreachable | Kind::UpstreamTimeout | Kind::Cut => true,
+            Kind::Unreachable | Kind::ProxyFailed | Kind::UpstreamTimeout | Kind::Cut => true,
             Kind::Refused => matches!(
                 failure.fault.class,
                 FaultClass::Overloaded | FaultClass::Timeout | FaultClass::RateLimit | FaultClass::VendorBug

@@ -72,7 +72,7 @@ fn of_snapshot(snapshot: &Snapshot, reading: &mut Reading) {
     let mut upstreams: BTreeMap<(&str, &str), &Endpoint> = BTreeMap::new();
     for vendor in snapshot.models.vendors.values() {
         for endpoint in vendor.endpoint.iter().chain(vendor.endpoints.values()) {
-            upstreams.insert((&vendor.name, endpoint.authority()), endpoint);
+            upstreams.insert((&vendor.name, endpoint.place()), endpoint);
         }
         if let Some(pool) = &vendor.pool {
             let (ready, cooling) = pool.count(now);
@@ -83,7 +83,7 @@ fn of_snapshot(snapshot: &Snapshot, reading: &mut Reading) {
     for route in snapshot.routes.iter() {
         if let Serves::Service { service, .. } = &route.serves {
             let endpoints = service.endpoints.iter();
-            upstreams.extend(endpoints.map(|endpoint| ((&*service.name, endpoint.authority()), &**endpoint)));
+            upstreams.extend(endpoints.map(|endpoint| ((&*service.name, endpoint.place()), &**endpoint)));
         }
     }
     for ((vendor, upstream), endpoint) in upstreams {

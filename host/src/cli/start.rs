@@ -17,6 +17,7 @@ use super::orders::{Keeper, Leaving, Orders, late};
 use super::{Flags, readings, state, traces};
 use crate::admin::{self, Admin};
 use crate::cluster::Cluster;
+use crate::config::Place;
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
 use crate::control::live::Live;
@@ -126,7 +127,12 @@ impl Started {
     pub fn announce(&self) {
         for (address, listener) in self.bound.addresses().iter().zip(&self.policy.config.listeners) {
             let scheme = if listener.tls.is_some() { "https" } else { "http" };
-            tracing::info!(%address, "serving {scheme}://{address}");
+            match &listener.address {
+                Place::Network(_) => tracing::info!(%address, "serving {scheme}://{address}"),
+                Place::File(_) => {
+                    tracing::info!(address = %listener.address, "serving {scheme} at {}", listener.address);
+                }
+            }
         }
         match self.admin_listener.local_addr() {
             Ok(address) => tracing::info!(%address, "the admin API is at http://{address}"),

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use super::worker::{Ear, Line, Mouth, News, Order};
 use super::{Flags, cluster, program};
-use crate::config::load;
+use crate::config::{Place, load};
 use crate::listener::{self, Inherited};
 
 /// The command of a worker.
@@ -308,7 +308,11 @@ impl Signals {
 fn addresses(flags: &Flags) -> anyhow::Result<Vec<SocketAddr>> {
     let policy = cluster::places(flags).and_then(|places| load::parse(places.policy()?));
     let config = policy.map_err(|problems| super::start::all(&problems))?.config;
-    let callers = config.listeners.iter().map(|listener| listener.address);
+    // The file of a Unix socket is the worker's own: the next one puts another in its place.
+    let callers = config.listeners.iter().filter_map(|listener| match listener.address {
+        Place::Network(address) => Some(address),
+        Place::File(_) => None,
+    });
     Ok(callers.chain([config.admin.address]).collect())
 }
 

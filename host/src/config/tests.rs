@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use penstock_prices::table::Table;
 
+use super::Place;
 use super::load::{self, Policy};
 use super::place::{Problem, Sources};
 
@@ -17,7 +18,8 @@ fn parse(files: &[(&str, &str)]) -> Result<Policy, Vec<Problem>> {
 fn the_built_in_policies_are_good_short_and_on_loopback() {
     let policy = load::load(None).unwrap();
     assert!(policy.config.vendors.len() >= 9);
-    assert!(policy.config.listeners.iter().all(|listener| listener.address.ip().is_loopback()));
+    let is_loopback = |place: &Place| matches!(place, Place::Network(address) if address.ip().is_loopback());
+    assert!(policy.config.listeners.iter().all(|listener| is_loopback(&listener.address)));
     assert!(policy.config.admin.address.ip().is_loopback());
     for (name, text) in policy.sources.files().filter(|(name, _)| name.contains("/vendors/")) {
         assert!(text.lines().count() < 30, "{name}");
@@ -100,7 +102,7 @@ fn a_mistake_is_shown_with_its_place_and_its_cure() {
         (&[("a.toml", "routes = 1\n")], &["a.toml:1:1: `routes` must be [[routes]]"]),
         (&[("a.toml", "[[limits]]\n")], &["a.toml:1:3: `limits` must be [limits]"]),
         (&[("a.toml", "[vendors.\"a/b\"]\nadapter=\"e\"\n")], &["a.toml:1:10: `a/b` cannot be a name in [vendors]"]),
-        (&[("a.toml", "[[listeners]]\naddress = \"localhost\"\n")], &["a.toml:2:11: invalid socket address syntax"]),
+        (&[("a.toml", "[[listeners]]\naddress = \"localhost\"\n")], &["a.toml:2:11: write an IP address and a port"]),
         (&[("a.toml", "[vendors.x]\nq=1\n[vendors.y]\nr=1\n")], &["a.toml:2:1: ", "a.toml:4:1: "]),
     ];
     for (files, wanted) in cases {

@@ -10,6 +10,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
+use crate::clock;
 use crate::config::place::hex;
 
 /// Names that are read of one certificate; the rest is not looked at.
@@ -37,6 +38,8 @@ pub struct ClientCertificate {
     /// What it says, as facts for auth plugins: `client-certificate.sha256`, `.not-after` (seconds since 1970), `.subject` (RFC
     /// 4514), and each of `.common-name`, `.dns`, `.uri`, `.email`, `.ip` as often as it is there.
     pub facts: Vec<(String, String)>,
+    /// When it ends, in seconds since 1970.
+    not_after: i64,
 }
 
 impl ClientCertificate {
@@ -44,15 +47,20 @@ impl ClientCertificate {
     pub(super) fn read(der: &[u8]) -> Option<Self> {
         let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
         let sha256: [u8; 32] = Sha256::digest(der).into();
-        let not_after = certificate.validity().not_after.timestamp().to_string();
+        let not_after = certificate.validity().not_after.timestamp();
         let subject = distinguished(certificate.subject());
-        let own = [("sha256", hex(&sha256)), ("not-after", not_after), ("subject", subject)];
+        let own = [("sha256", hex(&sha256)), ("not-after", not_after.to_string()), ("subject", subject)];
         let common = certificate.subject().iter_common_name().filter_map(|name| Some(name.as_str().ok()?.to_owned()));
         let names = common.map(|name| ("common-name", name)).chain(alternatives(&certificate)?);
         let fits = |name: &(&str, String)| name.1.len() <= NAME_BYTES_MAX && !name.1.chars().any(char::is_control);
         let facts = own.into_iter().chain(names.take(NAMES_MAX).filter(fits));
         let facts = facts.map(|(name, value)| (format!("client-certificate.{name}"), value)).collect();
-        Some(Self { sha256, facts })
+        Some(Self { sha256, facts, not_after })
+    }
+
+    /// Whether its time is over. TLS does not look at that again when a session is taken up.
+    pub(super) fn is_over(&self) -> bool {
+        i64::try_from(clock::unix_s()).is_ok_and(|now| now > self.not_after)
     }
 }
 
@@ -150,5 +158,12 @@ mod tests {
         ];
         assert_eq!(facts[2..], rest, "a common name with a line end is not looked at");
         assert!(ClientCertificate::read(b"no certificate").is_none());
+
+        let mut over = |year| {
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+            let certificate = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+            ClientCertificate::read(certificate.der()).unwrap().is_over()
+        };
+        assert_eq!([2020, 2124].map(&mut over), [true, false]);
     }
 }

@@ -25,14 +25,15 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::proxy_protocol::Balancers;
 use super::socket::{Activity, Open, Socket};
 use super::{BoxError, ClientCertificate, Life, Peer, Server};
 use crate::upstream::InBody;
+use crate::wire::Wire;
 
 /// What an HTTP/2 connection starts with (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -62,18 +63,29 @@ enum Protocol {
 }
 
 /// Serves a connection to its end. Errors end it and are nobody's business but the caller's.
-pub(super) async fn serve<H, F, B>(stream: TcpStream, tls: Option<TlsAcceptor>, peer: Peer, server: Arc<Server<H>>)
-where
+pub(super) async fn serve<H, F, B>(
+    wire: Wire,
+    tls: Option<TlsAcceptor>,
+    balancers: Option<Arc<Balancers>>,
+    mut peer: Peer,
+    server: Arc<Server<H>>,
+) where
     H: Fn(Request<InBody>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    // A connection without it works as well, only slower.
-    let _ = stream.set_nodelay(true);
+    wire.set_nodelay();
     let activity = Arc::new(Activity::new(server.patience));
-    let mut socket = Socket::new(stream, Arc::clone(&activity));
+    let mut socket = Socket::new(wire, Arc::clone(&activity));
     let mut life = server.life.subscribe();
+    if let Some(balancers) = balancers {
+        match in_time(&mut life, &activity, balancers.caller(&mut socket, peer.addr)).await {
+            Some(Ok(caller)) => peer.addr = caller,
+            Some(Err(why)) => return tracing::debug!(peer = %peer.addr, %why, "a connection is closed"),
+            None => return,
+        }
+    }
     let Some(tls) = tls else {
         let protocol = in_time(&mut life, &activity, sniff(&mut socket)).await;
         return match protocol {
@@ -86,6 +98,9 @@ where
     };
     let Some(Ok(stream)) = in_time(&mut life, &activity, tls.accept(socket)).await else { return };
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| ClientCertificate::read(chain.first()?));
+    if shown.as_ref().is_some_and(ClientCertificate::is_over) {
+        return;
+    }
     let peer = Peer { certificate: shown.map(Arc::new), ..peer };
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
         serve_http2(stream, peer, server, activity, life).await;

@@ -16,6 +16,7 @@ const BACKLOG: u32 = 4096;
 #[derive(Debug, Default)]
 pub struct Inherited {
     sockets: Vec<TcpListener>,
+    follows: bool,
 }
 
 impl Inherited {
@@ -26,7 +27,13 @@ impl Inherited {
     pub fn from_env() -> io::Result<Self> {
         let mut handed = ListenFd::from_env();
         let sockets = (0..handed.len()).filter_map(|index| handed.take_tcp_listener(index).transpose());
-        Ok(Self { sockets: sockets.collect::<io::Result<_>>()? })
+        let sockets: Vec<_> = sockets.collect::<io::Result<_>>()?;
+        Ok(Self { follows: !sockets.is_empty(), sockets })
+    }
+
+    /// Whether another process may serve at the same places, and this one is to follow it.
+    pub(super) fn follows(&self) -> bool {
+        self.follows
     }
 
     /// Takes the socket of an address; for port 0 the first that has the address, whatever its port.
@@ -70,11 +77,11 @@ mod tests {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let handed = open(any).unwrap();
         let address = handed.local_addr().unwrap();
-        let mut inherited = Inherited { sockets: vec![handed] };
+        let mut inherited = Inherited { sockets: vec![handed], follows: true };
         assert!(inherited.take("127.0.0.2:0".parse().unwrap()).is_none());
         assert_eq!(inherited.listen(address).unwrap().local_addr().unwrap(), address);
         assert_ne!(inherited.listen(any).unwrap().local_addr().unwrap(), address);
-        let mut inherited = Inherited { sockets: vec![open(any).unwrap()] };
+        let mut inherited = Inherited { sockets: vec![open(any).unwrap()], follows: true };
         assert!(inherited.take(any).is_some(), "port 0 is whichever was handed over");
     }
 }

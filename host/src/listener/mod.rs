@@ -9,7 +9,10 @@
 
 mod certificate;
 mod connection;
+mod door;
 mod inherited;
+pub mod proxy_protocol;
+mod sni;
 mod socket;
 mod tls;
 
@@ -24,15 +27,16 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use prometheus::IntGauge;
-use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::config::{self, Limits, Timeouts};
+use crate::config::{self, Limits, Place, Timeouts};
 use crate::upstream::InBody;
 
 pub use certificate::ClientCertificate;
 pub use inherited::{Inherited, open};
 
+use door::Door;
+use proxy_protocol::Balancers;
 use socket::Patience;
 use tls::Certificate;
 
@@ -56,9 +60,10 @@ pub struct Bound {
 }
 
 struct Open {
-    socket: TcpListener,
+    door: Door,
     address: SocketAddr,
     tls: Option<Arc<Certificate>>,
+    balancers: Option<Arc<Balancers>>,
 }
 
 /// The certificates of all listeners.
@@ -70,7 +75,7 @@ pub struct Certificates {
 /// Who is connected. A clone keeps the connection counted, and the drain waiting for it.
 #[derive(Debug, Clone)]
 pub struct Peer {
-    /// Address of the caller.
+    /// Address of the caller: as a load balancer has named it, where one is believed; of a Unix socket 127.0.0.1.
     pub addr: SocketAddr,
     /// Address of the listener.
     pub listener: SocketAddr,
@@ -169,16 +174,32 @@ pub fn bind_or_inherit(listeners: &[config::Listener], inherited: &mut Inherited
                 Some(certificate)
             }
         };
-        let socket = inherited.listen(listener.address).map_err(|error| format!("{}: {error}", listener.address))?;
-        let address = socket.local_addr().map_err(|error| format!("{}: {error}", listener.address))?;
+        let balancers = listener
+            .proxy_protocol
+            .as_ref()
+            .map(|written| Balancers::new(written, matches!(listener.address, Place::File(_))).map(Arc::new));
+        let balancers = balancers.transpose().map_err(|error| format!("{}: {error}", listener.address))?;
+        let door = opened(listener, inherited).map_err(|error| format!("{}: {error}", listener.address))?;
+        let address = door.address().map_err(|error| format!("{}: {error}", listener.address))?;
         bound.addresses.push(address);
-        bound.listeners.push(Open { socket, address, tls });
+        bound.listeners.push(Open { door, address, tls, balancers });
     }
     Ok(bound)
 }
 
+fn opened(listener: &config::Listener, inherited: &mut Inherited) -> io::Result<Door> {
+    const MODE_MAX: u32 = 0o777;
+    match &listener.address {
+        Place::Network(address) => inherited.listen(*address).map(Door::Network),
+        Place::File(path) => match u32::from_str_radix(&listener.mode, 8) {
+            Ok(mode) if mode <= MODE_MAX => Door::file(path, mode, inherited.follows()),
+            _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "`mode` is no permissions; write such as \"660\"")),
+        },
+    }
+}
+
 impl Bound {
-    /// The addresses, in the order of the configuration, with the ports that were chosen for port 0.
+    /// The addresses, in the order of the configuration, with the ports that were chosen for port 0; of a Unix socket 127.0.0.1, port 0.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -298,7 +319,7 @@ where
     let mut failing = false;
     // The semaphore is never closed.
     while let Ok(permit) = Arc::clone(&server.permits).acquire_owned().await {
-        let (stream, addr) = match listener.socket.accept().await {
+        let (wire, addr) = match listener.door.accept().await {
             Ok(accepted) => accepted,
             Err(error) if is_callers(&error) => continue,
             Err(error) => {
@@ -316,7 +337,8 @@ where
         }
         let peer = server.peer(addr, &listener, permit);
         let acceptor = listener.tls.as_ref().map(|certificate| certificate.acceptor());
-        tokio::spawn(connection::serve(stream, acceptor, peer, Arc::clone(&server)));
+        let balancers = listener.balancers.clone();
+        tokio::spawn(connection::serve(wire, acceptor, balancers, peer, Arc::clone(&server)));
     }
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! A caller's TCP connection with what hyper leaves to us: what it is doing and how long it may, bytes that were read ahead, an
+//! A caller's connection with what hyper leaves to us: what it is doing and how long it may, bytes that were read ahead, an
 //! end for a reader that does not read, and a close that lets the caller read the last answer.
 //!
 //! [`Activity`] only takes notes; the connection's task looks at them now and then, so that a request costs no timer
@@ -15,8 +15,9 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
+
+use crate::wire::Wire;
 
 /// After our last byte we read on for this long, until the caller closes. Closing with unread input makes the kernel reset the
 /// connection, and the caller may lose the answer (RFC 9112 section 9.6): a 413 to a caller that still sends.
@@ -141,10 +142,10 @@ impl Drop for Open {
     }
 }
 
-/// A caller's TCP connection.
+/// A caller's connection.
 #[derive(Debug)]
 pub(super) struct Socket {
-    stream: TcpStream,
+    stream: Wire,
     ahead: Bytes,
     activity: Arc<Activity>,
     timer: Timer,
@@ -154,7 +155,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(stream: Wire, activity: Arc<Activity>) -> Self {
         Self {
             stream,
             ahead: Bytes::new(),
@@ -166,9 +167,9 @@ impl Socket {
         }
     }
 
-    /// Gives bytes back that were read to find out what the caller speaks.
+    /// Gives bytes back that were read to find out who the caller is and what it speaks.
     pub(super) fn unread(&mut self, bytes: Bytes) {
-        self.ahead = bytes;
+        self.ahead = if self.ahead.is_empty() { bytes } else { [bytes, self.ahead.split_off(0)].concat().into() };
     }
 
     /// What a write has come to; an error once it is stuck for too long.
@@ -180,7 +181,7 @@ impl Socket {
         let deadline = *self.write_since.get_or_insert_with(Instant::now) + self.activity.patience.write;
         ready!(self.timer.poll_at(cx, deadline));
         // Else the kernel would go on for a quarter of an hour to offer what was written. It is only about how soon.
-        let _ = self.stream.set_zero_linger();
+        self.stream.give_up_on_close();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 

@@ -1,27 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-//! TLS towards callers: 1.2 and 1.3, ALPN, and a certificate that can be replaced while connections run.
+//! TLS towards callers: 1.2 and 1.3, ALPN, certificates that can be replaced while connections run, and sessions that are taken up
+//! again. Sessions are sealed tickets (RFC 8446 section 4.6.1, RFC 5077): they cost no memory, and their keys change every
+//! six hours.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::ring::Ticketer;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
 use tokio_rustls::TlsAcceptor;
 
+use super::sni::Names;
 use crate::config::{self, ClientAuth};
 
-/// The certificate of a listener, and what it asks of callers.
+/// The certificates of a listener, and what it asks of callers.
 pub(super) struct Certificate {
+    places: Places,
+    current: ArcSwap<Current>,
+}
+
+/// Which files there are.
+struct Places {
+    own: Pair,
+    named: Vec<(Vec<String>, Pair)>,
+    callers: Option<Callers>,
+}
+
+/// A certificate with its key.
+struct Pair {
     chain: PathBuf,
     key: PathBuf,
-    callers: Option<Callers>,
-    current: ArcSwap<Current>,
 }
 
 /// What is asked of callers.
@@ -40,14 +55,14 @@ struct Current {
 /// Everything that the files hold but the private key.
 #[derive(PartialEq)]
 struct Files {
-    chain: Vec<CertificateDer<'static>>,
+    chains: Vec<Vec<CertificateDer<'static>>>,
     roots: Vec<CertificateDer<'static>>,
     crls: Vec<CertificateRevocationListDer<'static>>,
 }
 
 impl std::fmt::Debug for Certificate {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Certificate").field("chain", &self.chain).finish_non_exhaustive()
+        out.debug_struct("Certificate").field("chain", &self.places.own.chain).finish_non_exhaustive()
     }
 }
 
@@ -63,15 +78,20 @@ impl Certificate {
             crls: tls.client_crls.iter().map(path).collect(),
             must: tls.client_auth.unwrap_or(ClientAuth::Required),
         });
-        let (chain, key) = (path(&tls.certificate), path(&tls.key));
-        let current = ArcSwap::from_pointee(current(&chain, &key, callers.as_ref())?);
-        Ok(Arc::new(Self { chain, key, callers, current }))
+        let named = tls.sni.iter().map(|named| {
+            let names = named.names.iter().map(|name| name.as_ref().clone()).collect();
+            (names, Pair { chain: path(&named.certificate), key: path(&named.key) })
+        });
+        let own = Pair { chain: path(&tls.certificate), key: path(&tls.key) };
+        let places = Places { own, named: named.collect(), callers };
+        let current = ArcSwap::from_pointee(current(&places)?);
+        Ok(Arc::new(Self { places, current }))
     }
 
     /// Reads the files again; true if something is new in them. On an error what was there stays. Sessions of before are not
     /// taken up again then: a caller whose certificate has been revoked meanwhile must show it.
     pub(super) fn reload(&self) -> Result<bool, String> {
-        let new = current(&self.chain, &self.key, self.callers.as_ref())?;
+        let new = current(&self.places)?;
         if new.files == self.current.load().files {
             return Ok(false);
         }
@@ -85,11 +105,18 @@ impl Certificate {
     }
 }
 
-fn current(chain: &Path, key: &Path, callers: Option<&Callers>) -> Result<Current, String> {
+fn current(places: &Places) -> Result<Current, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let certified = certified_key(chain, key)?;
-    let mut files = Files { chain: certified.cert.clone(), roots: Vec::new(), crls: Vec::new() };
-    let verifier = match callers {
+    let certified = certified_key(&places.own)?;
+    let mut files = Files { chains: vec![certified.cert.clone()], roots: Vec::new(), crls: Vec::new() };
+    let mut names = Names::new(certified);
+    for (wanted, pair) in &places.named {
+        let certified = certified_key(pair)?;
+        files.chains.push(certified.cert.clone());
+        let wanted: Vec<&str> = wanted.iter().map(String::as_str).collect();
+        names.add(&wanted, certified).map_err(|error| say(&pair.chain, &error))?;
+    }
+    let verifier = match &places.callers {
         None => WebPkiClientVerifier::no_client_auth(),
         Some(callers) => {
             files.roots = certificates(&callers.ca)?;
@@ -103,7 +130,8 @@ fn current(chain: &Path, key: &Path, callers: Option<&Callers>) -> Result<Curren
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        .with_cert_resolver(Arc::new(names));
+    config.ticketer = Ticketer::new().map_err(|error| format!("no keys for TLS sessions: {error}"))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Current { files, config: Arc::new(config) })
 }
@@ -146,7 +174,7 @@ fn say(path: &Path, what: &dyn std::fmt::Display) -> String {
     format!("{}: {what}", path.display())
 }
 
-fn certified_key(chain: &Path, key: &Path) -> Result<CertifiedKey, String> {
+fn certified_key(Pair { chain, key }: &Pair) -> Result<CertifiedKey, String> {
     let certificates = certificates(chain)?;
     let private = PrivateKeyDer::from_pem_file(key).map_err(|_| say(key, &"not a PEM file with a private key"))?;
     let signing = rustls::crypto::ring::sign::any_supported_type(&private);

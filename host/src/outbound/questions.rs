@@ -76,7 +76,7 @@ async fn fetch(client: &Client, authority: &Authority, wish: &Wish) -> Result<(S
     let sender = Sender { name: plugin.name(), grants: plugin.secrets() };
     let message = build(sender, endpoint, request, payload, Secrets::default())?;
     let answer = client.send(endpoint, message).await;
-    let answer = answer.map_err(|error| Failure::unanswered(&error, endpoint.authority()))?;
+    let answer = answer.map_err(|error| Failure::unanswered(&error, endpoint.place()))?;
     let status = answer.status();
     let is_for_now = matches!(status.as_u16(), 408 | 425 | 429 | 500..);
     if is_for_now {

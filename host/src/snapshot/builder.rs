@@ -13,6 +13,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use toml::Spanned;
 
+use super::reach::Reach;
 use super::{Build, Configured, JobRules, Snapshot, Webhook};
 use crate::config::load::built_in_prices;
 use crate::config::place::Problem;
@@ -26,11 +27,11 @@ use crate::upstream::Endpoint;
 
 /// A snapshot that is being built.
 pub(super) struct Builder<'a> {
-    build: &'a Build<'a>,
+    pub(super) build: &'a Build<'a>,
     problems: Vec<Problem>,
     secrets: BTreeMap<&'a str, Arc<Secret>>,
     plugins: HashMap<String, Configured>,
-    endpoints: HashMap<String, Arc<Endpoint>>,
+    pub(super) endpoints: HashMap<String, Arc<Endpoint>>,
     /// Where plugins may ask others, by the names of the plugins.
     places: HashMap<&'a str, BTreeMap<String, Arc<Endpoint>>>,
     dormant: Vec<(String, String)>,
@@ -134,8 +135,9 @@ impl<'a> Builder<'a> {
             self.granted(secret.get_ref(), secret, &mut grants);
         }
         let mut endpoints = BTreeMap::new();
+        let reach = self.reach(plugin.ca.as_ref(), false, plugin.proxy.as_ref());
         for (place, url) in &plugin.endpoints {
-            if let Some(endpoint) = self.endpoint(name, url, plugin.ca.as_ref(), false) {
+            if let Some(endpoint) = reach.as_ref().and_then(|reach| self.endpoint(name, url, reach)) {
                 endpoints.insert(place.clone(), endpoint);
             }
         }
@@ -231,10 +233,11 @@ impl<'a> Builder<'a> {
             self.granted(granted, secret, &mut grants);
         }
         let base_url = vendor.base_url.as_ref();
-        let endpoint = base_url.and_then(|url| self.endpoint(name, url, vendor.ca.as_ref(), vendor.http2));
+        let reach = self.reach(vendor.ca.as_ref(), vendor.http2, vendor.proxy.as_ref())?;
+        let endpoint = base_url.and_then(|url| self.endpoint(name, url, &reach));
         let mut endpoints = BTreeMap::new();
         for (place, url) in &vendor.endpoints {
-            if let Some(endpoint) = self.endpoint(name, url, vendor.ca.as_ref(), vendor.http2) {
+            if let Some(endpoint) = self.endpoint(name, url, &reach) {
                 endpoints.insert(place.clone(), endpoint);
             }
         }
@@ -293,37 +296,10 @@ impl<'a> Builder<'a> {
     }
 
     fn service(&mut self, name: &str, service: &'a config::Service) -> Service {
-        let endpoint = |url| self.endpoint(name, url, service.ca.as_ref(), service.http2);
+        let reach = self.reach(service.ca.as_ref(), service.http2, service.proxy.as_ref());
+        let endpoint = |url| self.endpoint(name, url, reach.as_ref()?);
         let endpoints = service.endpoints.iter().filter_map(endpoint).collect();
         Service { name: name.into(), endpoints }
-    }
-
-    /// An endpoint; the one in force is taken over, with its health.
-    fn endpoint(
-        &mut self,
-        name: &str,
-        url: &Spanned<String>,
-        ca: Option<&Spanned<String>>,
-        http2: bool,
-    ) -> Option<Arc<Endpoint>> {
-        let roots = match ca {
-            None => None,
-            Some(path) => {
-                let read = std::fs::read(path.get_ref()).map_err(|error| format!("{}: {error}", path.get_ref()));
-                Some(self.noted(path.span(), read, "name a PEM file that the gateway may read")?)
-            }
-        };
-        let digest = roots.as_ref().map(|roots| Sha256::digest(roots).to_vec());
-        let key = format!("{name} {} {http2} {digest:?}", url.get_ref());
-        let endpoint = match self.build.previous.and_then(|previous| previous.endpoints.get(&key)) {
-            Some(endpoint) => Arc::clone(endpoint),
-            None => {
-                let parsed = Endpoint::parse(url.get_ref(), roots.as_deref(), http2);
-                Arc::new(self.noted(url.span(), parsed, "write a URL such as https://api.example.com/v1")?)
-            }
-        };
-        self.endpoints.insert(key, Arc::clone(&endpoint));
-        Some(endpoint)
     }
 
     // -- models and routes
@@ -422,7 +398,8 @@ impl<'a> Builder<'a> {
         }
         let dialects = route.dialects.iter().map(|dialect| dialect.get_ref().clone()).collect();
         let name = route.name.get_ref().as_str().into();
-        Some(Route { name, prefix, host, filters, auth, limits, routing, strict: route.strict, dialects, serves })
+        let (strict, compress) = (route.strict, (route.compress.clone(), route.compress_events));
+        Some(Route { name, prefix, host, filters, auth, limits, routing, strict, dialects, compress, serves })
     }
 
     /// The built-in prices, and those of the policy over them.
@@ -500,7 +477,7 @@ impl<'a> Builder<'a> {
         self.noted(url.span(), checked, "write a URL such as https://hooks.example.com/penstock")?;
         let uri: Uri = url.get_ref().parse().ok()?;
         let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), None, false)?;
+        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), &Reach::default())?;
         Some(Webhook { endpoint, path: uri.path().trim_end_matches('/').to_owned() })
     }
 
@@ -510,7 +487,7 @@ impl<'a> Builder<'a> {
         self.problems.push(Problem::new(self.build.sources.place(span), message, help));
     }
 
-    fn noted<T>(&mut self, span: Range<usize>, result: Result<T, String>, help: &str) -> Option<T> {
+    pub(super) fn noted<T>(&mut self, span: Range<usize>, result: Result<T, String>, help: &str) -> Option<T> {
         result.map_err(|message| self.problem(span, message, help)).ok()
     }
 
@@ -557,6 +534,7 @@ fn fingerprint(wanted: &Wanted<'_>, digest: &[u8], config: &Value) -> [u8; 32] {
 fn sources(plugin: &config::Plugin, grants: &Grants, limits: &config::Auth) -> [u8; 32] {
     let ca = plugin.ca.as_ref().map(|ca| ca.get_ref().as_str());
     let places: Vec<_> = plugin.endpoints.iter().map(|(name, url)| (name.as_str(), url.get_ref().as_str())).collect();
-    let written = format!("{places:?} {ca:?} {limits:?}");
+    let proxy = plugin.proxy.as_ref().map(|proxy| proxy.get_ref().as_str());
+    let written = format!("{places:?} {ca:?} {proxy:?} {limits:?}");
     Sha256::new().chain_update(grants.fingerprint()).chain_update(written).finalize().into()
 }

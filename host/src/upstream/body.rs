@@ -14,10 +14,13 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use http::{Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
+use super::decoded::Decoder;
 use super::health::{Busy, Outcome};
 
 /// Body of a caller's request.
@@ -43,18 +46,20 @@ pub struct Received<G> {
     idle: Idle,
     guard: G,
     close_delimited: bool,
+    /// What unpacks it. On the heap, as it is rare.
+    decoder: Option<Box<Decoder>>,
 }
 
 impl InBody {
     /// A caller's body with an idle time-out.
     pub fn new(inner: Incoming, idle: Duration) -> Self {
-        Self { inner, idle: Idle::new(idle), guard: (), close_delimited: false }
+        Self { inner, idle: Idle::new(idle), guard: (), close_delimited: false, decoder: None }
     }
 }
 
 impl Answer {
     pub(super) fn new(inner: Incoming, idle: Duration, guard: Busy, close_delimited: bool) -> Self {
-        Self { inner, idle: Idle::new(idle), guard, close_delimited }
+        Self { inner, idle: Idle::new(idle), guard, close_delimited, decoder: None }
     }
 
     /// Whether only the end of the connection ends this body (HTTP/1 without a length and without chunks, RFC 9112 section
@@ -62,6 +67,25 @@ impl Answer {
     pub fn is_close_delimited(&self) -> bool {
         self.close_delimited
     }
+}
+
+/// The same answer, unpacked if it is compressed; an error names a coding that is not known. For whoever reads what it says.
+///
+/// # Errors
+/// The name of the coding.
+pub fn unpacked(mut answer: Response<Answer>) -> Result<Response<Answer>, String> {
+    if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(answer);
+    }
+    let Some(coding) = answer.headers_mut().remove(CONTENT_ENCODING) else { return Ok(answer) };
+    let coding = coding.to_str().unwrap_or("unknown").trim();
+    if coding.is_empty() || coding.eq_ignore_ascii_case("identity") || answer.body().inner.is_end_stream() {
+        return Ok(answer);
+    }
+    let decoder = Decoder::new(coding).ok_or_else(|| coding.to_owned())?;
+    answer.headers_mut().remove(CONTENT_LENGTH);
+    answer.body_mut().decoder = Some(Box::new(decoder));
+    Ok(answer)
 }
 
 /// What a guard learns when its body breaks.
@@ -84,15 +108,38 @@ impl<G: Watch> Body for Received<G> {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
-        let error = match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(Err(error))) => BodyError::Cut(super::fault::cause(&error)),
-            Poll::Ready(frame) => {
-                this.idle.moved();
-                return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Cut(error.to_string()))));
-            }
-            Poll::Pending => {
-                ready!(this.idle.poll_elapsed(cx));
-                BodyError::Idle(this.idle.limit)
+        let error = loop {
+            match Pin::new(&mut this.inner).poll_frame(cx) {
+                Poll::Ready(Some(Err(error))) => break BodyError::Cut(super::fault::cause(&error)),
+                Poll::Ready(frame) => {
+                    this.idle.moved();
+                    let Some(decoder) = &mut this.decoder else {
+                        return Poll::Ready(
+                            frame.map(|frame| frame.map_err(|error| BodyError::Cut(error.to_string()))),
+                        );
+                    };
+                    match frame.and_then(Result::ok).map(Frame::into_data) {
+                        Some(Ok(piece)) => match decoder.piece(&piece) {
+                            Ok(bytes) if bytes.is_empty() => {}
+                            Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                            Err(why) => break BodyError::Cut(why),
+                        },
+                        Some(Err(trailers)) => return Poll::Ready(Some(Ok(trailers))),
+                        None => {
+                            let rest = decoder.end();
+                            this.decoder = None;
+                            match rest {
+                                Ok(rest) if rest.is_empty() => return Poll::Ready(None),
+                                Ok(rest) => return Poll::Ready(Some(Ok(Frame::data(rest)))),
+                                Err(why) => break BodyError::Cut(why),
+                            }
+                        }
+                    }
+                }
+                Poll::Pending => {
+                    ready!(this.idle.poll_elapsed(cx));
+                    break BodyError::Idle(this.idle.limit());
+                }
             }
         };
         this.guard.broken();
@@ -100,11 +147,11 @@ impl<G: Watch> Body for Received<G> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.decoder.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        if self.decoder.is_some() { SizeHint::default() } else { self.inner.size_hint() }
     }
 }
 
@@ -213,14 +260,19 @@ impl Body for Sent {
 /// Measures how long a peer lets us wait.
 #[derive(Debug)]
 struct Idle {
-    limit: Duration,
+    /// In milliseconds: there is one in every body, and bodies are moved.
+    limit_ms: u32,
     since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Idle {
     fn new(limit: Duration) -> Self {
-        Self { limit, since: None, timer: None }
+        Self { limit_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX), since: None, timer: None }
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_millis(self.limit_ms.into())
     }
 
     /// Something came.
@@ -230,7 +282,7 @@ impl Idle {
 
     /// Nothing came yet. Ready when that is so for too long.
     fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let deadline = *self.since.get_or_insert_with(Instant::now) + self.limit();
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         loop {
             ready!(timer.as_mut().poll(cx));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-//! Makes connections to upstreams: name, TCP, TLS with ALPN, all within one time-out.
+//! Makes connections to upstreams: name, TCP (or a proxy, or a Unix socket), TLS with ALPN, all within one time-out.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -9,16 +10,19 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::endpoint::Way;
 use super::fault::{SendError, cause};
+use crate::wire::Wire;
 
 /// Between probes of an idle TCP connection.
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
@@ -26,33 +30,75 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Makes connections; the error is always a [`SendError`].
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    network: Network,
     tls: TlsConnector,
+    way: Way,
     limit: Duration,
 }
 
+/// Names and TCP: the one place that knows where connections go to.
+#[derive(Clone)]
+pub(super) struct Network {
+    tcp: HttpConnector,
+    names: GaiResolver,
+}
+
 impl Connector {
-    pub(super) fn new(tls: Arc<ClientConfig>, limit: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(TCP_KEEP_ALIVE));
-        Self { tcp, tls: TlsConnector::from(tls), limit }
+    pub(super) fn new(tls: Arc<ClientConfig>, way: Way, limit: Duration) -> Self {
+        Self { network: Network::new(), tls: TlsConnector::from(tls), way, limit }
     }
 
     async fn connect(mut self, uri: Uri) -> Result<Link, SendError> {
-        let limit = self.limit;
+        let (limit, way) = (self.limit, self.way.clone());
         let link = async move {
-            let tcp = self.tcp.call(uri.clone()).await.map_err(|error| SendError::Connect(cause(&error)))?;
+            let wire = self.wire(&uri).await?;
             if uri.scheme() != Some(&Scheme::HTTPS) {
-                return Ok(Link::Clear(tcp));
+                return Ok(Link::Clear(TokioIo::new(wire)));
             }
             let name = server_name(&uri)?;
-            let tls = self.tls.connect(name, tcp.into_inner()).await;
-            let tls = tls.map_err(|error| SendError::Tls(cause(&error)))?;
+            let tls = self.tls.connect(name, wire).await.map_err(|error| SendError::Tls(cause(&error)))?;
             Ok(Link::Tls(Box::new(TokioIo::new(tls))))
         };
-        tokio::time::timeout(limit, link).await.unwrap_or(Err(SendError::ConnectTimeout(limit)))
+        tokio::time::timeout(limit, link).await.unwrap_or_else(|_| match way {
+            Way::Through(proxy) => {
+                Err(SendError::Proxy(format!("{proxy}: no connection through it within {} ms", limit.as_millis())))
+            }
+            Way::Network | Way::Socket(_) => Err(SendError::ConnectTimeout(limit)),
+        })
+    }
+
+    async fn wire(&mut self, uri: &Uri) -> Result<Wire, SendError> {
+        match &self.way {
+            Way::Network => self.network.connect(uri.clone()).await.map(Wire::Tcp).map_err(SendError::Connect),
+            Way::Through(proxy) => proxy.connect(&mut self.network, uri).await,
+            Way::Socket(path) => {
+                let unix = UnixStream::connect(&**path).await;
+                unix.map(Wire::Unix).map_err(|error| SendError::Connect(cause(&error)))
+            }
+        }
+    }
+}
+
+impl Network {
+    fn new() -> Self {
+        let names = GaiResolver::new();
+        let mut tcp = HttpConnector::new_with_resolver(names.clone());
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(TCP_KEEP_ALIVE));
+        Self { tcp, names }
+    }
+
+    /// A connection to the host and port of `uri`.
+    pub(super) async fn connect(&mut self, uri: Uri) -> Result<TcpStream, String> {
+        self.tcp.call(uri).await.map(TokioIo::into_inner).map_err(|error| cause(&error))
+    }
+
+    /// The first address of a name.
+    pub(super) async fn find(&mut self, name: &str) -> Result<IpAddr, String> {
+        let parsed = name.parse::<Name>().map_err(|_| format!("`{name}` is not a name"))?;
+        let mut found = self.names.call(parsed).await.map_err(|error| cause(&error))?;
+        found.next().map(|address| address.ip()).ok_or_else(|| format!("{name} has no address"))
     }
 }
 
@@ -100,8 +146,8 @@ fn server_name(uri: &Uri) -> Result<ServerName<'static>, SendError> {
 
 /// A connection to an upstream.
 pub(super) enum Link {
-    Clear(TokioIo<TcpStream>),
-    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+    Clear(TokioIo<Wire>),
+    Tls(Box<TokioIo<TlsStream<Wire>>>),
 }
 
 impl Connection for Link {

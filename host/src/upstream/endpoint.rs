@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where an upstream is. Only configuration makes endpoints: no header, body or plugin can name another authority.
 
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use http::Uri;
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::Lanes;
 use super::health::Health;
+use super::through::Proxy;
 use crate::head;
 
 /// Where an upstream is, and how it is doing.
@@ -22,21 +24,66 @@ pub struct Endpoint {
     authority: Authority,
     prefix: String,
     http2: bool,
-    trust: Option<Trust>,
+    /// What logs and metrics call it.
+    place: String,
+    own: Option<Own>,
     pub(super) own_lanes: OnceLock<Arc<Lanes>>,
 }
 
-/// Further roots of trust of one endpoint.
-pub(super) struct Trust {
-    pub(super) digest: [u8; 32],
+/// What an endpoint does not share with most others, and only with those that have the same.
+#[derive(Default)]
+pub(super) struct Own {
+    /// Further roots of trust.
     pub(super) roots: Vec<CertificateDer<'static>>,
+    pub(super) way: Way,
+}
+
+/// How the host of an endpoint is reached.
+#[derive(Debug, Clone, Default)]
+pub(super) enum Way {
+    #[default]
+    Network,
+    /// Through a proxy.
+    Through(Arc<Proxy>),
+    /// By a Unix socket, whatever the name.
+    Socket(Arc<Path>),
 }
 
 impl Endpoint {
-    /// Reads a base URL, `https://host[:port][/prefix]`. `ca` is PEM text with roots to trust beside the system's. With
+    /// Reads a base URL, `https://host[:port][/prefix]`, or `unix:/path/to/socket`, or both joined by a colon: a Unix socket, and the
+    /// URL that is asked for there (without it, `http://localhost`). `ca` is PEM text with roots to trust beside the system's. With
     /// `http2`, HTTP/2 is spoken to a clear-text upstream without negotiation; with TLS it is negotiated anyway.
     /// The error says what is wrong and what to write instead.
     pub fn parse(url: &str, ca: Option<&[u8]>, http2: bool) -> Result<Self, String> {
+        let Some(rest) = url.strip_prefix("unix:") else { return Self::over_network(url, ca, http2) };
+        let ends = ["http://", "https://"].map(|scheme| rest.find(&format!(":{scheme}")));
+        let (path, url) = match ends.into_iter().flatten().min() {
+            Some(end) => (&rest[..end], &rest[end + 1..]),
+            None => (rest, "http://localhost"),
+        };
+        if !path.starts_with('/') || path.contains('\0') {
+            return Err(String::from("write `unix:/path/to/socket` or `unix:/path/to/socket:http://host/path`"));
+        }
+        let mut endpoint = Self::over_network(url, ca, http2)?;
+        endpoint.place = format!("unix:{path}");
+        endpoint.own.get_or_insert_default().way = Way::Socket(Path::new(path).into());
+        Ok(endpoint)
+    }
+
+    /// The same endpoint, reached through a proxy.
+    ///
+    /// # Errors
+    /// It is reached by a Unix socket.
+    pub fn through(mut self, proxy: Arc<Proxy>) -> Result<Self, String> {
+        let own = self.own.get_or_insert_default();
+        if matches!(own.way, Way::Socket(_)) {
+            return Err(String::from("there is no proxy on the way to a Unix socket; leave `proxy` out"));
+        }
+        own.way = Way::Through(proxy);
+        Ok(self)
+    }
+
+    fn over_network(url: &str, ca: Option<&[u8]>, http2: bool) -> Result<Self, String> {
         let uri: Uri =
             url.parse().map_err(|error| format!("not a URL ({error}); write `https://host[:port][/path]`"))?;
         let parts = uri.into_parts();
@@ -58,9 +105,13 @@ impl Endpoint {
             return Err(String::from("the path must not have `.` or `..` segments"));
         }
         let prefix = path.path().trim_end_matches('/').to_owned();
-        let trust = ca.map(Trust::parse).transpose()?;
+        let own = match ca {
+            Some(pem) => Some(Own { roots: roots(pem)?, way: Way::Network }),
+            None => None,
+        };
         let http2 = http2 && scheme == Scheme::HTTP;
-        Ok(Self { health: Arc::default(), scheme, authority, prefix, http2, trust, own_lanes: OnceLock::new() })
+        let (health, place, own_lanes) = (Arc::default(), authority.to_string(), OnceLock::new());
+        Ok(Self { health, scheme, authority, prefix, http2, place, own, own_lanes })
     }
 
     /// The URI of a path (with its query) below the base URL: `/v1/models` gives `https://host/prefix/v1/models`.
@@ -93,9 +144,14 @@ impl Endpoint {
         uri.build().map_err(|error| format!("not a URI: {error}"))
     }
 
-    /// Host and port, for logs and metrics.
+    /// Host and port, as they are sent.
     pub fn authority(&self) -> &str {
         self.authority.as_str()
+    }
+
+    /// What logs and metrics call it: host and port, or the Unix socket.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// Whether a URI has this endpoint's scheme and authority.
@@ -108,29 +164,42 @@ impl Endpoint {
         self.http2
     }
 
-    pub(super) fn trust(&self) -> Option<&Trust> {
-        self.trust.as_ref()
+    pub(super) fn own(&self) -> Option<&Own> {
+        self.own.as_ref()
     }
 }
 
-impl Trust {
-    fn parse(pem: &[u8]) -> Result<Self, String> {
-        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        let roots = roots.map_err(|error| format!("not a PEM file: {error}"))?;
-        if roots.is_empty() {
-            return Err(String::from("no certificate in it; a PEM file has `-----BEGIN CERTIFICATE-----`"));
-        }
-        let mut store = RootCertStore::empty();
-        for root in &roots {
-            store.add(root.clone()).map_err(|error| format!("not a root of trust: {error}"))?;
-        }
+impl Own {
+    /// The same for all that share connections, and for nobody else.
+    pub(super) fn fingerprint(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
-        for root in &roots {
+        for root in &self.roots {
             digest.update(u64::try_from(root.len()).unwrap_or(u64::MAX).to_be_bytes());
             digest.update(root);
         }
-        Ok(Self { digest: digest.finalize().into(), roots })
+        // No root is as long as that.
+        digest.update(u64::MAX.to_be_bytes());
+        match &self.way {
+            Way::Network => {}
+            Way::Through(proxy) => digest.update([b"proxy ", &proxy.fingerprint()[..]].concat()),
+            Way::Socket(path) => digest.update([b"unix ", path.as_os_str().as_encoded_bytes()].concat()),
+        }
+        digest.finalize().into()
     }
+}
+
+/// Further roots of trust.
+fn roots(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let roots = roots.map_err(|error| format!("not a PEM file: {error}"))?;
+    if roots.is_empty() {
+        return Err(String::from("no certificate in it; a PEM file has `-----BEGIN CERTIFICATE-----`"));
+    }
+    let mut store = RootCertStore::empty();
+    for root in &roots {
+        store.add(root.clone()).map_err(|error| format!("not a root of trust: {error}"))?;
+    }
+    Ok(roots)
 }
 
 #[cfg(test)]
@@ -164,5 +233,42 @@ mod tests {
             assert!(!error.contains("hunter2"), "{error}");
         }
         assert!(Endpoint::parse("https://x", Some(b"not PEM"), false).is_err());
+    }
+
+    #[test]
+    fn a_unix_socket_has_a_name_to_send_and_one_for_logs() {
+        let cases = [
+            ("unix:/run/a.sock", "http://localhost/x", "unix:/run/a.sock"),
+            ("unix:/run/a.sock:https://b.example/v1/", "https://b.example/v1/x", "unix:/run/a.sock"),
+            ("unix:/run/a:b.sock:http://c:81", "http://c:81/x", "unix:/run/a:b.sock"),
+        ];
+        for (url, uri, place) in cases {
+            let endpoint = Endpoint::parse(url, None, false).unwrap();
+            assert_eq!((endpoint.uri("/x").unwrap().to_string(), endpoint.place()), (uri.to_owned(), place));
+        }
+        for bad in ["unix:", "unix:run/a.sock", "unix:/a:http://", "unix:/a:http://u:p@x"] {
+            assert!(Endpoint::parse(bad, None, false).is_err(), "{bad}");
+        }
+        let proxy = Arc::new(Proxy::parse("http://proxy:1").unwrap());
+        assert!(Endpoint::parse("unix:/a", None, false).unwrap().through(proxy).is_err());
+    }
+
+    #[test]
+    fn connections_are_shared_only_by_those_that_go_the_same_way() {
+        let proxy = |url| Arc::new(Proxy::parse(url).unwrap());
+        let endpoint = |url| Endpoint::parse(url, None, false).unwrap();
+        let own = |endpoint: Endpoint| endpoint.own.map(|own| own.fingerprint());
+        let through = |url| own(endpoint("http://x").through(proxy(url)).unwrap());
+        let all = [
+            own(endpoint("http://x")),
+            own(endpoint("unix:/a")),
+            own(endpoint("unix:/b")),
+            through("http://p:1"),
+            through("http://u:p@p:1"),
+            through("socks5://p:1"),
+        ];
+        let different: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(different.len(), all.len());
+        assert_eq!(through("http://p:1"), own(endpoint("https://y").through(proxy("http://p:1")).unwrap()));
     }
 }

@@ -12,6 +12,9 @@ pub enum SendError {
     /// The name could not be resolved or no connection could be made.
     #[error("cannot connect: {0}")]
     Connect(String),
+    /// The proxy on the way cannot be reached, or makes no connection.
+    #[error("{0}")]
+    Proxy(String),
     /// The TLS handshake failed.
     #[error("TLS handshake failed: {0}")]
     Tls(String),
@@ -39,7 +42,7 @@ impl SendError {
     /// Whether the upstream has certainly processed nothing, so that any request may be tried again.
     pub fn before_sent(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Tls(_) | Self::ConnectTimeout(_) | Self::Unsent(_) => true,
+            Self::Connect(_) | Self::Proxy(_) | Self::Tls(_) | Self::ConnectTimeout(_) | Self::Unsent(_) => true,
             Self::FirstByteTimeout(_) | Self::Reset(_) | Self::Protocol(_) | Self::RequestBody(_) => false,
         }
     }

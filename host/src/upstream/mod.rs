@@ -5,15 +5,18 @@
 //! turns out to be closed before anything was written is replaced), follow redirects, or look into bodies.
 //!
 //! Connections are pooled by host in lanes (see [`health::Busy::lane`]): an HTTP/2 connection carries at most about a hundred
-//! exchanges before another one is opened. An endpoint with its own roots of trust has its own connections, so that a
-//! connection is never used on the trust of another endpoint; they live as long as an endpoint with these roots.
+//! exchanges before another one is opened. An endpoint with its own roots of trust, or its own way (a proxy, a Unix socket), has its own
+//! connections, so that a connection is never used on the trust of another endpoint; they live as long as an endpoint with the same.
 
 pub mod body;
 mod breaker;
 mod connector;
+mod decoded;
 pub mod endpoint;
 mod fault;
 pub mod health;
+mod socks;
+mod through;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -34,9 +37,11 @@ pub use breaker::{Breaker, Verdict};
 pub use endpoint::Endpoint;
 pub use fault::SendError;
 pub use health::Health;
+pub use through::Proxy;
 
 use body::{Sent, Upload};
 use connector::Connector;
+use endpoint::Own;
 use health::{LANE_EXCHANGES, LANES, Outcome};
 
 /// An idle pooled connection is closed after this time; vendors close theirs after a minute or more.
@@ -67,7 +72,7 @@ struct Shared {
     idle: Duration,
 }
 
-/// Pooled connections that trust the same roots.
+/// Pooled connections that trust the same roots and go the same way.
 pub(crate) struct Lanes {
     negotiated: Vec<legacy::Client<Connector, Sent>>,
     prior_knowledge: Vec<legacy::Client<Connector, Sent>>,
@@ -77,7 +82,7 @@ impl Client {
     /// A client with nothing connected yet. Fails if TLS cannot be set up.
     pub fn new(limits: &Limits, timeouts: &Timeouts) -> anyhow::Result<Self> {
         let connect = Duration::from_millis(timeouts.connect_ms);
-        let lanes = Lanes::new(limits.idle_upstream_max, connect, &[]).context("TLS towards upstreams")?;
+        let lanes = Lanes::new(limits.idle_upstream_max, connect, &Own::default()).context("TLS towards upstreams")?;
         Ok(Self {
             shared: Arc::new(Shared {
                 lanes,
@@ -143,12 +148,12 @@ impl Client {
     }
 
     fn lane(&self, endpoint: &Endpoint, lane: usize) -> Result<legacy::Client<Connector, Sent>, SendError> {
-        let lanes = match endpoint.trust() {
+        let lanes = match endpoint.own() {
             None => &self.shared.lanes,
-            Some(trust) => match endpoint.own_lanes.get() {
+            Some(own) => match endpoint.own_lanes.get() {
                 Some(lanes) => lanes,
                 None => {
-                    let lanes = self.shared.own_lanes(trust)?;
+                    let lanes = self.shared.own_lanes(own)?;
                     endpoint.own_lanes.get_or_init(|| lanes)
                 }
             },
@@ -159,28 +164,25 @@ impl Client {
 }
 
 impl Shared {
-    /// The connections of an endpoint with its own roots. The lock is taken once in an endpoint's life.
-    fn own_lanes(&self, trust: &endpoint::Trust) -> Result<Arc<Lanes>, SendError> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lanes) = own.get(&trust.digest).and_then(Weak::upgrade) {
+    /// The connections of an endpoint with its own roots or way. The lock is taken once in an endpoint's life.
+    fn own_lanes(&self, own: &Own) -> Result<Arc<Lanes>, SendError> {
+        let fingerprint = own.fingerprint();
+        let mut all = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lanes) = all.get(&fingerprint).and_then(Weak::upgrade) {
             return Ok(lanes);
         }
-        let lanes = Lanes::new(self.idle_upstream_max, self.connect, &trust.roots);
+        let lanes = Lanes::new(self.idle_upstream_max, self.connect, own);
         let lanes = Arc::new(lanes.map_err(|error| SendError::Tls(error.to_string()))?);
-        own.retain(|_, lanes| lanes.strong_count() > 0);
-        own.insert(trust.digest, Arc::downgrade(&lanes));
+        all.retain(|_, lanes| lanes.strong_count() > 0);
+        all.insert(fingerprint, Arc::downgrade(&lanes));
         Ok(lanes)
     }
 }
 
 impl Lanes {
-    fn new(
-        idle_upstream_max: usize,
-        connect: Duration,
-        further: &[rustls::pki_types::CertificateDer<'static>],
-    ) -> Result<Self, rustls::Error> {
-        let tls = Arc::new(connector::client_config(connector::roots(further))?);
-        let connector = Connector::new(tls, connect);
+    fn new(idle_upstream_max: usize, connect: Duration, own: &Own) -> Result<Self, rustls::Error> {
+        let tls = Arc::new(connector::client_config(connector::roots(&own.roots))?);
+        let connector = Connector::new(tls, own.way.clone(), connect);
         let lane = |index: usize, prior_knowledge: bool| {
             // The lanes share what may be idle, low lanes first; one is the least that keeps HTTP/2 connections shared.
             let lane_max = LANE_EXCHANGES as usize;

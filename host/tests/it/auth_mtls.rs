@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use penstock::config::{ClientAuth, Tls};
+use penstock::config::{ClientAuth, Listener, Tls};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
@@ -126,6 +126,7 @@ impl Files {
         Tls {
             certificate: spanned(&self.path("server.pem")),
             key: spanned(&self.path("server.key")),
+            sni: Vec::new(),
             client_ca: Some(spanned(&self.path("callers.pem"))),
             client_auth: Some(client_auth),
             client_crls: crls.iter().map(|name| spanned(&self.path(name))).collect(),
@@ -217,7 +218,7 @@ async fn a_listener_that_should_ask_for_certificates_and_cannot_does_not_start()
     let files = Files::new(&Authority::new("callers"));
     let start = |tls: Tls| {
         let address = "127.0.0.1:0".parse().unwrap();
-        penstock::listener::bind(&[penstock::config::Listener { address, tls: Some(tls) }]).err().unwrap_or_default()
+        penstock::listener::bind(&[Listener { tls: Some(tls), ..Listener::plain(address) }]).err().unwrap_or_default()
     };
     let tls = files.tls(ClientAuth::Required, &[]);
     assert_eq!(start(tls.clone()), "");

@@ -203,11 +203,11 @@ async fn a_drained_http1_connection_is_told_to_close() {
 async fn a_bad_address_or_certificate_is_an_error_before_anything_runs() {
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap();
-    let error = listener::bind(&[Listener { address, tls: None }]).err().unwrap();
+    let error = listener::bind(&[Listener::plain(address.into())]).err().unwrap();
     assert!(error.contains(&address.to_string()), "{error}");
     let (pki, other) = (Pki::new(), Pki::new());
     std::fs::copy(other.key(), pki.key()).unwrap();
     let tls = Some(pki.tls());
-    let error = listener::bind(&[Listener { address: "127.0.0.1:0".parse().unwrap(), tls }]).err().unwrap();
+    let error = listener::bind(&[Listener { tls, ..Listener::plain("127.0.0.1:0".parse().unwrap()) }]).err().unwrap();
     assert!(error.contains("key.pem") && error.contains("chain.pem"), "{error}");
 }

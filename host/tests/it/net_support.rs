@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
-use penstock::config::{Limits, Listener, Timeouts, Tls};
+use penstock::config::{Limits, Listener, Sni, Timeouts, Tls};
 use penstock::listener::{self, Certificates, Drained, Peer};
 use penstock::upstream::{Client, Endpoint, InBody, OutBody};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -80,7 +80,15 @@ where
     H: Fn(Request<InBody>, Peer) -> F + Send + Sync + 'static,
     F: Future<Output = Response<BoxBody>> + Send + 'static,
 {
-    let bound = listener::bind(&[Listener { address: "127.0.0.1:0".parse().unwrap(), tls }]).expect("port 0 is free");
+    serve(limits, timeouts, Listener { tls, ..Listener::plain("127.0.0.1:0".parse().unwrap()) }, handler).await
+}
+
+pub(crate) async fn serve<H, F>(limits: Limits, timeouts: Timeouts, listener: Listener, handler: H) -> Server
+where
+    H: Fn(Request<InBody>, Peer) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<BoxBody>> + Send + 'static,
+{
+    let bound = listener::bind(&[listener]).expect("port 0 is free");
     let (addr, certificates) = (bound.addresses()[0], bound.certificates());
     let connections = prometheus::IntGauge::new("connections", "connections").unwrap();
     let (stop, stopped) = oneshot::channel();
@@ -175,19 +183,35 @@ impl Pki {
 
     /// Replaces the certificate by a new one.
     pub(crate) fn issue(&self) {
-        let names = vec![String::from("localhost"), String::from("127.0.0.1")];
+        self.issue_for(&["localhost", "127.0.0.1"], &self.chain(), &self.key());
+    }
+
+    /// Writes a certificate for these names.
+    pub(crate) fn issue_for(&self, names: &[&str], chain: &Path, key_file: &Path) {
+        let names = names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let params = rcgen::CertificateParams::new(names).unwrap();
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(self.chain(), certificate.pem()).unwrap();
-        std::fs::write(self.key(), key.serialize_pem()).unwrap();
+        std::fs::write(chain, certificate.pem()).unwrap();
+        std::fs::write(key_file, key.serialize_pem()).unwrap();
+    }
+
+    /// A further certificate in files of this name, for these names.
+    pub(crate) fn named(&self, file: &str, names: &[&str], asked: &[&str]) -> Sni {
+        let path = |end: &str| self.dir.path().join(format!("{file}.{end}"));
+        self.issue_for(names, &path("pem"), &path("key"));
+        Sni {
+            names: asked.iter().map(|&name| toml::Spanned::new(0..0, name.to_owned())).collect(),
+            certificate: spanned(&path("pem")),
+            key: spanned(&path("key")),
+        }
     }
 
     pub(crate) fn tls(&self) -> Tls {
-        let spanned = |path: &Path| toml::Spanned::new(0..0, path.to_str().unwrap().to_owned());
         Tls {
             certificate: spanned(&self.chain()),
             key: spanned(&self.key()),
+            sni: Vec::new(),
             client_ca: None,
             client_auth: None,
             client_crls: Vec::new(),
@@ -201,4 +225,8 @@ impl Pki {
     pub(crate) fn key(&self) -> PathBuf {
         self.dir.path().join("key.pem")
     }
+}
+
+fn spanned(path: &Path) -> toml::Spanned<String> {
+    toml::Spanned::new(0..0, path.to_str().unwrap().to_owned())
 }

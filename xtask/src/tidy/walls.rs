@@ -56,8 +56,15 @@ const VENDORS: &[&str] = &[
 ];
 
 /// Modules of the host that open sockets.
-const EDGES: &[&str] =
-    &["host/src/listener", "host/src/upstream", "host/src/tunnel", "host/src/admin", "host/src/cli", "host/src/main"];
+const EDGES: &[&str] = &[
+    "host/src/listener",
+    "host/src/upstream",
+    "host/src/tunnel",
+    "host/src/wire",
+    "host/src/admin",
+    "host/src/cli",
+    "host/src/main",
+];
 
 /// Only `host/src/plugin/` knows which engine runs the plugins.
 pub(super) fn only_the_plugin_folder_names_the_engine(files: &[File]) -> Vec<Finding> {

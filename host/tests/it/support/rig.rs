@@ -133,7 +133,9 @@ impl Rig {
             probes: Arc::default(),
             traces: Tracer::default(),
         });
-        let bound = listener::bind(&[config::Listener { address: "127.0.0.1:0".parse().unwrap(), tls }]).unwrap();
+        let bound =
+            listener::bind(&[config::Listener { tls, ..config::Listener::plain("127.0.0.1:0".parse().unwrap()) }])
+                .unwrap();
         let (address, certificates) = (bound.addresses()[0], bound.certificates());
         let working = Arc::clone(&gateway);
         tokio::spawn(async move {
