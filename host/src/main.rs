@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use penstock::cli::health::health;
 use penstock::cli::start::{Started, check};
-use penstock::cli::{Cli, Command, Flags, govern, logs};
+use penstock::cli::{Cli, Command, Flags, dumps, govern, logs};
 use penstock::plugin::compile::compile_component_child;
 
 /// A request allocates some two hundred times, in one thread and freed in another as often as not.
@@ -31,6 +31,11 @@ fn main() -> ExitCode {
         None => (cli.flags, run),
     };
     logs::start(flags.log);
+    if !flags.core_dumps
+        && let Err(error) = dumps::forbid()
+    {
+        tracing::warn!("images of the memory cannot be forbidden: {error}");
+    }
     command(&flags).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         ExitCode::FAILURE

@@ -2,6 +2,7 @@
 //! The command line: what there is to write, and where things are if nothing is written.
 
 mod cluster;
+pub mod dumps;
 pub mod govern;
 pub mod health;
 pub mod logs;
@@ -81,6 +82,9 @@ pub struct Flags {
     /// How the log is written: to a terminal as text, elsewhere as JSON. `RUST_LOG` says what is in it.
     #[arg(long, value_name = "FORMAT", env = "PENSTOCK_LOG", default_value = "auto")]
     pub log: Format,
+    /// Let the kernel write an image of the process when it crashes. It has the keys in it.
+    #[arg(long, env = "PENSTOCK_CORE_DUMPS")]
+    pub core_dumps: bool,
 }
 
 impl Flags {

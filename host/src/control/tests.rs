@@ -22,7 +22,7 @@ impl Forge for TextForge {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let (name, version) = text.split_once(' ').ok_or_else(|| Refused::new("not-a-component", "no blank", ""))?;
         let (name, version, digest) = (name.to_owned(), version.to_owned(), digest_of(bytes));
-        let facts = Facts { name, kind: "adapter".to_owned(), version, api: "0.1.0".to_owned(), digest };
+        let facts = Facts { name, kind: "adapter".to_owned(), version, api: "0.1.0".to_owned(), digest, seal: None };
         Ok((facts, Arc::new(text)))
     }
 

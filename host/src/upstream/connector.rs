@@ -18,6 +18,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::addresses::{Addresses, Resolver};
 use super::fault::{SendError, cause};
 
 /// Between probes of an idle TCP connection.
@@ -26,23 +27,26 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// Makes connections; the error is always a [`SendError`].
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
+    resolver: Resolver,
     tls: TlsConnector,
     limit: Duration,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Arc<ClientConfig>, limit: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
+    pub(super) fn new(tls: Arc<ClientConfig>, limit: Duration, allowed: Addresses) -> Self {
+        let resolver = Resolver::new(allowed);
+        let mut tcp = HttpConnector::new_with_resolver(resolver.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_keepalive(Some(TCP_KEEP_ALIVE));
-        Self { tcp, tls: TlsConnector::from(tls), limit }
+        Self { tcp, resolver, tls: TlsConnector::from(tls), limit }
     }
 
     async fn connect(mut self, uri: Uri) -> Result<Link, SendError> {
         let limit = self.limit;
         let link = async move {
+            self.resolver.admit(uri.host().unwrap_or_default()).map_err(SendError::Connect)?;
             let tcp = self.tcp.call(uri.clone()).await.map_err(|error| SendError::Connect(cause(&error)))?;
             if uri.scheme() != Some(&Scheme::HTTPS) {
                 return Ok(Link::Clear(tcp));

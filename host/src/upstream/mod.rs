@@ -8,6 +8,7 @@
 //! exchanges before another one is opened. An endpoint with its own roots of trust has its own connections, so that a
 //! connection is never used on the trust of another endpoint; they live as long as an endpoint with these roots.
 
+mod addresses;
 pub mod body;
 mod breaker;
 mod connector;
@@ -29,6 +30,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::{Limits, Timeouts};
 
+pub use addresses::{ADDRESSES_HELP, Addresses};
 pub use body::{Answer, BodyError, InBody, OutBody};
 pub use breaker::{Breaker, Verdict};
 pub use endpoint::Endpoint;
@@ -62,6 +64,7 @@ struct Shared {
     lanes: Lanes,
     own: Mutex<HashMap<[u8; 32], Weak<Lanes>>>,
     idle_upstream_max: usize,
+    allowed: Addresses,
     connect: Duration,
     first_byte: Duration,
     idle: Duration,
@@ -77,12 +80,15 @@ impl Client {
     /// A client with nothing connected yet. Fails if TLS cannot be set up.
     pub fn new(limits: &Limits, timeouts: &Timeouts) -> anyhow::Result<Self> {
         let connect = Duration::from_millis(timeouts.connect_ms);
-        let lanes = Lanes::new(limits.idle_upstream_max, connect, &[]).context("TLS towards upstreams")?;
+        let allowed = Addresses::parse(&limits.upstream_addresses)
+            .map_err(|why| anyhow::anyhow!("limits.upstream_addresses: {why}; {ADDRESSES_HELP}"))?;
+        let lanes = Lanes::new(limits.idle_upstream_max, connect, &allowed, &[]).context("TLS towards upstreams")?;
         Ok(Self {
             shared: Arc::new(Shared {
                 lanes,
                 own: Mutex::default(),
                 idle_upstream_max: limits.idle_upstream_max,
+                allowed,
                 connect,
                 first_byte: Duration::from_millis(timeouts.first_byte_ms),
                 idle: Duration::from_millis(timeouts.idle_ms),
@@ -165,7 +171,7 @@ impl Shared {
         if let Some(lanes) = own.get(&trust.digest).and_then(Weak::upgrade) {
             return Ok(lanes);
         }
-        let lanes = Lanes::new(self.idle_upstream_max, self.connect, &trust.roots);
+        let lanes = Lanes::new(self.idle_upstream_max, self.connect, &self.allowed, &trust.roots);
         let lanes = Arc::new(lanes.map_err(|error| SendError::Tls(error.to_string()))?);
         own.retain(|_, lanes| lanes.strong_count() > 0);
         own.insert(trust.digest, Arc::downgrade(&lanes));
@@ -177,10 +183,11 @@ impl Lanes {
     fn new(
         idle_upstream_max: usize,
         connect: Duration,
+        allowed: &Addresses,
         further: &[rustls::pki_types::CertificateDer<'static>],
     ) -> Result<Self, rustls::Error> {
         let tls = Arc::new(connector::client_config(connector::roots(further))?);
-        let connector = Connector::new(tls, connect);
+        let connector = Connector::new(tls, connect, allowed.clone());
         let lane = |index: usize, prior_knowledge: bool| {
             // The lanes share what may be idle, low lanes first; one is the least that keeps HTTP/2 connections shared.
             let lane_max = LANE_EXCHANGES as usize;
