@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import bodies
+import contained
 import floods
 import origin
 import paths
@@ -57,6 +58,7 @@ def main(extent):
             asyncio.run(crowd(report, gateway))
         suites(report, apart)
     apart.close()
+    contained.run(report, extent)
     report.print()
     return 1 if report.missed() else 0
 

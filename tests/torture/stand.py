@@ -69,23 +69,31 @@ path = "/open/v1"
 class Gateway:
     """A running gateway. `port` speaks clear text, `tls_port` TLS, `admin_port` is the admin API."""
 
-    def __init__(self, origin=1, grpc=1, socket=1, timeouts="", limits=""):
+    def __init__(self, origin=1, grpc=1, socket=1, timeouts="", limits="", policy=POLICY, plugins=PLUGINS, **more):
+        """`policy` has the places of the others in braces; `more` is `environment`, `flags`, `key` (of the one
+        caller), and `drop`: files for a second folder of plugins, by their names."""
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-torture-")
         self.folder = Path(self._folder.name)
         policies = self.folder / "policies"
         policies.mkdir()
         certificate(policies)
-        key = hashlib.sha256(KEY.encode()).hexdigest()
+        key = hashlib.sha256(more.get("key", KEY).encode()).hexdigest()
         told = {"origin": origin, "grpc": grpc, "socket": socket, "timeouts": timeouts, "limits": limits, "key": key}
-        (policies / "gateway.toml").write_text(POLICY.format(folder=policies, **told))
+        (policies / "gateway.toml").write_text(policy.format(folder=policies, **told))
         self._log_path = self.folder / "log"
         command = [os.environ["PENSTOCK_BIN"], "run", "--policies", policies]
-        plugins = self.folder / "plugins"
-        plugins.mkdir()
-        for name in PLUGINS:
-            (plugins / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
-        command += ["--state", self.folder / "state", "--plugins", plugins]
-        environment = {**os.environ, "RUST_LOG": "info"}
+        shelf = self.folder / "plugins"
+        shelf.mkdir()
+        for name in plugins:
+            (shelf / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
+        command += ["--state", self.folder / "state", "--plugins", shelf, *more.get("flags", ())]
+        if "drop" in more:
+            drop = self.folder / "drop"
+            drop.mkdir()
+            for name, content in more["drop"].items():
+                (drop / name).write_bytes(content)
+            command += ["--plugins", drop]
+        environment = {**os.environ, "RUST_LOG": "info", **more.get("environment", {})}
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self._wait()

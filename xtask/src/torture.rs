@@ -40,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
         .current_dir(&folder)
         .env("PENSTOCK_BIN", gateway)
         .env("PENSTOCK_PLUGINS", workspace.shipped_dir())
+        .env("PENSTOCK_TEST_PLUGINS", workspace.plugins_dir())
         .env(variable, attacks)
         .env(tools, tools_dir)
         .env("PYTHONDONTWRITEBYTECODE", "1");
