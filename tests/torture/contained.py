@@ -151,7 +151,7 @@ def planted(report, extent):
     figure = f"{len(secrets) + 3} secrets, {campaign.counts['requests']} requests, {leaks.looked_at} places, {leaks.bytes >> 20} MiB: {len(leaks.found)} found"
     worked = vendor.got_key and collector.asked and campaign.counts["children"]
     report.row("planted secrets", figure, "0 found", not leaks.found and worked)
-    for row in sorted(leaks.found)[:12]:
+    for row in sorted(leaks.found)[:40]:
         print("   ", row)
     if not worked:
         print("    nothing was looked at:", vendor.got_key, collector.asked, campaign.counts)

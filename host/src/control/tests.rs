@@ -139,6 +139,29 @@ fn a_dropped_file_is_in_force_and_goes_with_its_file() {
 }
 
 #[test]
+fn only_what_the_policy_trusts_is_loaded_and_what_it_comes_to_trust_is_taken_at_once() {
+    let gateway = Gateway::start();
+    let trusting = |contents: &[&str]| {
+        let digests: Vec<_> = contents.iter().map(|content| digest_of(content.as_bytes())).collect();
+        format!("{POLICY}[trust]\nrequired = true\ndigests = {digests:?}\n")
+    };
+    gateway.drop("policies/p.toml", &trusting(&["auth 1", "echo 1"])).unwrap();
+    gateway.drop("drop-in/auth.wasm", "auth 2").unwrap();
+    assert_eq!(gateway.in_force(), "auth 1 echo 1 [v] [w]");
+    assert!(gateway.refusal("auth").unwrap().contains("untrusted"), "{:?}", gateway.refusal("auth"));
+    assert_eq!(gateway.upload("auth 3").unwrap_err().code, "untrusted");
+    assert_eq!(gateway.ask(Change::Files).unwrap().result, "unchanged", "it is not tried again and again");
+    gateway.drop("policies/p.toml", &trusting(&["auth 1", "auth 2", "echo 1"])).unwrap();
+    assert_eq!(gateway.in_force(), "auth 2 echo 1 [v] [w]");
+    assert_eq!(gateway.refusal("auth"), None);
+    let before = gateway.in_force();
+    let wrong = format!("{POLICY}[trust]\nkeys = [\"abc\"]\n");
+    let _ = gateway.drop("policies/p.toml", &wrong);
+    assert_eq!(gateway.upload("new 1").err(), None, "a rule that cannot be read is not in force");
+    assert_ne!(gateway.in_force(), before);
+}
+
+#[test]
 fn a_file_that_the_gate_or_a_snapshot_refuses_leaves_the_version_that_serves() {
     let gateway = Gateway::start();
     for (content, code) in [("garbage", "not-a-component"), ("auth trap", "bad-plugin"), ("auth panic", "bad-plugin")] {

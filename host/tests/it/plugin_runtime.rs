@@ -274,6 +274,44 @@ fn policy(kind: &str) -> Plugin {
 }
 
 #[test]
+fn all_plugins_together_have_a_ceiling_of_memory_and_give_back_what_they_had() {
+    let sandbox = Sandbox { memory_bytes_max: 64 << 20, memory_sum_bytes_max: 24 << 20, ..sandbox() };
+    let component = runtime(sandbox).load(&hostile("limits")).expect("passes the gate");
+    let limits = |name: &str| match component.configure(settings(name)) {
+        Ok(Plugin::Limits(limits)) => limits,
+        _ => panic!("no limits"),
+    };
+    let plan = |limits: &Limits, what: &str| limits.plan(Whose::Callers, &call(what), &Arc::default()).map(drop);
+    let (one, other) = (limits("one"), limits("other"));
+    for _ in 0..50 {
+        match plan(&one, "hoard") {
+            Err(CallError::Broken { reason: Broken::Crowded, .. }) => {}
+            result => panic!("{result:?}"),
+        }
+        assert!(plan(&other, "").is_ok(), "the neighbour goes on");
+    }
+    let Plugin::Limits(again) = component.configure(settings("again")).expect("there is room again") else { return };
+    assert!(plan(&again, "").is_ok());
+}
+
+#[test]
+fn an_operator_reads_where_a_plugin_broke_and_what_it_had_said() {
+    let component = runtime(sandbox()).load(&hostile("limits")).expect("passes the gate");
+    let plugin = component.configure(settings("told")).expect("configures");
+    assert_eq!((plugin.condition().broken, plugin.condition().rests), (0, false));
+    let Plugin::Limits(limits) = &plugin else { panic!("no limits") };
+    for _ in 0..8 {
+        assert!(limits.plan(Whose::Callers, &call("trap"), &Arc::default()).is_err());
+    }
+    let condition = plugin.condition();
+    assert_eq!((condition.broken, condition.rests), (8, true));
+    let last = &condition.breaks[0];
+    assert_eq!((last.call.as_str(), last.how), ("limits.plan", "trap"));
+    assert!(last.stack.iter().any(|name| name.contains("hostile")), "{last:?}");
+    assert!(last.last_lines.iter().any(|line| line.contains("told to trap")), "{last:?}");
+}
+
+#[test]
 fn policies_answer_and_break_alike() {
     let broken = |result: Result<(), CallError>| match result {
         Err(CallError::Broken { reason, .. }) => reason,
