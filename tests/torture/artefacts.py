@@ -86,7 +86,23 @@ def contents(good, rng):
     yield "half", good[: len(good) // 2 + rng.randrange(1000)], plain
     yield "without its last byte", good[:-1], plain
     at = rng.randrange(100, len(good) - 100)
-    yield "with a hole", good[:at] + b"\xff" * 64 + good[at + 64 :], [*plain, "no-manifest", "export-missing", "self-test-failed", "import-refused", "unknown-kind", "core-module", "start-trapped", "export-type", "bad-plugin", "untrusted"]
+    yield (
+        "with a hole",
+        good[:at] + b"\xff" * 64 + good[at + 64 :],
+        [
+            *plain,
+            "no-manifest",
+            "export-missing",
+            "self-test-failed",
+            "import-refused",
+            "unknown-kind",
+            "core-module",
+            "start-trapped",
+            "export-type",
+            "bad-plugin",
+            "untrusted",
+        ],
+    )
     yield "random bytes", rng.randbytes(50_000), ["not-a-component"]
     yield "a script", b"#!/bin/sh\nrm -rf /\n", ["not-a-component"]
     yield "text of WebAssembly", b"(component)", ["not-a-component"]
@@ -309,7 +325,9 @@ class Campaign:
         beside, other = self.drop / "another.wasm", self.good + wasm.custom("x", b"1")
         begun = time.monotonic()
         beside.write_bytes(other)
-        self.await_verdict("a second file of the same name", beside, hashlib.sha256(other).hexdigest(), ["ambiguous-name"], begun)
+        self.await_verdict(
+            "a second file of the same name", beside, hashlib.sha256(other).hexdigest(), ["ambiguous-name"], begun
+        )
         beside.unlink()
         (self.drop / "folder.wasm").mkdir()
         self.nothing("a folder")
@@ -327,7 +345,9 @@ class Campaign:
         odd = self.drop / "e\ncho\x1b[2J.wasm"
         begun = time.monotonic()
         odd.write_bytes(b"x")
-        self.await_verdict("a name that steers terminals", odd, hashlib.sha256(b"x").hexdigest(), ["not-a-component"], begun)
+        self.await_verdict(
+            "a name that steers terminals", odd, hashlib.sha256(b"x").hexdigest(), ["not-a-component"], begun
+        )
         odd.unlink()
         bare = os.path.join(os.fsencode(self.drop), b"\xff\xfe.wasm")
         Path(os.fsdecode(bare)).write_bytes(b"x")
@@ -366,7 +386,9 @@ class Campaign:
                 file.flush()
                 time.sleep(0.05)
         begun = time.monotonic()
-        self.await_verdict("half written", self.file, hashlib.sha256(half).hexdigest(), ["truncated", "not-a-component"], begun)
+        self.await_verdict(
+            "half written", self.file, hashlib.sha256(half).hexdigest(), ["truncated", "not-a-component"], begun
+        )
         self.restore()
 
     def flood(self, count):
@@ -387,7 +409,7 @@ def signatures(campaign, signed, unsigned):
     cut = signed[: -(64 + 21)]
     for name, content in (("a spoilt signature", bytes(other)), ("not signed", unsigned), ("its signature taken off", cut),
                           ("signed, and then changed", signed[:5000] + b"\x01" + signed[5001:]),
-                          ("a signature of another file", unsigned + signed[-85:])):  # fmt: skip
+                          ("a signature of another file", unsigned + wasm.custom("x", b"2") + signed[-85:])):  # fmt: skip
         campaign.upload(name, content, ["untrusted"])
         campaign.put(name, content, ["untrusted"])
     campaign.restore()

@@ -94,14 +94,34 @@ password = "env:CANARY_REDIS"
 """
 PLUGINS = ("api-key.wasm", "jwt.wasm", "openai-compatible.wasm", "anthropic.wasm", "echo.wasm")
 # What a vendor answers, by the last word of the model.
-FAULTS = ("ok", "400", "401", "403", "404", "429", "500", "503", "echo", "echo401", "html", "cut", "slow", "reset", "garbage", "redirect")
+FAULTS = (
+    "ok",
+    "400",
+    "401",
+    "403",
+    "404",
+    "429",
+    "500",
+    "503",
+    "echo",
+    "echo401",
+    "html",
+    "cut",
+    "slow",
+    "reset",
+    "garbage",
+    "redirect",
+)
 KEPT_BY_DESIGN = ("admin-token", "master-key")
 
 
 def planted():
     """A secret for each place; each with a beginning of its own, and letters that URLs and base64 spell otherwise."""
     names = ("VENDOR", "MASTER", "WEBHOOK", "OTLP", "JWT", "EXTRA", "REDIS", "POOLED", "CALLER")
-    return {name: f"{hashlib.sha256(name.encode()).hexdigest()[:9]}/{name.lower()}+{os.urandom(12).hex()}=" for name in names}
+    return {
+        name: f"{hashlib.sha256(name.encode()).hexdigest()[:9]}/{name.lower()}+{os.urandom(12).hex()}="
+        for name in names
+    }
 
 
 def forms(secret):
@@ -183,7 +203,9 @@ class Vendor:
                     self.close_connection = True
                     return None
                 if fault == "cut":
-                    self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{")
+                    self.wfile.write(
+                        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{"
+                    )
                     self.close_connection = True
                     return None
                 return self._say(200, json.dumps({"id": "1", "object": "chat.completion", "choices": [
@@ -247,7 +269,9 @@ class Redis:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         folder.mkdir()
-        (folder / "conf").write_text(f'port {self.port}\nbind 127.0.0.1\ndir {folder}\nrequirepass "{password}"\nsave ""\n')
+        (folder / "conf").write_text(
+            f'port {self.port}\nbind 127.0.0.1\ndir {folder}\nrequirepass "{password}"\nsave ""\n'
+        )
         self._process = subprocess.Popen(["redis-server", folder / "conf"], stdout=subprocess.DEVNULL)
         self._password = password
         for _ in range(100):
@@ -282,9 +306,15 @@ def calls(secrets):
     for vendor in ("same", "other", "pooled"):
         for fault in FAULTS:
             for more in ({}, {"stream": True}):
-                body = json.dumps({"model": f"{vendor}-{fault}", "messages": [{"role": "user", "content": "hi"}], **more})
+                body = json.dumps(
+                    {"model": f"{vendor}-{fault}", "messages": [{"role": "user", "content": "hi"}], **more}
+                )
                 yield "/v1/chat/completions", [right], body
-        yield "/v1/messages", [right], json.dumps({"model": f"{vendor}-echo", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]})
+        yield (
+            "/v1/messages",
+            [right],
+            json.dumps({"model": f"{vendor}-echo", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}),
+        )
     good = json.dumps({"model": "same-ok", "messages": [{"role": "user", "content": "hi"}]})
     for headers in ([], [("authorization", f"Bearer x{secrets['CALLER']}")], [("authorization", f"Basic {secrets['CALLER']}")],
                     [("x-api-key", secrets["CALLER"])], [right, right], [("authorization", secrets["CALLER"])],
@@ -295,7 +325,11 @@ def calls(secrets):
     for body in ("", "{", "[]", '{"model":1}', '{"model":"none"}', good + good, '{"model":"same-ok"}'):
         yield "/v1/chat/completions", [right], body
     yield "/v1/chat/completions", [right, ("prefer", "respond-async")], good
-    yield "/v1/chat/completions", [right, ("prefer", "respond-async"), ("penstock-webhook", "http://127.0.0.1:1/")], good
+    yield (
+        "/v1/chat/completions",
+        [right, ("prefer", "respond-async"), ("penstock-webhook", "http://127.0.0.1:1/")],
+        good,
+    )
     yield "/plain/x", [right], ""
     yield "/none", [right], ""
     yield "/v1/../v1/x", [right], ""
@@ -349,7 +383,13 @@ class Campaign:
 
     def plant(self):
         """Those that are planted by the admin API."""
-        key = {"vendor": "pooled", "service": "chat", "key_name": "main", "api_key": self.secrets["POOLED"], "tier": "primary"}
+        key = {
+            "vendor": "pooled",
+            "service": "chat",
+            "key_name": "main",
+            "api_key": self.secrets["POOLED"],
+            "tier": "primary",
+        }
         self.leaks.look("admin: a key of a vendor is made", self.admin("POST", "/api/v1/keys", key)[1])
         _, made = self.admin("POST", "/api/v1/virtual-keys", {"name": "ann", "team": None})
         said = json.loads(made[made.index(b"{") :])
@@ -363,14 +403,15 @@ class Campaign:
     def ask(self):
         """Every kind of call; answers must not have what the caller does not know."""
         for target, headers, body in calls(self.secrets):
-            if "pooled" in body and self.virtual:
-                headers = [("authorization", f"Bearer {self.virtual}"), *headers] if len(headers) == 0 else headers
             self.counts["requests"] += 1
             answer = send(self.gateway.port, target, headers, body)
             self.leaks.look(f"answer to {target} {body[:60]}", answer)
         if self.virtual:
             good = json.dumps({"model": "same-echo", "messages": [{"role": "user", "content": "hi"}]})
-            self.leaks.look("answer to a virtual key", send(self.gateway.port, "/v1/chat/completions", [("x-api-key", self.virtual)], good))
+            self.leaks.look(
+                "answer to a virtual key",
+                send(self.gateway.port, "/v1/chat/completions", [("x-api-key", self.virtual)], good),
+            )
 
     def compile(self, content):
         """A plugin is compiled; its compiler is looked at meanwhile."""

@@ -82,7 +82,9 @@ def breaking(report, extent):
     figure = f"{fine - tally.count('fine', 200)} of {fine} failed"
     report.row("requests beside those that break plugins", figure, "0", fine and fine == tally.count("fine", 200))
     p99, most = (tally.percentile(("auth", "limits", "adapter"), share) for share in (0.99, 1))
-    figure = f"{faulty} requests, {len(tally.wrong)} wrong answers, p99 {p99 * 1000:.0f} ms, at most {most * 1000:.0f} ms"
+    figure = (
+        f"{faulty} requests, {len(tally.wrong)} wrong answers, p99 {p99 * 1000:.0f} ms, at most {most * 1000:.0f} ms"
+    )
     met = not tally.wrong and p99 <= TRAP_P99_S_MAX
     report.row("requests that break plugins", figure, f"503 or 502, p99 <= {TRAP_P99_S_MAX * 1000:.0f} ms", met)
     for row in tally.wrong[:5]:
@@ -107,12 +109,14 @@ def addressed(report, extent):
     plugins = ("openai-compatible.wasm", "anthropic.wasm")
     with stand.Gateway(policy=ssrf.POLICY, plugins=plugins, origin=places.vendor, environment=environment) as gateway:
         counts, strange = asyncio.run(ssrf.run(gateway, places.canary, few=extent == "fast"))
-    with stand.Gateway(policy=ssrf.narrow_policy(places.canary), plugins=plugins[:1], environment=environment) as gateway:
+    with stand.Gateway(
+        policy=ssrf.narrow_policy(places.canary), plugins=plugins[:1], environment=environment
+    ) as gateway:
         count, wrong, slowest = asyncio.run(ssrf.narrow(gateway))
-    asked, heard = places.end()
+    asked, heard, hears = places.end()
     elsewhere = [row for row in asked if row[1] and row[0] != f"127.0.0.1:{places.vendor}"]
     figure = f"{len(ssrf.addresses(1))} spellings at {len(counts)} points, {sum(counts.values())} requests: {len(heard)} hits"
-    met = not heard and not strange and len(counts) == 6
+    met = hears and not heard and not strange and len(counts) == 6
     report.row("addresses that nobody should reach", figure, "0 hits", met)
     for row in [*heard[:5], *strange]:
         print("   ", row)

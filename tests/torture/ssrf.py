@@ -16,6 +16,7 @@ import socket
 import time
 
 KEY = "canary-vendor-key-5f0a1c"
+CONTROL = b"can you hear me"
 POLICY = """
 [[listeners]]
 address = "127.0.0.1:0"
@@ -133,11 +134,15 @@ class Places:
         self.vendor, self.canary = self._ports.get(timeout=30)
 
     def end(self):
-        """What the vendor was asked (authority and key), and what the canary has heard."""
+        """What the vendor was asked (authority and key), what the canary has heard, and whether it can hear at all."""
+        for address in ("127.0.0.1", "127.9.9.9", "::1"):
+            with socket.create_connection((address, self.canary)) as control:
+                control.sendall(CONTROL)
+                control.recv(1)
         self._stop.set()
-        seen = self._seen.get(timeout=60)
+        asked, heard = self._seen.get(timeout=60)
         self._process.join()
-        return seen
+        return asked, [said for said in heard if said != repr(CONTROL)], heard.count(repr(CONTROL)) == 3
 
 
 def _places(ports, seen, stop):
@@ -209,8 +214,16 @@ def requests(where):
     for model in ("same", "other"):
         yield "body", *_post(*_chat(model, image))
     yield "body", *_post(*_chat("other", file, base_url=where, api_base=where, endpoint=where))
-    yield "body", *_post("/v1/messages", {"model": "same", "max_tokens": 9, "messages": [{"role": "user", "content": source}]})
-    yield "body", *_post("/v1/images/generations", {"model": "same", "prompt": "x", "image": where, "response_format": "b64_json"})
+    yield (
+        "body",
+        *_post("/v1/messages", {"model": "same", "max_tokens": 9, "messages": [{"role": "user", "content": source}]}),
+    )
+    yield (
+        "body",
+        *_post(
+            "/v1/images/generations", {"model": "same", "prompt": "x", "image": where, "response_format": "b64_json"}
+        ),
+    )
     plain = "".join(letter for letter in where if " " <= letter <= "~")
     for some in (HEADERS[:10], HEADERS[10:]):
         yield "header", *_post(*_chat("same", "hi"), [(name, plain) for name in some])
@@ -220,7 +233,14 @@ def requests(where):
     yield "host", *_post(*_chat("same", "hi"), [("Host", bare.split("/")[0])])
     waits = [("Prefer", "respond-async"), ("Penstock-Webhook", plain)]
     yield "callback", *_post(*_chat("same", "hi"), waits)
-    yield "callback", *_post("/v1/images/generations", {"model": "same", "prompt": "x", "user": where, "webhook": where, "callback_url": where}, waits[:1])
+    yield (
+        "callback",
+        *_post(
+            "/v1/images/generations",
+            {"model": "same", "prompt": "x", "user": where, "webhook": where, "callback_url": where},
+            waits[:1],
+        ),
+    )
     for status in ("301", "302", "303", "307", "308"):
         yield "answer", *_post(*_chat("same", "hi", user=f"redirect {status} {where}"))
     yield "answer", *_post(*_chat("other", "hi", user=f"redirect 302 {where}"))
@@ -229,7 +249,14 @@ def requests(where):
     for model in (f"same/{where}", f"same/../{where}", where, f"vendor@{where}"):
         yield "name", *_post(*_chat(model, "hi"))
     quoted = re.sub(r"[^!-~]|[#]", lambda match: "".join(f"%{byte:02x}" for byte in match[0].encode()), where)
-    for target in (f"/{quoted}", f"/v1/models/{quoted}", f"/v1/jobs/{quoted}", f"/v1/videos/{quoted}/content", f"/x?url={quoted}", f"/@{quoted}"):
+    for target in (
+        f"/{quoted}",
+        f"/v1/models/{quoted}",
+        f"/v1/jobs/{quoted}",
+        f"/v1/videos/{quoted}/content",
+        f"/x?url={quoted}",
+        f"/@{quoted}",
+    ):
         yield "name", "GET", target, [], b""
 
 
@@ -240,7 +267,14 @@ def _post(target, body, headers=()):
 async def run(gateway, canary, few=False):
     """Sends all; how many there were by the point, and connections of the gateway to where it has nothing to look for."""
     # Some for the fast half, others at each point.
-    waiting = iter([ask for index, where in enumerate(addresses(canary)) for at, ask in enumerate(requests(where)) if not few or (index + at) % 29 == 0])
+    waiting = iter(
+        [
+            ask
+            for index, where in enumerate(addresses(canary))
+            for at, ask in enumerate(requests(where))
+            if not few or (index + at) % 29 == 0
+        ]
+    )
     counts, done = {}, asyncio.Event()
     watch = asyncio.create_task(_watch(gateway.pid, done))
 
@@ -257,7 +291,12 @@ async def run(gateway, canary, few=False):
 
 async def _send(port, method, target, headers, body):
     named = any(name == "Host" for name, _ in headers)
-    lines = [f"{method} {target} HTTP/1.1", *([] if named else ["Host: localhost"]), "Connection: close", f"Content-Length: {len(body)}"]
+    lines = [
+        f"{method} {target} HTTP/1.1",
+        *([] if named else ["Host: localhost"]),
+        "Connection: close",
+        f"Content-Length: {len(body)}",
+    ]
     lines += [f"{name}: {value}" for name, value in headers]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
@@ -296,7 +335,9 @@ def narrow_policy(canary):
     own, made = _own_address(), []
     for number, base in enumerate(BASES):
         host = base.format(host=socket.gethostname(), own=own)
-        made.append(f'[vendors.v{number}]\nadapter = "openai-compatible"\nbase_url = "http://{host}:{canary}/v1"\nkey = "env:TORTURE_VENDOR_KEY"\nmodels = ["v{number}"]\n')
+        made.append(
+            f'[vendors.v{number}]\nadapter = "openai-compatible"\nbase_url = "http://{host}:{canary}/v1"\nkey = "env:TORTURE_VENDOR_KEY"\nmodels = ["v{number}"]\n'
+        )
     return NARROW % "".join(made)
 
 

@@ -93,7 +93,9 @@ def _vendor(ports, seen, stop):
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                length = next(
+                    int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                )
                 users.append(json.loads(await reader.readexactly(length))["user"])
                 said = json.dumps(
                     {"id": "1", "object": "chat.completion", "choices": [{"index": 0, "finish_reason": "stop", "message":
@@ -159,7 +161,15 @@ async def run(port, count, rng=None):
 
 def _draw(rng):
     drawn = rng.random()
-    for kind, share in (("auth", SHARE), ("limits", SHARE), ("adapter", SHARE), ("refused", 0.02), ("greedy", 0.02), ("hung up", 0.005), ("hung up in auth", 0.005)):
+    for kind, share in (
+        ("auth", SHARE),
+        ("limits", SHARE),
+        ("adapter", SHARE),
+        ("refused", 0.02),
+        ("greedy", 0.02),
+        ("hung up", 0.005),
+        ("hung up in auth", 0.005),
+    ):
         drawn -= share
         if drawn < 0:
             return kind

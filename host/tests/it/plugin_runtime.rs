@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use penstock::config::{Isolation, Sandbox};
 use penstock::keys::Grants;
 use penstock::plugin::types::{Broken, CallError, Candidate, Edit, Plan, Value as Placed, Whose};
-use penstock::plugin::{Adapter, Auth, Component, Exchange, Plugin, Settings};
+use penstock::plugin::{Adapter, Auth, Component, Exchange, Limits, Plugin, Settings};
 use penstock::state::Memory;
 use penstock_dialects::framing::Frame;
 use penstock_dialects::ir::{Event, FaultClass};
