@@ -4,6 +4,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 
 READY_WITHIN_S = 60
 KEY = "torture-key"
+# What is compiled once serves every gateway of a run.
+COMPILED = tempfile.TemporaryDirectory(prefix="penstock-compiled-")
 # Those that the policy names: the others would be compiled for nothing.
 PLUGINS = ("api-key.wasm", "echo.wasm")
 POLICY = """
@@ -86,6 +89,9 @@ class Gateway:
         shelf.mkdir()
         for name in plugins:
             (shelf / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
+        state = self.folder / "state"
+        state.mkdir(mode=0o700)
+        shutil.copytree(COMPILED.name, state / "compiled")
         command += ["--state", self.folder / "state", "--plugins", shelf, *more.get("flags", ())]
         if "drop" in more:
             drop = self.folder / "drop"
@@ -139,6 +145,8 @@ class Gateway:
             found = [re.search(word, self.log().decode(errors="replace")) for word in words]
             if all(found):
                 self.port, self.tls_port, self.admin_port = (int(match[1]) for match in found)
+                for file in (self.folder / "state/compiled").iterdir():
+                    shutil.copy(file, COMPILED.name)
                 return
             time.sleep(0.05)
         log = self.log().decode(errors="replace")
