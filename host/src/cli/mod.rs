@@ -16,6 +16,7 @@ mod traces;
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::Places;
@@ -83,7 +84,7 @@ pub struct Flags {
     #[arg(long, value_name = "FORMAT", env = "PENSTOCK_LOG", default_value = "auto")]
     pub log: Format,
     /// Let the kernel write an image of the process when it crashes. It has the keys in it.
-    #[arg(long, env = "PENSTOCK_CORE_DUMPS")]
+    #[arg(long, env = "PENSTOCK_CORE_DUMPS", value_parser = FalseyValueParser::new())]
     pub core_dumps: bool,
 }
 
