@@ -176,8 +176,8 @@ pub struct Limits {
     pub streams_max: u32,
     /// Idle upstream connections kept for each host.
     pub idle_upstream_max: usize,
-    /// Where upstreams may be, whatever their names resolve to: `"public"`, `"private"` (those of RFC 1918, 100.64.0.0/10,
-    /// fc00::/7), `"loopback"`, `"link-local"` (169.254.0.0/16, where clouds have their metadata, and fe80::/10), and ranges such
+    /// Where upstreams may be, whatever their names resolve to: `"public"`, `"private"` (those of RFC 1918, `100.64.0.0/10`,
+    /// `fc00::/7`), `"loopback"`, `"link-local"` (`169.254.0.0/16`, where clouds have their metadata, and `fe80::/10`), and ranges such
     /// as `"10.1.0.0/16"`. Connections to other addresses are not made. Read at the start only.
     pub upstream_addresses: Vec<String>,
     /// Tries of one request, at one target after another, second ones included.
