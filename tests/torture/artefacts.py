@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import os
 import random
+import subprocess
 import tarfile
 import time
 import zipfile
@@ -31,7 +32,7 @@ BUSY_VERDICT_S_MAX = 6.0
 # Twice the time of the processor by the clock, since this machine has other work to do, and what starting the child costs.
 BOMB_S_MAX = 2 * COMPILE_S + VERDICT_S_MAX
 BUSY_BOMB_S_MAX = 16.0
-NONE_S = 0.6
+NONE_S = 0.4
 CALLERS = 4
 POLICY = """
 [[listeners]]
@@ -286,9 +287,9 @@ class Campaign:
             time.sleep(0.02)
         return self.judge(f"file: {name}", time.monotonic() - begun, "no verdict", codes, limit)
 
-    def nothing(self, name, time_s=NONE_S):
+    def nothing(self, name):
         """What is not a file is not looked at: nothing is said of it, and nothing changes."""
-        time.sleep(time_s)
+        time.sleep(NONE_S)
         self.judge(f"file: {name}", 0, "quiet", ["quiet"])
 
     def restore(self):
@@ -351,7 +352,7 @@ class Campaign:
     def links(self):
         """Symbolic links."""
         self.file.unlink()
-        self.nothing("deleted while it serves", 0)
+        self.nothing("deleted while it serves")
         for name, target in (("nothing", "/nonexistent"), ("itself", str(self.file)), ("a device", "/dev/zero")):
             self.file.symlink_to(target)
             self.nothing(f"a link to {name}")
@@ -421,38 +422,35 @@ def policy(signed_by=None):
 
 def run(gateway, good, extent, times):
     """All kinds, `times` times each; the campaign with what it has found, and what the caller has seen."""
-    campaign, rng = Campaign(gateway, good, extent == "fast"), random.Random(7)
+    whole = extent == "all"
+    campaign, rng = Campaign(gateway, good, is_busy=not whole), random.Random(7)
     small = small_component(os.environ["PENSTOCK_PLUGINS"])
     caller = Caller(gateway.port)
     kinds = 0
     for turn in range(times):
         before = campaign.count
         for index, (name, content, codes) in enumerate(contents(good, small, rng)):
-            # The fast half takes one way in for each.
-            if (turn == 0 or name != "too large") and (extent == "all" or index % 2):
+            # The fast half takes one way in for two of three. What only the policy can refuse is told beside the plugin,
+            # and not beside its file.
+            if whole and (turn == 0 or name != "too large") or index % 3 == 0 or codes == ["bad-plugin"]:
                 campaign.upload(name, content, codes)
-            # What only the policy can refuse stands beside the plugin, and not beside its file.
-            if codes == ["bad-plugin"]:
-                campaign.upload(name, content, codes)
-            elif extent == "all" or index % 2 == 0:
+            if (whole or index % 3 == 1) and codes != ["bad-plugin"]:
                 campaign.put(name, content, codes)
         campaign.restore()
-        for name, bodies in bombs() if extent == "all" else list(bombs())[:1]:
-            content = wasm.with_start(small, bodies)
-            codes = ["compile-limit"]
-            (campaign.upload if turn % 2 else campaign.put)(name, content, codes, BUSY_BOMB_S_MAX if extent == "fast" else BOMB_S_MAX)
+        for name, bodies in list(bombs())[: None if whole else 1]:
+            bring = campaign.upload if turn % 2 else campaign.put
+            limit = BOMB_S_MAX if whole else BUSY_BOMB_S_MAX
+            bring(name, wasm.with_start(small, bodies), ["compile-limit"], limit)
         campaign.restore()
         campaign.in_the_folder()
-        if extent == "all" or turn == 0:
-            campaign.flood(10_000 if extent == "all" and turn % 10 == 0 else 1_000)
+        if whole:
+            campaign.flood(1_000 if turn % 10 else 10_000)
         kinds = kinds or campaign.count - before
     return campaign, caller.end(), kinds
 
 
 def key_pair(folder):
     """A key for signatures, and its public half in base64."""
-    import subprocess
-
     private = folder / "plugins.pem"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True, capture_output=True)
     public = subprocess.run(

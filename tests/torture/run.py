@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The black-box set: `run.py fast` is the part that fits into a minute and a half, `run.py all` the whole.
+"""The black-box set: `run.py fast` is the part that fits into two minutes, `run.py all` the whole.
 
 The environment says where the gateway (PENSTOCK_BIN), its plugins (PENSTOCK_PLUGINS), the corpus of attacks (PENSTOCK_ATTACKS) and the
 tools (PENSTOCK_TORTURE_TOOLS) are. Prints one table; fails if a goal is missed.

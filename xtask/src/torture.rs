@@ -13,7 +13,7 @@ const ATTACKS: (&str, &str) = ("PENSTOCK_ATTACKS", "../shared/attacks");
 /// How much of it is run.
 #[derive(Clone, Copy)]
 pub(crate) enum Extent {
-    /// What fits into a minute and a half, and needs nothing that must be installed.
+    /// What fits into two minutes, and needs nothing that must be installed.
     Fast,
     /// Everything for which there are tools.
     All,
