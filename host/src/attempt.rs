@@ -19,11 +19,12 @@ use crate::clock;
 use crate::directory::pool::Turn;
 use crate::failure::{Failure, Kind};
 use crate::inbound::{Content, Inbound, wanted};
+use crate::outbound::redaction::Redaction;
 use crate::outbound::{self, Payload};
+use crate::plugin::Exchange;
 use crate::plugin::types::{Body as Written, Call, Framing, Pair, Plan, UpstreamRequest};
-use crate::plugin::{Adapter, Exchange};
 use crate::relay::pump::{Pump, Relayer, Translator};
-use crate::routes::Target;
+use crate::routes::{Target, Vendor};
 use crate::stages::{Estimate, Principal};
 use crate::traces::Outgoing;
 use crate::underway::Underway;
@@ -237,7 +238,7 @@ impl<'a> Asking<'a> {
         };
         let answer = self.ask(target, &request, 0, payload).await?;
         if !answer.status().is_success() {
-            return Err(self.rejected(answer, &target.vendor.adapter, true).await);
+            return Err(self.rejected(answer, &target.vendor, true).await);
         }
         let mut answer = self.relayed(answer, last).await?;
         answer.dropped.clone_from(&request.dropped);
@@ -388,7 +389,7 @@ impl<'a> Asking<'a> {
         };
         let answer = self.ask(target, request, step, payload).await?;
         if !answer.status().is_success() {
-            return Err(self.rejected(answer, adapter, false).await);
+            return Err(self.rejected(answer, &target.vendor, false).await);
         }
         let (head, body) = answer.into_parts();
         // A vendor may answer whole where a stream was asked for: an error, or a feature that it cannot stream.
@@ -533,12 +534,16 @@ impl<'a> Asking<'a> {
     }
 
     /// An answer that is not 2xx.
-    async fn rejected(&self, answer: Response<UpstreamAnswer>, adapter: &Adapter, same_dialect: bool) -> Miss {
-        let (head, mut body) = answer.into_parts();
+    async fn rejected(&self, answer: Response<UpstreamAnswer>, vendor: &Vendor, same_dialect: bool) -> Miss {
+        let (adapter, (mut head, mut body)) = (&vendor.adapter, answer.into_parts());
         let body = match self.collect(&mut body, ERROR_BYTES_MAX).await {
             Ok(body) => body,
             Err(failure) => return failure.into(),
         };
+        let token = adapter.credential().held().await;
+        let redaction = Redaction::of(vendor, token.as_deref());
+        let body = redaction.body(body);
+        redaction.headers(&mut head.headers);
         let headers = wanted(&adapter.wants().response_headers, &head.headers);
         let fault = adapter.reject(head.status.as_u16(), &headers, &body).unwrap_or_else(|error| {
             tracing::warn!(adapter = adapter.name(), %error, "adapter failed to classify an error");

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use listeners::{ClientAuth, Listener, Place, ProxyProtocol, Sni, Tls};
-pub use stores::{Away, Cluster, State};
+pub use stores::{Away, Cluster, State, Trust};
 
 /// All policy files together.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -46,6 +46,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// Ceilings of the plugins.
     pub sandbox: Sandbox,
+    /// Whose plugins are taken.
+    pub trust: Trust,
     /// Secrets by name, for grants to plugins: `"env:NAME"` or `"file:PATH"`.
     pub secrets: BTreeMap<String, Spanned<String>>,
     /// Configured policy plugins (auth, limits, routing, filters) by name; routes refer to these names.
@@ -135,6 +137,10 @@ pub struct Limits {
     pub streams_max: u32,
     /// Idle upstream connections kept for each host.
     pub idle_upstream_max: usize,
+    /// Where upstreams may be, whatever their names resolve to: `"public"`, `"private"` (those of RFC 1918, `100.64.0.0/10`,
+    /// `fc00::/7`), `"loopback"`, `"link-local"` (`169.254.0.0/16`, where clouds have their metadata, and `fe80::/10`), and ranges such
+    /// as `"10.1.0.0/16"`. Connections to other addresses are not made. Read at the start only.
+    pub upstream_addresses: Vec<String>,
     /// Tries of one request, at one target after another, second ones included.
     pub attempts_max: u32,
     /// Round trips that an adapter may ask for within one attempt.
@@ -161,6 +167,7 @@ impl Default for Limits {
             connections_max: 16_384,
             streams_max: 100,
             idle_upstream_max: 256,
+            upstream_addresses: ["public", "private", "loopback"].map(str::to_owned).to_vec(),
             attempts_max: 4,
             round_trips_max: 200,
             blob_bytes_min: 4096,
@@ -300,6 +307,8 @@ impl Default for Jobs {
 pub struct Sandbox {
     /// Sum of the memories of one instance, in bytes.
     pub memory_bytes_max: usize,
+    /// Sum of the memories of all instances of all plugins, in bytes.
+    pub memory_sum_bytes_max: usize,
     /// Instances of one plugin.
     pub instances_max: u32,
     /// Live exchanges of one instance.
@@ -324,6 +333,7 @@ impl Default for Sandbox {
     fn default() -> Self {
         Self {
             memory_bytes_max: 64 << 20,
+            memory_sum_bytes_max: 2 << 30,
             instances_max: 64,
             exchanges_max: 256,
             calls_max: 1_000_000,

@@ -39,6 +39,11 @@ impl Credential {
         Ok(secret)
     }
 
+    /// The credential that is there, valid or not.
+    pub async fn held(&self) -> Option<Arc<Secret>> {
+        self.0.lock().await.as_ref().map(|held| Arc::clone(&held.secret))
+    }
+
     /// Forgets a credential that was refused, unless another one has taken its place.
     pub async fn forget(&self, refused: &Arc<Secret>) {
         let mut place = self.0.lock().await;

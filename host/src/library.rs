@@ -7,6 +7,7 @@
 
 pub mod shelf;
 pub mod store;
+pub mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -81,6 +82,9 @@ pub struct Facts {
     pub api: String,
     /// SHA-256 of the file, in hex.
     pub digest: String,
+    /// Its signature, whoever has made it.
+    #[serde(skip)]
+    pub seal: Option<trust::Seal>,
 }
 
 /// Where the active version of a plugin comes from.

@@ -9,7 +9,7 @@ use clap::Parser;
 use penstock::cli::health::health;
 use penstock::cli::start::{Started, check};
 use penstock::cli::supervise::supervise;
-use penstock::cli::{Cli, Command, Flags, govern, logs};
+use penstock::cli::{Cli, Command, Flags, dumps, govern, logs};
 use penstock::listener::Inherited;
 use penstock::plugin::compile::compile_component_child;
 
@@ -36,6 +36,11 @@ fn main() -> ExitCode {
         None => (cli.flags, |flags| run(flags, false)),
     };
     logs::start(flags.log);
+    if !flags.core_dumps
+        && let Err(error) = dumps::forbid()
+    {
+        tracing::warn!("images of the memory cannot be forbidden: {error}");
+    }
     command(&flags).unwrap_or_else(|error| {
         tracing::error!("{error:#}");
         ExitCode::FAILURE

@@ -4,6 +4,7 @@
 //! the vendor refuses.
 
 pub mod questions;
+pub mod redaction;
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use crate::routes::Vendor;
 use crate::traces::Outgoing;
 use crate::upstream::body::unpacked;
 use crate::upstream::{Answer, Client, Endpoint, OutBody};
+use redaction::Redaction;
 
 /// Largest answer that is read when a credential is fetched.
 const CREDENTIAL_BYTES_MAX: usize = 64 << 10;
@@ -319,7 +321,8 @@ async fn fetch(client: &Client, vendor: &Vendor) -> Result<(Secret, Duration), F
     let body = http_body_util::Limited::new(answer.into_body(), CREDENTIAL_BYTES_MAX).collect().await;
     let body = body.map_err(|error| refused(vendor, "its answer cannot be read").because(error))?.to_bytes();
     if !status.is_success() {
-        // The words of a token endpoint say what is wrong with the key, never what it is.
+        // The words of a token endpoint say what is wrong with the key; should they say what it is, that is taken out.
+        let body = Redaction::of(vendor, None).body(body);
         let said = String::from_utf8_lossy(&body[..body.len().min(512)]).into_owned();
         return Err(refused(vendor, &format!("the answer was {status}")).because(said));
     }

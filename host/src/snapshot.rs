@@ -52,6 +52,8 @@ struct Configured {
     fingerprint: [u8; 32],
     /// SHA-256 over what decides what is asked of others for it.
     sources: [u8; 32],
+    /// Name of its component.
+    component: Arc<str>,
     plugin: Plugin,
 }
 
@@ -97,5 +99,11 @@ impl Snapshot {
     /// The configured plugins, by names such as `plugins.fair` and `vendors.echo`.
     pub fn plugins(&self) -> impl Iterator<Item = (&str, &Plugin)> {
         self.plugins.iter().map(|(name, configured)| (name.as_str(), &configured.plugin))
+    }
+
+    /// Those of them that are made of this component.
+    pub fn made_of(&self, component: &str) -> impl Iterator<Item = (&str, &Plugin)> {
+        let of_it = self.plugins.iter().filter(move |(_, configured)| *configured.component == *component);
+        of_it.map(|(name, configured)| (name.as_str(), &configured.plugin))
     }
 }

@@ -29,12 +29,15 @@ VERSIONS = 20
 EVENT_S = 1.0
 # Requests that are still being answered when they are told to end have so long.
 DRAIN_MS = 5000
-POLICY = """
+POLICY = (
+    stand.POLICY
+    + """
 [vendors.slow]
 adapter = "openai-compatible"
-base_url = "http://127.0.0.1:{port}/v1"
+base_url = "http://127.0.0.1:{origin}/v1"
 models = ["slow"]
 """
+)
 
 
 class Load:
@@ -163,7 +166,7 @@ def versions():
 async def reloads(count, streams):
     """Reloads so many plugins and so many policies: what became of the requests and streams, and of the memory in MiB."""
     vendor = await Vendor().start()
-    with stand.Gateway(plugins=PLUGINS, more=POLICY.format(port=vendor.port), limits="connections_max = 4096",
+    with stand.Gateway(plugins=PLUGINS, policy=POLICY, origin=vendor.port, limits="connections_max = 4096",
                        timeouts="total_ms = 3600000") as gateway:
         admin, policy = Admin(gateway), gateway.folder / "policies" / "gateway.toml"
         text = policy.read_text()

@@ -4,6 +4,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -11,6 +12,8 @@ from pathlib import Path
 
 READY_WITHIN_S = 60
 KEY = "torture-key"
+# What is compiled once serves every gateway of a run.
+COMPILED = tempfile.TemporaryDirectory(prefix="penstock-compiled-")
 # Those that the policy names: the others would be compiled for nothing.
 PLUGINS = ("api-key.wasm", "echo.wasm")
 POLICY = """
@@ -69,23 +72,34 @@ path = "/open/v1"
 class Gateway:
     """A running gateway. `port` speaks clear text, `tls_port` TLS, `admin_port` is the admin API."""
 
-    def __init__(self, origin=1, grpc=1, socket=1, timeouts="", limits="", more="", plugins=PLUGINS, command="run"):
+    def __init__(self, origin=1, grpc=1, socket=1, timeouts="", limits="", policy=POLICY, plugins=PLUGINS, **more):
+        """`policy` has the places of the others in braces; `more` is `command`, `environment`, `flags`, `key` (of the one
+        caller), and `drop`: files for a second folder of plugins, by their names."""
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-torture-")
         self.folder = Path(self._folder.name)
         policies = self.folder / "policies"
         policies.mkdir()
         certificate(policies)
-        key = hashlib.sha256(KEY.encode()).hexdigest()
+        key = hashlib.sha256(more.get("key", KEY).encode()).hexdigest()
         told = {"origin": origin, "grpc": grpc, "socket": socket, "timeouts": timeouts, "limits": limits, "key": key}
-        (policies / "gateway.toml").write_text(POLICY.format(folder=policies, **told) + more)
+        (policies / "gateway.toml").write_text(policy.format(folder=policies, **told))
         self._log_path = self.folder / "log"
-        command = [os.environ["PENSTOCK_BIN"], command, "--policies", policies]
-        folder = self.folder / "plugins"
-        folder.mkdir()
+        command = [os.environ["PENSTOCK_BIN"], more.get("command", "run"), "--policies", policies]
+        shelf = self.folder / "plugins"
+        shelf.mkdir()
         for name in plugins:
-            (folder / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
-        command += ["--state", self.folder / "state", "--plugins", folder]
-        environment = {**os.environ, "RUST_LOG": "info"}
+            (shelf / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
+        state = self.folder / "state"
+        state.mkdir(mode=0o700)
+        shutil.copytree(COMPILED.name, state / "compiled")
+        command += ["--state", self.folder / "state", "--plugins", shelf, *more.get("flags", ())]
+        if "drop" in more:
+            drop = self.folder / "drop"
+            drop.mkdir()
+            for name, content in more["drop"].items():
+                (drop / name).write_bytes(content)
+            command += ["--plugins", drop]
+        environment = {**os.environ, "RUST_LOG": "info", **more.get("environment", {})}
         with open(self._log_path, "wb") as log:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self._wait()
@@ -131,6 +145,8 @@ class Gateway:
             found = [re.search(word, self.log().decode(errors="replace")) for word in words]
             if all(found):
                 self.port, self.tls_port, self.admin_port = (int(match[1]) for match in found)
+                for file in (self.folder / "state/compiled").iterdir():
+                    shutil.copy(file, COMPILED.name)
                 return
             time.sleep(0.05)
         log = self.log().decode(errors="replace")

@@ -69,7 +69,7 @@ enum Task {
     Deploy,
     /// Attack the release build from without, as far as the tools can be had: smuggling, floods, slow clients, suites.
     Torture {
-        /// Only what fits into a minute and a half, as `cargo xtask test` does.
+        /// Only what fits into two minutes, as `cargo xtask test` does.
         #[arg(long)]
         fast: bool,
     },

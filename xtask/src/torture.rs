@@ -13,7 +13,7 @@ const ATTACKS: (&str, &str) = ("PENSTOCK_ATTACKS", "../shared/attacks");
 /// How much of it is run.
 #[derive(Clone, Copy)]
 pub(crate) enum Extent {
-    /// What fits into a minute and a half, and needs nothing that must be installed.
+    /// What fits into two minutes, and needs nothing that must be installed.
     Fast,
     /// Everything for which there are tools.
     All,
@@ -40,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> anyhow::Result<()> {
         .current_dir(&folder)
         .env("PENSTOCK_BIN", gateway)
         .env("PENSTOCK_PLUGINS", workspace.shipped_dir())
+        .env("PENSTOCK_TEST_PLUGINS", workspace.plugins_dir())
         .env(variable, attacks)
         .env(tools, tools_dir)
         .env("PYTHONDONTWRITEBYTECODE", "1");

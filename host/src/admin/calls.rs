@@ -9,7 +9,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::body::{BODY_BYTES_MAX, Failed, Name, Query, bad_request, name_of, parse, read};
@@ -17,6 +17,7 @@ use super::{Shared, failure, openapi};
 use crate::control::{Answer, Change};
 use crate::directory::audit::{Actor, Note};
 use crate::library::Refused;
+use crate::plugin::breaks::Condition;
 
 type Outcome = Result<axum::Json<Answer>, Failed>;
 
@@ -32,6 +33,27 @@ pub(super) async fn plugins(State(admin): State<Shared>, uri: Uri) -> Result<imp
     let status = admin.control.status();
     let answer = json!({ "generation": status.generation, "plugins": status.plugins, "refused": status.refused });
     Ok(axum::Json(answer))
+}
+
+pub(super) async fn plugin(State(admin): State<Shared>, name: Name, uri: Uri) -> Result<impl IntoResponse, Failed> {
+    Query::of(&uri, &[])?;
+    let (name, status) = (name_of(name)?, admin.control.status());
+    let absent =
+        || Refused::new("no-such-plugin", format!("there is no plugin {name}"), "GET /api/v1/plugins lists them");
+    let found = status.plugins.iter().find(|plugin| plugin.facts.name == name).ok_or_else(absent)?;
+    let snapshot = admin.snapshot.load();
+    let mut uses: Vec<_> = snapshot.made_of(&name).collect();
+    uses.sort_unstable_by_key(|(name, _)| *name);
+    let uses = uses.into_iter().map(|(name, plugin)| Use { name, condition: plugin.condition() }).collect::<Vec<_>>();
+    Ok(axum::Json(json!({ "plugin": found, "uses": uses })))
+}
+
+/// A configured plugin that is made of a component.
+#[derive(Serialize)]
+struct Use<'u> {
+    name: &'u str,
+    #[serde(flatten)]
+    condition: Condition,
 }
 
 pub(super) async fn upload(

@@ -247,6 +247,8 @@ fn of_control() -> Vec<Row> {
             .query(ACTIVATE)
             .sends(Sent::Component)
             .refuses(&[404, 408, 409, 413, 422, 503]),
+        reads("/api/v1/plugins/{name}", get(calls::plugin), "readPlugin", "A plugin, where it is used, and how it has broken.", "PluginInUse")
+            .refuses(&[404]),
         admin("delete", "/api/v1/plugins/{name}", delete(calls::remove), "removePlugin", "Forget what was uploaded of a plugin."),
         admin("post", "/api/v1/plugins/{name}/activate", post(calls::activate), "activatePlugin", "Put a version in force.")
             .sends(Sent::Json("Activation")),

@@ -28,7 +28,7 @@ impl Forge for AnyForge {
         let (name, version) =
             text.split_once(' ').ok_or_else(|| Refused::new("not-a-component", "no blank", "put one"))?;
         let (name, version, kind, api) = (name.to_owned(), version.to_owned(), "auth".to_owned(), "0.1.0".to_owned());
-        Ok((Facts { name, kind, version, api, digest: digest_of(bytes) }, Arc::new(())))
+        Ok((Facts { name, kind, version, api, digest: digest_of(bytes), seal: None }, Arc::new(())))
     }
 
     fn build(&self, _: Inputs<'_, (), ()>) -> Result<(), Vec<Problem>> {

@@ -37,7 +37,7 @@ impl Asking<'_> {
             let message = format!("{} did not open a WebSocket", target.id);
             return Err(Failure::new(Kind::BadAnswer, message).into());
         }
-        Err(self.rejected(answer, adapter, true).await)
+        Err(self.rejected(answer, &target.vendor, true).await)
     }
 }
 

@@ -158,6 +158,11 @@ pub struct Usage {
 pub enum Plugins {
     /// Plugins in force.
     List,
+    /// One plugin: where it is used, and how it has broken, with the stack and its last lines.
+    Show {
+        /// Name of the plugin.
+        name: String,
+    },
     /// Upload a component, and put it in force.
     Upload {
         /// The component.
@@ -213,6 +218,14 @@ const BUDGETS: &[Column] =
     &[("ID", "id"), ("NAME", "name"), ("USD", "usd"), ("WINDOW S", "window_s"), ("ENABLED", "enabled")];
 const PLUGINS: &[Column] =
     &[("NAME", "name"), ("KIND", "kind"), ("VERSION", "version"), ("SOURCE", "source"), ("DIGEST", "digest")];
+const USES: &[Column] = &[("USED AS", "name"), ("INSTANCES", "instances"), ("BROKEN", "broken"), ("RESTS", "rests")];
+const BREAKS: &[Column] = &[
+    ("AT MS", "at_unix_ms"),
+    ("CALL", "call"),
+    ("REASON", "reason"),
+    ("STACK", "stack"),
+    ("LAST LINES", "last_lines"),
+];
 const NODES: &[Column] = &[
     ("NAME", "name"),
     ("ID", "id"),
@@ -321,6 +334,7 @@ pub fn plugins(Govern { command, remote }: &Govern<Plugins>) -> anyhow::Result<E
             let answer = remote.ask("GET", "/api/v1/plugins", None)?;
             return show(remote, PLUGINS, &answer, answer["plugins"].as_array().map_or(&[], Vec::as_slice));
         }
+        Plugins::Show { name } => return show_plugin(remote, &remote.ask("GET", &one(name), None)?),
         Plugins::Upload { file, keep } => {
             let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
             remote.upload(&format!("/api/v1/plugins?activate={}", !keep), "application/octet-stream", &bytes)?
@@ -332,6 +346,19 @@ pub fn plugins(Govern { command, remote }: &Govern<Plugins>) -> anyhow::Result<E
         Plugins::Remove { name } => remote.ask("DELETE", &one(name), None)?,
     };
     one_row(remote, ANSWER, &answer)
+}
+
+fn show_plugin(remote: &Remote, answer: &Value) -> anyhow::Result<ExitCode> {
+    if remote.json {
+        return show(remote, PLUGINS, answer, &[]);
+    }
+    table::print(PLUGINS, std::slice::from_ref(&answer["plugin"]))?;
+    for of in answer["uses"].as_array().into_iter().flatten() {
+        writeln!(io::stdout())?;
+        table::print(USES, std::slice::from_ref(of))?;
+        table::print(BREAKS, of["breaks"].as_array().map_or(&[], Vec::as_slice))?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs `penstock policies`.

@@ -2,6 +2,7 @@
 //! The command line: what there is to write, and where things are if nothing is written.
 
 mod cluster;
+pub mod dumps;
 pub mod govern;
 pub mod health;
 pub mod logs;
@@ -19,6 +20,7 @@ mod worker;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::control::Places;
@@ -90,6 +92,9 @@ pub struct Flags {
     /// How the log is written: to a terminal as text, elsewhere as JSON. `RUST_LOG` says what is in it.
     #[arg(long, value_name = "FORMAT", env = "PENSTOCK_LOG", default_value = "auto")]
     pub log: Format,
+    /// Let the kernel write an image of the process when it crashes. It has the keys in it.
+    #[arg(long, env = "PENSTOCK_CORE_DUMPS", value_parser = FalseyValueParser::new())]
+    pub core_dumps: bool,
 }
 
 impl Flags {

@@ -194,7 +194,7 @@ enum Kind {
     List,
 }
 
-const SECTIONS: [(&str, Kind); 17] = [
+const SECTIONS: [(&str, Kind); 18] = [
     ("admin", Kind::Scalars),
     ("auth", Kind::Scalars),
     ("cluster", Kind::Scalars),
@@ -211,6 +211,7 @@ const SECTIONS: [(&str, Kind); 17] = [
     ("state", Kind::Scalars),
     ("timeouts", Kind::Scalars),
     ("traces", Kind::Scalars),
+    ("trust", Kind::Scalars),
     ("vendors", Kind::Named),
 ];
 
@@ -279,6 +280,7 @@ impl<'s> Merge<'s> {
             traces: self.scalars("traces"),
             cluster: self.scalars("cluster"),
             sandbox: self.scalars("sandbox"),
+            trust: self.scalars("trust"),
             secrets: self.named("secrets"),
             plugins: self.named("plugins"),
             vendors: self.named("vendors"),

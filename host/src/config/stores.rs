@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-//! The stores that gateways share: counters, and what operators manage.
+//! The stores that gateways share: counters, and what operators manage; and which plugins they take.
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -104,4 +104,17 @@ impl Default for Cluster {
             lease_ms: 5000,
         }
     }
+}
+
+/// Whose plugins are taken. With a rule, a plugin is neither compiled nor used unless its digest is listed or its last section is
+/// a signature by a listed key; without one, whoever can write into a plugin directory or has an admin token is trusted.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Trust {
+    /// Take no plugin but those that the two lists name, even when both are empty. One that is not empty demands it anyway.
+    pub required: bool,
+    /// SHA-256 of plugin files, in hex, as `sha256sum` prints them.
+    pub digests: Vec<Spanned<String>>,
+    /// Ed25519 keys whose signatures are taken, in base64, as `penstock plugin sign` and `openssl pkey -pubout` print them.
+    pub keys: Vec<Spanned<String>>,
 }

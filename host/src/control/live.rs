@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Forge, Inputs};
 use crate::config::place::Problem;
 use crate::directory::Directory;
+use crate::library::trust::Seal;
 use crate::library::{Facts, Refused};
 use crate::listener::Certificates;
 use crate::plugin::{Component, Refusal, Runtime};
@@ -39,6 +40,7 @@ impl Forge for Live {
             version: manifest.version.clone(),
             api: manifest.api.clone(),
             digest: component.digest().to_owned(),
+            seal: Seal::of(bytes),
         };
         Ok((facts, component))
     }

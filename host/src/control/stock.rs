@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use super::{Forge, Places, PluginStatus, RefusedFile};
 use crate::library::shelf::{SETTLE, Shelves};
 use crate::library::store::{Record, Store, is_digest, is_name};
+use crate::library::trust::{Trust, UNTRUSTED};
 use crate::library::{Facts, Library, Origin, Refused};
 
 /// How long a start waits for files that are being written.
@@ -19,6 +20,8 @@ pub(super) struct Stock<C> {
     built_in: Option<PathBuf>,
     shelves: Shelves,
     store: Store,
+    /// Whose plugins are loaded.
+    trust: Trust,
     records: BTreeMap<String, Record>,
     /// The file that supplies each name, and what is in it.
     supply: BTreeMap<String, (PathBuf, Facts)>,
@@ -39,6 +42,7 @@ impl<C> Stock<C> {
             built_in: places.built_in.clone(),
             shelves: Shelves::new(places.plugin_directories()),
             store,
+            trust: Trust::default(),
             records,
             supply: BTreeMap::new(),
             loaded: HashMap::new(),
@@ -46,12 +50,20 @@ impl<C> Stock<C> {
         }
     }
 
+    /// From now on only what these rules admit is loaded. Files that others did not admit are looked at again.
+    pub(super) fn demand(&mut self, trust: Trust) {
+        if self.trust != trust {
+            self.trust = trust;
+            self.shelves.look_again_at(UNTRUSTED);
+        }
+    }
+
     /// Looks at the files; true if something is not settled.
     pub(super) fn scan<F: Forge<Component = C>>(&mut self, bytes_max: usize, forge: &F) -> bool {
-        let Self { shelves, loaded, fresh, .. } = self;
+        let Self { shelves, trust, loaded, fresh, .. } = self;
         shelves.scan(bytes_max, |path, bytes| {
             tracing::debug!(path = %path.display(), bytes = bytes.len(), "reading a plugin");
-            let (facts, component) = load(forge, bytes)?;
+            let (facts, component) = load(forge, trust, bytes)?;
             fresh.insert(facts.digest.clone(), bytes.to_owned());
             loaded.insert(facts.digest.clone(), (facts.clone(), component));
             Ok(facts)
@@ -143,7 +155,7 @@ impl<C> Stock<C> {
         }
         let kept = self.store.read(name, digest, bytes_max);
         let bytes = kept.map_err(|error| Refused::new("state-dir", error.to_string(), "upload the version again"))?;
-        let (facts, component) = load(forge, &bytes.ok_or_else(absent)?)?;
+        let (facts, component) = load(forge, &self.trust, &bytes.ok_or_else(absent)?)?;
         self.loaded.insert(digest.to_owned(), (facts.clone(), Arc::clone(&component)));
         Ok((facts, component))
     }
@@ -169,7 +181,7 @@ impl<C> Stock<C> {
         bytes: Vec<u8>,
         forge: &F,
     ) -> Result<(Facts, Arc<C>), Refused> {
-        let (facts, component) = load(forge, &bytes)?;
+        let (facts, component) = load(forge, &self.trust, &bytes)?;
         self.loaded.insert(facts.digest.clone(), (facts.clone(), Arc::clone(&component)));
         self.fresh.insert(facts.digest.clone(), bytes);
         Ok((facts, component))
@@ -341,7 +353,8 @@ fn decide<'d>(file: Option<&'d str>, record: Option<&'d Record>, broken: bool) -
     .filter(|digest| !digest.is_empty())
 }
 
-fn load<F: Forge>(forge: &F, bytes: &[u8]) -> Result<(Facts, Arc<F::Component>), Refused> {
+fn load<F: Forge>(forge: &F, trust: &Trust, bytes: &[u8]) -> Result<(Facts, Arc<F::Component>), Refused> {
+    trust.admit(bytes)?;
     let (facts, component) = forge.load(bytes)?;
     if is_name(&facts.name) {
         return Ok((facts, component));

@@ -22,7 +22,7 @@ impl Forge for TextForge {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let (name, version) = text.split_once(' ').ok_or_else(|| Refused::new("not-a-component", "no blank", ""))?;
         let (name, version, digest) = (name.to_owned(), version.to_owned(), digest_of(bytes));
-        let facts = Facts { name, kind: "adapter".to_owned(), version, api: "0.1.0".to_owned(), digest };
+        let facts = Facts { name, kind: "adapter".to_owned(), version, api: "0.1.0".to_owned(), digest, seal: None };
         Ok((facts, Arc::new(text)))
     }
 
@@ -136,6 +136,24 @@ fn a_dropped_file_is_in_force_and_goes_with_its_file() {
     gateway.ask(Change::Files).unwrap();
     assert_eq!(gateway.in_force(), "auth 1 echo 1 [v] [w]");
     assert_eq!(gateway.ask(Change::Files).unwrap().result, "unchanged");
+}
+
+#[test]
+fn only_what_the_policy_trusts_is_loaded_and_what_it_comes_to_trust_is_taken_at_once() {
+    let gateway = Gateway::start();
+    let trusting = |contents: &[&str]| {
+        let digests: Vec<_> = contents.iter().map(|content| digest_of(content.as_bytes())).collect();
+        format!("{POLICY}[trust]\nrequired = true\ndigests = {digests:?}\n")
+    };
+    gateway.drop("policies/p.toml", &trusting(&["auth 1", "echo 1"])).unwrap();
+    gateway.drop("drop-in/auth.wasm", "auth 2").unwrap();
+    assert_eq!(gateway.in_force(), "auth 1 echo 1 [v] [w]");
+    assert!(gateway.refusal("auth").unwrap().contains("untrusted"), "{:?}", gateway.refusal("auth"));
+    assert_eq!(gateway.upload("auth 3").unwrap_err().code, "untrusted");
+    assert_eq!(gateway.ask(Change::Files).unwrap().result, "unchanged", "it is not tried again and again");
+    gateway.drop("policies/p.toml", &trusting(&["auth 1", "auth 2", "echo 1"])).unwrap();
+    assert_eq!(gateway.in_force(), "auth 2 echo 1 [v] [w]");
+    assert_eq!(gateway.refusal("auth"), None);
 }
 
 #[test]

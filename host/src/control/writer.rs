@@ -18,6 +18,7 @@ use super::{Answer, Change, Command, Forge, Inputs, Places, Status};
 use crate::config::load::{self, Policy};
 use crate::config::place::Problem;
 use crate::library::shelf::SETTLE;
+use crate::library::trust::Trust;
 use crate::library::{Facts, Library, Refused};
 use crate::metrics::{Change as Counted, Metrics};
 
@@ -60,6 +61,7 @@ impl<F: Forge> Writer<F> {
         let policy = load::parse(places.policy()?)?;
         let bytes_max = policy.config.sandbox.component_bytes_max;
         let mut stock = Stock::open(places, keeps);
+        stock.demand(trust(&policy));
         stock.scan_until_settled(bytes_max, &forge);
         let (snapshot, library, refused) = first(&forge, &policy, &mut stock, bytes_max)?;
         let mut writer = Self {
@@ -141,6 +143,7 @@ impl<F: Forge> Writer<F> {
 
     fn change(&mut self, change: Change) -> Result<Answer, Refused> {
         let cause = change.cause();
+        self.stock.demand(trust(&self.in_force.policy));
         match change {
             Change::Files => self.files(cause, false),
             Change::Reload => self.files(cause, true),
@@ -166,6 +169,9 @@ impl<F: Forge> Writer<F> {
         let policy = self.policy_on_disk(force);
         if force || policy.is_some() {
             self.aside.clear();
+        }
+        if let Some(policy) = &policy {
+            self.stock.demand(trust(policy)); // a plugin and the rule that admits it come together
         }
         self.again = self.stock.scan(self.bytes_max(), &self.forge).then(|| Instant::now() + SETTLE);
         let wanted = self.stock.wanted(&self.in_force.library, &self.aside, &self.forge, self.bytes_max());
@@ -488,6 +494,11 @@ fn first<F: Forge>(
         problems.push(Problem::new(file.path, file.refusal.message, file.refusal.help));
     }
     Err(problems)
+}
+
+/// Rules that cannot be read admit nothing; the policy that has them is refused.
+fn trust(policy: &Policy) -> Trust {
+    Trust::read(&policy.config.trust, &policy.sources).unwrap_or_else(|_| Trust::nobody())
 }
 
 /// A build that panics is a build that failed.

@@ -99,6 +99,11 @@ impl Pool {
         of_tier.max_by(|one, other| turn.lot(one).total_cmp(&turn.lot(other)))
     }
 
+    /// All keys.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        self.members.iter().map(Member::secret)
+    }
+
     /// Whether a key is left that does not cool down.
     #[must_use]
     pub fn has_ready(&self, now: Instant) -> bool {

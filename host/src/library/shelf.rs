@@ -59,12 +59,22 @@ impl Shelves {
         &self.files
     }
 
+    /// Has the next look read those files anew that were refused with this code.
+    pub fn look_again_at(&mut self, code: &str) {
+        let refused = |held: &Held| held.refused.as_ref().is_some_and(|refused| refused.code == code);
+        for held in self.files.values_mut().filter(|held| refused(held)) {
+            held.digest.clear();
+            held.stamp.modified = None;
+            held.stamp.inode = 0;
+        }
+    }
+
     /// Looks through the directories; `load` is given each new content. True: something is not settled, look again soon.
     pub fn scan(&mut self, bytes_max: usize, mut load: impl FnMut(&Path, &[u8]) -> Result<Facts, Refused>) -> bool {
         let mut unsettled = false;
         let mut there = BTreeMap::new();
         for (shelf, directory) in self.directories.iter().enumerate() {
-            for path in list(directory) {
+            for path in list(directory, |path| self.files.contains_key(path)) {
                 let before = self.files.remove(&path);
                 let Some(stamp) = stamp_of(&path) else { continue };
                 let known = before.as_ref().is_some_and(|held| held.stamp == stamp);
@@ -167,8 +177,9 @@ fn inspect(
     }
 }
 
-/// Plugin files of a directory by name; hidden ones and other endings (`.part`, `.tmp`) are not looked at.
-fn list(directory: &Path) -> Vec<PathBuf> {
+/// Plugin files of a directory by name; hidden ones and other endings (`.part`, `.tmp`) are not looked at. When there are too
+/// many, those that were there before come first: a flood of files takes nothing away.
+fn list(directory: &Path, is_known: impl Fn(&PathBuf) -> bool) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     let is_plugin = |path: &PathBuf| {
         let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -177,7 +188,8 @@ fn list(directory: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_plugin).collect();
     paths.sort();
     if paths.len() > FILES_MAX {
-        tracing::warn!(directory = %directory.display(), files = paths.len(), "only the first {FILES_MAX} plugin files are read");
+        tracing::warn!(directory = %directory.display(), files = paths.len(), "only {FILES_MAX} plugin files are read");
+        paths.sort_by_key(|path| !is_known(path));
         paths.truncate(FILES_MAX);
     }
     paths
@@ -199,7 +211,7 @@ fn content(path: &Path, stamp: &Stamp, bytes_max: usize) -> Result<Option<Vec<u8
         return Err(too_large());
     }
     let mut bytes = Vec::new();
-    match fs::File::open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)) {
+    match open(path).and_then(|file| file.take(bytes_max as u64 + 1).read_to_end(&mut bytes)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => {
             return Err(Refused::new("unreadable", error.to_string(), "see that the gateway may read the file"));
@@ -210,6 +222,13 @@ fn content(path: &Path, stamp: &Stamp, bytes_max: usize) -> Result<Option<Vec<u8
         return Err(too_large());
     }
     Ok(Some(bytes).filter(|_| stamp_of(path).as_ref() == Some(stamp)))
+}
+
+/// Opens a file that was one a moment ago; should it be a pipe by now, nobody waits for it.
+fn open(path: &Path) -> io::Result<fs::File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    fs::File::options().read(true).custom_flags(flags.cast_signed()).open(path)
 }
 
 #[cfg(test)]
@@ -227,6 +246,7 @@ mod tests {
             version: text(version),
             api: text("0.1.0"),
             digest: digest_of(bytes),
+            seal: None,
         })
     }
 

@@ -9,6 +9,7 @@ use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre, ResourceAny};
 
 use super::bindings::exports::penstock::plugin::{adapter as wit, credentials, signing};
+use super::breaks::Condition;
 use super::convert::{self, Allowed, faulted};
 use super::gate::{Further, Passed};
 use super::imports::Imports;
@@ -57,6 +58,10 @@ impl Adapter {
 
     pub(super) fn instances(&self) -> u32 {
         self.pool.instances()
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.pool.condition()
     }
 
     /// Name of the configured plugin.

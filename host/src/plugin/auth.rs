@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use wasmtime::Store;
 
 use super::bindings::exports::penstock::plugin::auth;
+use super::breaks::Condition;
 use super::convert::{self, faulted};
 use super::imports::{Findings, Imports};
 use super::pool::Pool;
@@ -49,6 +50,10 @@ impl Auth {
 
     pub(super) fn instances(&self) -> u32 {
         self.pool.instances()
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.pool.condition()
     }
 
     /// Name of the configured plugin.

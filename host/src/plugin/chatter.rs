@@ -18,7 +18,7 @@ const LINE_BYTES_MAX: usize = 4096;
 /// Lines of an instance that are kept.
 const KEPT_LINES: usize = 8;
 
-/// Cuts a flood. One for each configured plugin.
+/// Cuts a flood of lines. One for each configured plugin, and one for what is told of it.
 pub(super) struct Flood {
     begin: Instant,
     // Second in the upper half, lines in it in the lower half.
@@ -32,7 +32,7 @@ impl Flood {
     }
 
     /// Whether a line may be written; if so, how many were cut before it.
-    fn admit(&self) -> Option<u64> {
+    pub(super) fn admit(&self) -> Option<u64> {
         let second = self.begin.elapsed().as_secs();
         let count = |window: u64| if window >> 32 == second { window & 0xffff_ffff } else { 0 };
         let admitted = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
@@ -115,10 +115,10 @@ impl Chatter {
     }
 
     /// The last lines, oldest first, and what stands in the streams without a line end.
-    pub(super) fn last_lines(&self) -> String {
+    pub(super) fn last_lines(&self) -> Vec<String> {
         let mut lines: Vec<String> = self.kept.iter().cloned().collect();
         lines.extend(self.streams.iter().filter(|s| !s.is_empty()).map(|s| printable(&String::from_utf8_lossy(s))));
-        lines.join(" | ")
+        lines
     }
 }
 
@@ -185,12 +185,12 @@ mod tests {
         let (mut chatter, flood) = (Chatter::default(), Flood::new());
         chatter.stream("p", &flood, Stream::Err, b"one\ntw");
         chatter.stream("p", &flood, Stream::Err, b"o\nthree");
-        assert_eq!(chatter.last_lines(), "one | two | three");
+        assert_eq!(chatter.last_lines(), ["one", "two", "three"]);
         for number in 0..100 {
             chatter.stream("p", &flood, Stream::Out, format!("{number}\n").as_bytes());
         }
-        assert!(chatter.last_lines().starts_with("92 | 93"));
+        assert!(chatter.last_lines().starts_with(&["92".to_owned(), "93".to_owned()]));
         chatter.stream("p", &flood, Stream::Out, &vec![b'x'; 1 << 20]);
-        assert!(chatter.last_lines().len() < 2 * LINE_BYTES_MAX);
+        assert!(chatter.last_lines().concat().len() < 2 * LINE_BYTES_MAX);
     }
 }

@@ -9,6 +9,7 @@ use wasmtime::component::InstancePre;
 use super::adapter::{Adapter, AdapterRole};
 use super::auth::Auth;
 use super::bindings::exports::penstock::plugin::{auth, lifecycle, limits, routing};
+use super::breaks::Condition;
 use super::chatter::Flood;
 use super::compile::cannot_compile;
 use super::engine::Runtime;
@@ -278,6 +279,18 @@ impl Plugin {
             Self::Limits(limits) => limits.instances(),
             Self::Routing(routing) => routing.instances(),
             Self::Filter(filter) => filter.instances(),
+        }
+    }
+
+    /// How it is doing, and how it has broken.
+    #[must_use]
+    pub fn condition(&self) -> Condition {
+        match self {
+            Self::Adapter(adapter) => adapter.condition(),
+            Self::Auth(auth) => auth.condition(),
+            Self::Limits(limits) => limits.condition(),
+            Self::Routing(routing) => routing.condition(),
+            Self::Filter(filter) => filter.condition(),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::bindings::penstock::plugin as offered;
 use super::cache::Cache;
 use super::compile::Compiler;
 use super::component::Component;
-use super::imports::Imports;
+use super::imports::{Imports, MemorySum};
 use super::manifest::Kind;
 use super::series::SeriesTable;
 use super::wasi;
@@ -75,6 +75,7 @@ pub struct Runtime {
     pub(super) cache: Option<Cache>,
     pub(super) series: SeriesTable,
     pub(super) self_test: Option<SelfTest>,
+    pub(super) memory: Arc<MemorySum>,
     linkers: Vec<Linker<Imports>>,
     /// Set when a call begins, taken back by the clock.
     stirred: Arc<AtomicBool>,
@@ -97,6 +98,7 @@ impl Runtime {
             Ticker::start(engine.weak(), Arc::clone(&stirred)).context("cannot start the clock of the plugins")?;
         Ok(Arc::new(Self {
             series: SeriesTable::default(),
+            memory: MemorySum::new(sandbox.memory_sum_bytes_max),
             engine,
             sandbox,
             compiler,

@@ -5,6 +5,7 @@
 //! and it can sign; there is no function that gives its bytes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -98,10 +99,9 @@ impl Findings {
 }
 
 impl Imports {
-    pub(super) fn new(shared: Arc<Shared>, memory_bytes_max: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, ceiling: Ceiling) -> Self {
         let mut handles = ResourceTable::new();
         handles.set_max_capacity(HANDLES_MAX);
-        let ceiling = Ceiling { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false };
         Self {
             shared,
             chatter: Chatter::default(),
@@ -127,13 +127,51 @@ pub(super) struct Ceiling {
     table_elements: usize,
     /// Whether this call has asked for more memory than there may be.
     pub(super) refused: bool,
+    /// Whether this call has asked for memory that other plugins have.
+    pub(super) is_crowded: bool,
+    all: Arc<MemorySum>,
+}
+
+/// What the memories of all instances of all plugins have, and may have, in bytes.
+pub(super) struct MemorySum {
+    bytes: AtomicUsize,
+    bytes_max: usize,
+}
+
+impl MemorySum {
+    pub(super) fn new(bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicUsize::new(0), bytes_max })
+    }
+
+    fn take(&self, more: usize) -> bool {
+        let sum = |bytes: usize| bytes.checked_add(more).filter(|sum| *sum <= self.bytes_max);
+        self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, sum).is_ok()
+    }
+}
+
+impl Ceiling {
+    pub(super) fn new(memory_bytes_max: usize, all: &Arc<MemorySum>) -> Self {
+        let all = Arc::clone(all);
+        Self { memory_bytes: 0, memory_bytes_max, table_elements: 0, refused: false, is_crowded: false, all }
+    }
+}
+
+impl Drop for Ceiling {
+    fn drop(&mut self) {
+        self.all.bytes.fetch_sub(self.memory_bytes, Ordering::Relaxed);
+    }
 }
 
 impl ResourceLimiter for Ceiling {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        let sum = self.memory_bytes.saturating_add(desired.saturating_sub(current));
+        let more = desired.saturating_sub(current);
+        let sum = self.memory_bytes.saturating_add(more);
         if sum > self.memory_bytes_max {
             self.refused = true;
+            return Ok(false);
+        }
+        if !self.all.take(more) {
+            self.is_crowded = true;
             return Ok(false);
         }
         self.memory_bytes = sum;

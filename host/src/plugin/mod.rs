@@ -11,6 +11,7 @@
 mod adapter;
 mod auth;
 mod bindings;
+pub mod breaks;
 mod cache;
 mod chatter;
 pub mod compile;

@@ -8,6 +8,7 @@ use wasmtime::Store;
 use wasmtime::component::{Instance, InstancePre};
 
 use super::bindings::exports::penstock::plugin::{auth, head_filter, limits, response_filter, routing};
+use super::breaks::Condition;
 use super::convert::{self, faulted};
 use super::gate::Further;
 use super::imports::Imports;
@@ -35,6 +36,10 @@ impl Limits {
 
     pub(super) fn instances(&self) -> u32 {
         self.pool.instances()
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.pool.condition()
     }
 
     /// Name of the configured plugin, and the namespace of its counters.
@@ -88,6 +93,10 @@ impl Routing {
 
     pub(super) fn instances(&self) -> u32 {
         self.pool.instances()
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.pool.condition()
     }
 
     /// Name of the configured plugin.
@@ -146,6 +155,10 @@ impl Filter {
 
     pub(super) fn instances(&self) -> u32 {
         self.pool.instances()
+    }
+
+    pub(super) fn condition(&self) -> Condition {
+        self.pool.condition()
     }
 
     /// Name of the configured plugin.

@@ -28,9 +28,10 @@ use wasmtime::component::{Instance, InstancePre};
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap, WasmBacktrace};
 
 use super::bindings::exports::penstock::plugin::lifecycle::{self, Issue, Want};
+use super::breaks::Condition;
 use super::engine::Runtime;
 use super::gate::Further;
-use super::imports::{Imports, Shared};
+use super::imports::{Ceiling, Imports, Shared};
 use super::types::{Broken, CallError};
 use crate::clock;
 use crate::config::Isolation;
@@ -128,6 +129,12 @@ impl<R: Role> Pool<R> {
     /// Instances that live, those included that only wait for their last exchange.
     pub(super) fn instances(&self) -> u32 {
         self.living.0.load(Ordering::Relaxed)
+    }
+
+    /// How it is doing.
+    pub(super) fn condition(&self) -> Condition {
+        let (broken, breaks) = self.shared().series.breaks.told();
+        Condition { instances: self.instances(), rests: self.breaker.admit().is_err(), broken, breaks }
     }
 
     /// One call. `what` names it in the log.
@@ -338,15 +345,16 @@ impl<R: Role> Pool<R> {
             Broken::Deadline(deadline_ms)
         } else if cause.contains("fuel allocated for hostcalls") {
             Broken::Output(format!("more than {} bytes in one call", self.stock.runtime.result_bytes_max()))
+        } else if imports.ceiling.is_crowded {
+            Broken::Crowded
         } else if imports.ceiling.refused {
             Broken::Memory
         } else {
             Broken::Trap(format!("in {what}: {cause}"))
         };
-        let plugin = self.shared().name.as_str();
+        let Shared { name, series, .. } = self.shared();
         let stack = error.downcast_ref::<WasmBacktrace>().map(functions).unwrap_or_default();
-        let last_lines = imports.chatter.last_lines();
-        tracing::error!(plugin, call = what, %reason, cause, stack, last_lines, "a plugin broke; its instance is replaced");
+        series.breaks.note(name, what, &reason, cause, stack, imports.chatter.last_lines());
         reason
     }
 }
@@ -354,7 +362,8 @@ impl<R: Role> Pool<R> {
 impl Runtime {
     /// A store for one instance, with the deadline of `configure` running.
     pub(super) fn store(&self, shared: &Arc<Shared>) -> Store<Imports> {
-        let imports = Imports::new(Arc::clone(shared), self.sandbox.memory_bytes_max);
+        let ceiling = Ceiling::new(self.sandbox.memory_bytes_max, &self.memory);
+        let imports = Imports::new(Arc::clone(shared), ceiling);
         let mut store = Store::new(&self.engine, imports);
         store.limiter(|imports| &mut imports.ceiling);
         store.set_hostcall_fuel(self.result_bytes_max());
@@ -374,6 +383,7 @@ impl Runtime {
 fn begin(store: &mut Store<Imports>, deadline_ms: u64) {
     let imports = store.data_mut();
     imports.ceiling.refused = false;
+    imports.ceiling.is_crowded = false;
     let first_look = imports.watch.begin(deadline_ms);
     store.set_epoch_deadline(first_look);
 }
@@ -381,7 +391,8 @@ fn begin(store: &mut Store<Imports>, deadline_ms: u64) {
 /// Instantiates and takes the exports.
 pub(super) fn start<R: Role>(linked: &Linked<R>, store: &mut Store<Imports>) -> Result<(Instance, R), Stillborn> {
     let instance = linked.instance.instantiate(&mut *store).map_err(|error| {
-        if error.is::<PoolConcurrencyLimitError>() { Stillborn::NoRoom } else { Stillborn::Start(error) }
+        let is_full = error.is::<PoolConcurrencyLimitError>() || store.data().ceiling.is_crowded;
+        if is_full { Stillborn::NoRoom } else { Stillborn::Start(error) }
     })?;
     let role = R::load(&linked.role, store, &instance).map_err(Stillborn::Start)?;
     Ok((instance, role))
@@ -509,10 +520,10 @@ fn worker() -> usize {
 }
 
 /// Names of the functions on the stack, innermost first.
-fn functions(stack: &WasmBacktrace) -> String {
+fn functions(stack: &WasmBacktrace) -> Vec<String> {
     let name = |frame: &wasmtime::FrameInfo| match frame.func_name() {
         Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
         None => format!("function {}", frame.func_index()),
     };
-    stack.frames().iter().map(name).collect::<Vec<_>>().join(" < ")
+    stack.frames().iter().map(name).collect()
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use prometheus::core::Collector;
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
+use super::breaks::Breaks;
 use crate::metrics::plugins::{PluginMeter, PluginMetrics};
 
 /// Metrics of one plugin.
@@ -46,6 +47,8 @@ impl SeriesTable {
 pub(super) struct PluginSeries {
     /// What the host counts of it.
     pub(super) host: Arc<PluginMeter>,
+    /// How its instances have broken.
+    pub(super) breaks: Breaks,
     prefix: String,
     registry: Registry,
     metrics: Mutex<BTreeMap<String, Metric>>,
@@ -88,7 +91,7 @@ impl HistogramHandle {
 impl PluginSeries {
     fn new(plugin: &str, registry: Registry, host: Arc<PluginMeter>) -> Self {
         let prefix = format!("penstock_plugin_{}_", plugin.replace('-', "_"));
-        Self { host, prefix, registry, metrics: Mutex::default() }
+        Self { host, breaks: Breaks::new(), prefix, registry, metrics: Mutex::default() }
     }
 
     /// Those of a plugin that is only looked at: nobody will read them.

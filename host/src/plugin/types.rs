@@ -479,6 +479,9 @@ pub enum Broken {
     /// It wanted more memory than it may have.
     #[error("wanted more memory than sandbox.memory_bytes_max")]
     Memory,
+    /// It wanted more memory while all plugins together had as much as they may.
+    #[error("wanted more memory than all plugins together may have (sandbox.memory_sum_bytes_max)")]
+    Crowded,
     /// Its output is not acceptable: CR or LF in a header, a body over the limit …
     #[error("gave an invalid answer: {0}")]
     Output(String),
@@ -494,7 +497,7 @@ impl Broken {
         match self {
             Self::Trap(_) => "trap",
             Self::Deadline(_) => "deadline",
-            Self::Memory => "memory",
+            Self::Memory | Self::Crowded => "memory",
             Self::Output(_) => "output",
             Self::Exhausted => "exhausted",
         }

@@ -21,9 +21,10 @@ use crate::config::{self, Isolation};
 use crate::directory::pool::Pool;
 use crate::documents::Documents;
 use crate::keys::{Grants, Secret, Source};
+use crate::library::trust::Trust;
 use crate::plugin::{Adapter, Kind, Limits, Plugin, Refusal, Routing, Settings};
 use crate::routes::{Alias, Authority, Models, Route, Routes, Serves, Service, Target, Vendor};
-use crate::upstream::Endpoint;
+use crate::upstream::{ADDRESSES_HELP, Addresses, Endpoint};
 
 /// A snapshot that is being built.
 pub(super) struct Builder<'a> {
@@ -35,6 +36,7 @@ pub(super) struct Builder<'a> {
     /// Where plugins may ask others, by the names of the plugins.
     places: HashMap<&'a str, BTreeMap<String, Arc<Endpoint>>>,
     dormant: Vec<(String, String)>,
+    trust: Trust,
 }
 
 /// A plugin as the policy asks for it.
@@ -61,11 +63,19 @@ impl<'a> Builder<'a> {
             endpoints: HashMap::new(),
             places: HashMap::new(),
             dormant: Vec::new(),
+            trust: Trust::default(),
         }
     }
 
     pub(super) fn run(mut self) -> Result<Snapshot, Vec<Problem>> {
         let config = self.build.config;
+        match Trust::read(&config.trust, self.build.sources) {
+            Ok(trust) => self.trust = trust,
+            Err(problems) => self.problems.extend(problems),
+        }
+        if let Err(why) = Addresses::parse(&config.limits.upstream_addresses) {
+            self.problems.push(Problem::new("limits.upstream_addresses", why, ADDRESSES_HELP));
+        }
         for (name, source) in &config.secrets {
             if let Some(secret) = self.secret(source) {
                 self.secrets.insert(name, secret);
@@ -167,6 +177,13 @@ impl<'a> Builder<'a> {
             self.unknown(wanted.component, "plugin", "the plugin directories", known);
             return None;
         };
+        let origin = self.build.library.origins.get(wanted.component.get_ref());
+        let seal = origin.and_then(|origin| origin.facts.seal.as_ref());
+        if let Err(refused) = self.trust.check(component.digest(), seal) {
+            let message = format!("{}: {} [{}]", wanted.name, refused.message, refused.code);
+            self.problem(wanted.component.span(), message, &refused.help);
+            return None;
+        }
         let table = wanted.config.map(|config| config.get_ref().clone()).unwrap_or_default();
         let json = serde_json::to_value(table).unwrap_or(Value::Null);
         let fingerprint = fingerprint(&wanted, component.digest().as_bytes(), &json);
@@ -195,7 +212,11 @@ impl<'a> Builder<'a> {
                 }
             }
         };
-        self.plugins.insert(wanted.key, Configured { fingerprint, sources: wanted.sources, plugin: plugin.clone() });
+        let of = Arc::from(wanted.component.get_ref().as_str());
+        self.plugins.insert(
+            wanted.key,
+            Configured { fingerprint, sources: wanted.sources, component: of, plugin: plugin.clone() },
+        );
         Some(plugin)
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use super::addresses::{Addresses, Resolver};
 use super::endpoint::Way;
 use super::fault::{SendError, cause};
 use crate::wire::Wire;
@@ -39,13 +40,13 @@ pub(super) struct Connector {
 /// Names and TCP: the one place that knows where connections go to.
 #[derive(Clone)]
 pub(super) struct Network {
-    tcp: HttpConnector,
-    names: GaiResolver,
+    tcp: HttpConnector<Resolver>,
+    names: Resolver,
 }
 
 impl Connector {
-    pub(super) fn new(tls: Arc<ClientConfig>, way: Way, limit: Duration) -> Self {
-        Self { network: Network::new(), tls: TlsConnector::from(tls), way, limit }
+    pub(super) fn new(tls: Arc<ClientConfig>, way: Way, limit: Duration, allowed: Addresses) -> Self {
+        Self { network: Network::new(allowed), tls: TlsConnector::from(tls), way, limit }
     }
 
     async fn connect(mut self, uri: Uri) -> Result<Link, SendError> {
@@ -70,7 +71,10 @@ impl Connector {
     async fn wire(&mut self, uri: &Uri) -> Result<Wire, SendError> {
         match &self.way {
             Way::Network => self.network.connect(uri.clone()).await.map(Wire::Tcp).map_err(SendError::Connect),
-            Way::Through(proxy) => proxy.connect(&mut self.network, uri).await,
+            Way::Through(proxy) => {
+                self.network.admit(uri).map_err(SendError::Connect)?;
+                proxy.connect(&mut self.network, uri).await
+            }
             Way::Socket(path) => {
                 let unix = UnixStream::connect(&**path).await;
                 unix.map(Wire::Unix).map_err(|error| SendError::Connect(cause(&error)))
@@ -80,8 +84,8 @@ impl Connector {
 }
 
 impl Network {
-    fn new() -> Self {
-        let names = GaiResolver::new();
+    fn new(allowed: Addresses) -> Self {
+        let names = Resolver::new(allowed);
         let mut tcp = HttpConnector::new_with_resolver(names.clone());
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
@@ -91,10 +95,16 @@ impl Network {
 
     /// A connection to the host and port of `uri`.
     pub(super) async fn connect(&mut self, uri: Uri) -> Result<TcpStream, String> {
+        self.admit(&uri)?;
         self.tcp.call(uri).await.map(TokioIo::into_inner).map_err(|error| cause(&error))
     }
 
-    /// The first address of a name.
+    /// Refuses a host that is an address and is not allowed; names are looked at when they are resolved.
+    fn admit(&self, uri: &Uri) -> Result<(), String> {
+        self.names.admit(uri.host().unwrap_or_default())
+    }
+
+    /// The first address of a name that is allowed.
     pub(super) async fn find(&mut self, name: &str) -> Result<IpAddr, String> {
         let parsed = name.parse::<Name>().map_err(|_| format!("`{name}` is not a name"))?;
         let mut found = self.names.call(parsed).await.map_err(|error| cause(&error))?;

@@ -8,6 +8,7 @@
 //! exchanges before another one is opened. An endpoint with its own roots of trust, or its own way (a proxy, a Unix socket), has its own
 //! connections, so that a connection is never used on the trust of another endpoint; they live as long as an endpoint with the same.
 
+mod addresses;
 pub mod body;
 mod breaker;
 mod connector;
@@ -32,6 +33,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::config::{Limits, Timeouts};
 
+pub use addresses::{ADDRESSES_HELP, Addresses};
 pub use body::{Answer, BodyError, InBody, OutBody};
 pub use breaker::{Breaker, Verdict};
 pub use endpoint::Endpoint;
@@ -67,6 +69,7 @@ struct Shared {
     lanes: Lanes,
     own: Mutex<HashMap<[u8; 32], Weak<Lanes>>>,
     idle_upstream_max: usize,
+    allowed: Addresses,
     connect: Duration,
     first_byte: Duration,
     idle: Duration,
@@ -82,12 +85,16 @@ impl Client {
     /// A client with nothing connected yet. Fails if TLS cannot be set up.
     pub fn new(limits: &Limits, timeouts: &Timeouts) -> anyhow::Result<Self> {
         let connect = Duration::from_millis(timeouts.connect_ms);
-        let lanes = Lanes::new(limits.idle_upstream_max, connect, &Own::default()).context("TLS towards upstreams")?;
+        let allowed = Addresses::parse(&limits.upstream_addresses)
+            .map_err(|why| anyhow::anyhow!("limits.upstream_addresses: {why}; {ADDRESSES_HELP}"))?;
+        let lanes = Lanes::new(limits.idle_upstream_max, connect, &allowed, &Own::default());
+        let lanes = lanes.context("TLS towards upstreams")?;
         Ok(Self {
             shared: Arc::new(Shared {
                 lanes,
                 own: Mutex::default(),
                 idle_upstream_max: limits.idle_upstream_max,
+                allowed,
                 connect,
                 first_byte: Duration::from_millis(timeouts.first_byte_ms),
                 idle: Duration::from_millis(timeouts.idle_ms),
@@ -171,7 +178,7 @@ impl Shared {
         if let Some(lanes) = all.get(&fingerprint).and_then(Weak::upgrade) {
             return Ok(lanes);
         }
-        let lanes = Lanes::new(self.idle_upstream_max, self.connect, own);
+        let lanes = Lanes::new(self.idle_upstream_max, self.connect, &self.allowed, own);
         let lanes = Arc::new(lanes.map_err(|error| SendError::Tls(error.to_string()))?);
         all.retain(|_, lanes| lanes.strong_count() > 0);
         all.insert(fingerprint, Arc::downgrade(&lanes));
@@ -180,9 +187,9 @@ impl Shared {
 }
 
 impl Lanes {
-    fn new(idle_upstream_max: usize, connect: Duration, own: &Own) -> Result<Self, rustls::Error> {
+    fn new(idle_upstream_max: usize, connect: Duration, allowed: &Addresses, own: &Own) -> Result<Self, rustls::Error> {
         let tls = Arc::new(connector::client_config(connector::roots(&own.roots))?);
-        let connector = Connector::new(tls, own.way.clone(), connect);
+        let connector = Connector::new(tls, own.way.clone(), connect, allowed.clone());
         let lane = |index: usize, prior_knowledge: bool| {
             // The lanes share what may be idle, low lanes first; one is the least that keeps HTTP/2 connections shared.
             let lane_max = LANE_EXCHANGES as usize;

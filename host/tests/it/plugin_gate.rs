@@ -3,15 +3,20 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use penstock::config::Sandbox;
+use penstock::directory::Directory;
+use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Refusal, Runtime, RuntimeOptions};
+use penstock::state::Memory;
 use serde_json::{Value, json};
 
 use crate::support::plugins::{
     adapter, built, hostile, hostile_adapter, manifest, runtime, sandbox, settings, with_section,
 };
+use crate::support::rig;
 
 /// What the gate says of a file.
 fn refusal(bytes: &[u8]) -> Refusal {
@@ -213,7 +218,7 @@ fn the_vectors_of_a_component_decide() {
     assert!(failing.load(&built("hostile")).is_ok(), "no vectors, nothing to fail");
 }
 
-fn cached(dir: &Path, compiler: Compiler) -> anyhow::Result<std::sync::Arc<Runtime>> {
+fn cached(dir: &Path, compiler: Compiler) -> anyhow::Result<Arc<Runtime>> {
     Runtime::new(RuntimeOptions { sandbox: sandbox(), cache_dir: Some(dir.to_owned()), compiler, self_test: None })
 }
 
@@ -282,4 +287,29 @@ fn invalid() -> Vec<u8> {
 fn bomb() -> Vec<u8> {
     let sum = "(i32.const 7) (i32.add) ".repeat(600_000);
     named(&format!(r#"(core module (func (export "f") (result i32) (i32.const 0) {sum}))"#))
+}
+
+#[test]
+fn a_policy_is_refused_that_uses_what_it_does_not_trust_or_states_rules_that_cannot_be_read() {
+    let (state, metrics) = (Arc::new(Memory::new(100)), Metrics::new().unwrap());
+    let directory = Directory::in_memory().unwrap();
+    let problems = |rules: &str| {
+        let policy = format!("{rules}\n[vendors.e]\nadapter = \"echo\"\n[[routes]]\nname = \"ai\"\npath = \"/v1\"\n");
+        let built = rig::build(&policy, rig::library(), &state, &directory, &metrics, None);
+        built.err().map(|problems| problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    let digest = rig::library().components["echo"].digest();
+    assert_eq!(problems(&format!("[trust]\ndigests = [\"{digest}\"]")), None);
+    let other = "0".repeat(64);
+    for (rules, words) in [
+        ("[trust]\nrequired = true".to_owned(), "[untrusted]"),
+        (format!("[trust]\ndigests = [\"{other}\"]"), "sign it with `penstock plugin sign`"),
+        ("[trust]\ndigests = [\"abc\"]".to_owned(), "no SHA-256"),
+        ("[trust]\nkeys = [\"abc\"]".to_owned(), "no Ed25519 key"),
+        ("[trust]\nkey = \"abc\"".to_owned(), "key"),
+        ("[limits]\nupstream_addresses = [\"all\"]".to_owned(), "\"all\" is no range of addresses"),
+    ] {
+        let told = problems(&rules).unwrap_or_else(|| panic!("{rules} was taken"));
+        assert!(told.contains(words), "{rules}: {told}");
+    }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use penstock::config::{Isolation, Sandbox};
 use penstock::keys::Grants;
 use penstock::plugin::types::{Broken, CallError, Candidate, Edit, Plan, Value as Placed, Whose};
-use penstock::plugin::{Adapter, Auth, Component, Exchange, Plugin, Settings};
+use penstock::plugin::{Adapter, Auth, Component, Exchange, Limits, Plugin, Settings};
 use penstock::state::Memory;
 use penstock_dialects::framing::Frame;
 use penstock_dialects::ir::{Event, FaultClass};
@@ -271,6 +271,47 @@ fn a_plugin_wants_what_it_says_and_its_metrics_count() {
 fn policy(kind: &str) -> Plugin {
     let component = runtime(sandbox()).load(&hostile(kind)).expect("passes the gate");
     component.configure(settings("test")).expect("configures")
+}
+
+#[test]
+fn all_plugins_together_have_a_ceiling_of_memory_and_give_back_what_they_had() {
+    // Its deadline is not what is to stop it, on whatever machine.
+    let sandbox =
+        Sandbox { memory_bytes_max: 64 << 20, memory_sum_bytes_max: 24 << 20, policy_ms: 10_000, ..sandbox() };
+    let component = runtime(sandbox).load(&hostile("limits")).expect("passes the gate");
+    let limits = |name: &str| match component.configure(settings(name)) {
+        Ok(Plugin::Limits(limits)) => limits,
+        _ => panic!("no limits"),
+    };
+    let plan = |limits: &Limits, what: &str| limits.plan(Whose::Callers, &call(what), &Arc::default()).map(drop);
+    let (one, other) = (limits("one"), limits("other"));
+    // Fewer than make it rest.
+    for _ in 0..6 {
+        match plan(&one, "hoard") {
+            Err(CallError::Broken { reason: Broken::Crowded, .. }) => {}
+            result => panic!("{result:?}"),
+        }
+        assert!(plan(&other, "").is_ok(), "the neighbour goes on");
+    }
+    let Plugin::Limits(again) = component.configure(settings("again")).expect("there is room again") else { return };
+    assert!(plan(&again, "").is_ok());
+}
+
+#[test]
+fn an_operator_reads_where_a_plugin_broke_and_what_it_had_said() {
+    let component = runtime(sandbox()).load(&hostile("limits")).expect("passes the gate");
+    let plugin = component.configure(settings("told")).expect("configures");
+    assert_eq!((plugin.condition().broken, plugin.condition().rests), (0, false));
+    let Plugin::Limits(limits) = &plugin else { panic!("no limits") };
+    for _ in 0..8 {
+        assert!(limits.plan(Whose::Callers, &call("trap"), &Arc::default()).is_err());
+    }
+    let condition = plugin.condition();
+    assert_eq!((condition.broken, condition.rests), (8, true));
+    let last = &condition.breaks[0];
+    assert_eq!((last.call.as_str(), last.how), ("limits.plan", "trap"));
+    assert!(last.stack.iter().any(|name| name.contains("hostile")), "{last:?}");
+    assert!(last.last_lines.iter().any(|line| line.contains("told to trap")), "{last:?}");
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod check;
 mod new;
+mod sign;
 mod test;
 
 use std::io::Write;
@@ -42,6 +43,17 @@ pub enum PluginCommand {
         #[arg(long)]
         config: Option<PathBuf>,
     },
+    /// Sign a component, for gateways whose [trust] lists the key.
+    Sign {
+        /// The component; a signature that it has is replaced.
+        file: PathBuf,
+        /// The private key, Ed25519 in PEM: `openssl genpkey -algorithm ed25519 -out plugins.pem`.
+        #[arg(long)]
+        key: PathBuf,
+        /// Where to write it; in its own place by default.
+        #[arg(long)]
+        to: Option<PathBuf>,
+    },
     /// Run golden cases with a component: those that it carries, and those of a folder.
     Test {
         /// The component.
@@ -76,6 +88,7 @@ pub fn run(command: PluginCommand) -> ExitCode {
         PluginCommand::Check { file, config } => {
             runtime(false).and_then(|runtime| check::run(&runtime, &file, config.as_deref(), &mut out))
         }
+        PluginCommand::Sign { file, key, to } => sign::run(&file, &key, to.as_deref(), &mut out),
         PluginCommand::Test { file, cases } => {
             runtime(false).and_then(|runtime| test::run(&runtime, &file, cases.as_deref(), &mut out))
         }

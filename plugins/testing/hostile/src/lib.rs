@@ -197,7 +197,7 @@ impl adapter::Guest for Hostile {
     type Exchange = Call1;
 
     fn relay(call: Call, _: Vec<(String, String)>, _: Vec<(String, String)>) -> Result<Upstream, Fault> {
-        act(&call.model);
+        act(call.model.rsplit_once("adapter-").map_or(&*call.model, |(_, what)| what));
         if call.model == "fault" { Err(fault("as asked")) } else { Ok(request(&call.model)) }
     }
 
@@ -254,21 +254,31 @@ impl Drop for Call1 {
 
 impl auth::Guest for Hostile {
     fn authenticate(call: Call, headers: Vec<(String, String)>) -> Result<auth::Grant, Fault> {
+        // Auth sees no body, and so no model: what it does can be asked for by the header that it wants.
+        let asked = headers.first().map_or("", |(_, value)| value);
         act(&call.model);
-        let subject = if call.model == "nobody" { String::new() } else { format!("{} headers", headers.len()) };
+        act(asked);
+        if asked == "refuse" {
+            return Err(Fault { class: "authentication".to_owned(), ..fault("as asked") });
+        }
+        let subject = match (call.model.as_str(), asked) {
+            ("nobody", _) => String::new(),
+            (_, "greedy") => "greedy".to_owned(),
+            _ => format!("{} headers", headers.len()),
+        };
         Ok(auth::Grant { subject, tenant: None, attributes: Vec::new(), cache_ms: 0 })
     }
 }
 
 impl limits::Guest for Hostile {
     fn plan(call: Call) -> Result<Vec<limits::Check>, Fault> {
-        act(&call.model);
+        act(call.model.rsplit_once("limits-").map_or(&*call.model, |(_, what)| what));
         let algorithm = if call.model == "odd" { "guess" } else { "token-bucket" };
         Ok(vec![limits::Check {
             key: "k".to_owned(),
             algorithm: algorithm.to_owned(),
             counted: "requests".to_owned(),
-            limit: 1,
+            limit: if call.model.contains("many-") { 1 << 40 } else { 1 },
             window_ms: 1000,
             burst: 0,
             label: "a label".to_owned(),
