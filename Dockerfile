@@ -16,14 +16,14 @@ FROM sources AS plugins
 RUN cargo xtask plugins
 
 FROM sources AS host
-RUN cargo build --profile dist --locked --package penstock --bins
+RUN cargo build --release --locked --package penstock --bins
 
 FROM ${RUN_IMAGE}
 # Roots of trust for vendors; the policies can name further ones.
 RUN [ -e /etc/ssl/certs/ca-certificates.crt ] || { apt-get update && apt-get install --yes --no-install-recommends ca-certificates && rm -rf /var/lib/apt/lists/*; }
 RUN groupadd --system --gid 10001 penstock && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin penstock \
     && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/penstock
-COPY --from=host /src/target/dist/penstock /usr/local/bin/penstock
+COPY --from=host /src/target/release/penstock /usr/local/bin/penstock
 COPY --from=plugins /src/target/plugins/ /usr/share/penstock/plugins/
 COPY policies/ /etc/penstock/
 # A container's loopback reaches nobody: callers come from outside. The admin API stays on loopback.

@@ -126,7 +126,7 @@ impl Gateway {
             }
         };
         let deadline = Instant::now() + Duration::from_millis(snapshot.timeouts.total_ms);
-        let client_ip = peer.addr.ip().to_string();
+        let client_ip = Arc::clone(&peer.ip);
         Ok(Underway { snapshot, route, asked, id: Arc::clone(id), peer, client_ip, deadline })
     }
 

@@ -26,7 +26,7 @@ pub struct Underway {
     /// Who is connected.
     pub peer: Peer,
     /// Address of the caller.
-    pub client_ip: String,
+    pub client_ip: Arc<str>,
     /// When it is given up.
     pub deadline: Instant,
 }

@@ -29,8 +29,7 @@ pub(crate) struct Arguments {
 /// When something does not build, or a scenario fails.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> anyhow::Result<()> {
     plugins::build(workspace)?;
-    let mut bench =
-        workspace.cargo(&["bench", "--quiet", "--profile", "dist", "--package", "penstock", "--bench", "cost", "--"]);
+    let mut bench = workspace.cargo(&["bench", "--quiet", "--package", "penstock", "--bench", "cost", "--"]);
     // An incremental build is cut into more pieces, which are optimised less.
     bench.env("CARGO_INCREMENTAL", "0").env("PENSTOCK_PLUGINS", workspace.plugins_dir());
     bench.args(arguments.quick.then_some("--quick")).args(arguments.instructions.then_some("--instructions"));

@@ -146,7 +146,7 @@ impl Request<'_> {
                 subject: principal.subject.clone(),
                 tenant: principal.tenant.clone(),
                 attributes: principal.attributes.clone(),
-                client_ip: underway.client_ip.clone(),
+                client_ip: underway.client_ip.to_string(),
             },
             asked: self.asked(targets),
             status: Status::Queued,

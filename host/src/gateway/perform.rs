@@ -90,7 +90,7 @@ impl Gateway {
             asked,
             id: was.request_id.as_str().into(),
             peer: Peer::detached(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0))),
-            client_ip: owner.client_ip.clone(),
+            client_ip: owner.client_ip.as_str().into(),
             deadline: work.deadline,
         };
         Ok((underway, head.into_parts().0))

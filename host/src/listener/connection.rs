@@ -81,7 +81,7 @@ pub(super) async fn serve<H, F, B>(
     let mut life = server.life.subscribe();
     if let Some(balancers) = balancers {
         match in_time(&mut life, &activity, balancers.caller(&mut socket, peer.addr)).await {
-            Some(Ok(caller)) => peer.addr = caller,
+            Some(Ok(caller)) => (peer.addr, peer.ip) = (caller, super::ip(caller)),
             Some(Err(why)) => return tracing::debug!(peer = %peer.addr, %why, "a connection is closed"),
             None => return,
         }

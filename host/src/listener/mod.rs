@@ -77,6 +77,8 @@ pub struct Certificates {
 pub struct Peer {
     /// Address of the caller: as a load balancer has named it, where one is believed; of a Unix socket 127.0.0.1.
     pub addr: SocketAddr,
+    /// Its IP address as text; written once for a connection, since every request is asked for it.
+    pub ip: Arc<str>,
     /// Address of the listener.
     pub listener: SocketAddr,
     /// Whether the caller came over TLS.
@@ -229,7 +231,7 @@ impl Certificates {
 impl Peer {
     /// A caller without a connection, for calls from within the process.
     pub fn detached(addr: SocketAddr) -> Self {
-        Self { addr, listener: addr, tls: false, certificate: None, held: None }
+        Self { addr, ip: ip(addr), listener: addr, tls: false, certificate: None, held: None }
     }
 
     /// The certificate that the caller has shown, and the listener has found to be in order.
@@ -348,12 +350,17 @@ impl<H> Server<H> {
         let held = Held { _permit: permit, gauge: self.connections.clone(), life: self.life.subscribe() };
         Peer {
             addr,
+            ip: ip(addr),
             listener: listener.address,
             tls: listener.tls.is_some(),
             certificate: None,
             held: Some(Arc::new(held)),
         }
     }
+}
+
+fn ip(addr: SocketAddr) -> Arc<str> {
+    addr.ip().to_string().into()
 }
 
 /// Whether an error of `accept` is about the one connection that it would have returned (accept(2)).
