@@ -86,6 +86,12 @@ impl Places {
         }
     }
 
+    /// Whether no policy file was written within this time.
+    fn policy_is_settled(&self, since: Duration) -> bool {
+        let all = [&self.policies, &self.shared];
+        all.into_iter().flatten().all(|path| load::is_settled(path, since))
+    }
+
     /// All plugin directories, the one that wins last.
     pub fn plugin_directories(&self) -> Vec<PathBuf> {
         self.built_in.iter().chain(&self.plugins).cloned().collect()

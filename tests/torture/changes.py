@@ -155,10 +155,10 @@ class Admin:
         return await asyncio.to_thread(self._ask, method, path, body)
 
 
-def versions():
+def versions(count):
     """The same component so many times, told apart by a custom section."""
     component = (Path(os.environ["PENSTOCK_PLUGINS"]) / "echo.wasm").read_bytes()
-    for number in range(VERSIONS):
+    for number in range(count):
         text = b"\x07version" + f"{number:04}".encode()
         yield component + b"\x00" + bytes([len(text)]) + text
 
@@ -173,11 +173,11 @@ async def reloads(count, streams):
         held = [asyncio.create_task(stream(gateway.port)) for _ in range(streams)]
         resident = []
         async with Load(gateway.port) as load:
-            for turn, component in enumerate(versions()):  # every version has been compiled before memory is judged
+            parts = list(versions(min(count, VERSIONS)))
+            for component in parts:  # each has been compiled before memory is judged
                 await admin.ask("POST", "/plugins", component)
-            parts = list(versions())
             for turn in range(count):
-                generation = (await admin.ask("POST", "/plugins", parts[turn % VERSIONS]))["generation"]
+                generation = (await admin.ask("POST", "/plugins", parts[turn % len(parts)]))["generation"]
                 policy.write_text(f"{text}# {turn}\n[models.alias{turn % 7}]\ntargets = [{{ vendor = 'echo', model = 'echo' }}]\n")
                 installed = await admin.ask("POST", "/reload")
                 assert installed["generation"] > generation, installed

@@ -32,7 +32,7 @@ GROWTH_MIB_MAX = 32
 BODY_GROWTH_MIB_MAX = 512
 VERDICT_S_MAX = 5
 MUTANTS = {"fast": 10_000, "all": 100_000}
-CHANGES = {"fast": (10, 20), "all": (1_000, 500)}
+CHANGES = {"fast": (5, 20), "all": (1_000, 500)}
 UPGRADES, KILLS = {"fast": 3, "all": 100}, {"fast": 2, "all": 20}
 FLOOD_S, FLOOD_CONNECTIONS = 10, 16
 # Floods that are as large as the requests which they have under way: 100 for each connection.

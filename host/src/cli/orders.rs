@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -63,6 +64,27 @@ impl Leaving {
             Self::HandedOver => Farewell::Patient,
             Self::Alone(_) => Farewell::Prompt,
         }
+    }
+
+    /// Writes down what is not written down yet, when the last request is done.
+    ///
+    /// # Errors
+    /// What was used cannot be left for the process that follows.
+    pub(super) async fn end(self, directory: &Directory, state: &State, state_dir: PathBuf) -> anyhow::Result<()> {
+        let cluster = match self {
+            Self::HandedOver => {
+                state.end_late();
+                let directory = directory.clone();
+                let left = tokio::task::spawn_blocking(move || directory.leave_late(&state_dir)).await?;
+                return left.context("what was used last cannot be left for the gateway that follows");
+            }
+            Self::Alone(cluster) => cluster,
+        };
+        directory.flush().await;
+        if let Some(cluster) = cluster {
+            cluster.leave().await;
+        }
+        Ok(())
     }
 }
 

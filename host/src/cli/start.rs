@@ -206,20 +206,7 @@ impl Started {
         let drained = listener::serve(bound, handler, limits, timeouts, &connections, shutdown).await;
         jobs.drained(drain).await;
         state.flush(FLUSH).await;
-        match leaving {
-            Some(Leaving::HandedOver) => {
-                state.end_late();
-                let left = tokio::task::spawn_blocking(move || directory.leave_late(&state_dir)).await?;
-                left.context("what was used last cannot be left for the gateway that follows")?;
-            }
-            Some(Leaving::Alone(cluster)) => {
-                directory.flush().await;
-                if let Some(cluster) = cluster {
-                    cluster.leave().await;
-                }
-            }
-            None => directory.flush().await,
-        }
+        leaving.unwrap_or(Leaving::Alone(None)).end(&directory, &state, state_dir).await?;
         if let Some(exporter) = exporter {
             exporter.flush(FLUSH).await;
         }

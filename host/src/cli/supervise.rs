@@ -30,7 +30,7 @@ use crate::listener::{self, Inherited};
 
 /// The command of a worker.
 pub const WORK: &str = "work";
-/// The first descriptor that is handed over (sd_listen_fds(3)).
+/// The first descriptor that is handed over (`sd_listen_fds(3)`).
 const FIRST: i32 = 3;
 /// How long a new program may take to check policies and plugins, or to begin to serve.
 const START_MAX: Duration = Duration::from_secs(60);

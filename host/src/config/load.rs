@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
+use std::time::{Duration, SystemTime};
 
 use penstock_prices::table::Table;
 use serde::de::DeserializeOwned;
@@ -99,6 +100,17 @@ pub fn read(path: Option<&Path>) -> Result<Sources, Vec<Problem>> {
         }
     }
     if problems.is_empty() { Ok(Sources::new(files)) } else { Err(problems) }
+}
+
+/// Whether no policy file there was written within this time. One from the future has been settled by a clock that went back.
+#[must_use]
+pub fn is_settled(path: &Path, since: Duration) -> bool {
+    let mut paths = Vec::new();
+    if !path.is_dir() || find(path, 0, &mut paths).is_err() {
+        paths.push(path.to_owned());
+    }
+    let age = |path: &PathBuf| SystemTime::now().duration_since(std::fs::metadata(path).ok()?.modified().ok()?).ok();
+    paths.iter().filter_map(age).all(|age| age >= since)
 }
 
 /// Policy files by their names below the policy directory.

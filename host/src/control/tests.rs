@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::*;
 use crate::library::store::digest_of;
@@ -302,6 +302,29 @@ fn a_generation_rolls_back_plugins_and_policy_without_their_files() {
     assert_eq!(gateway.ask(Change::RollBackGeneration { number: 99 }).unwrap_err().code, "no-such-generation");
     let numbers: Vec<u64> = gateway.control.status().generations.iter().map(|generation| generation.number).collect();
     assert_eq!(numbers, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_policy_file_that_may_still_be_written_waits_until_it_is_at_rest() {
+    let gateway = Gateway::start();
+    let path = gateway.path("policies/p.toml");
+    let text = "[vendors.newer]\nadapter = \"echo\"\n";
+    fs::write(&path, "").unwrap(); // whoever writes in place begins like this
+    assert_eq!(gateway.ask(Change::Files).unwrap().result, "unchanged");
+    fs::write(&path, text).unwrap();
+    assert_eq!(gateway.ask(Change::Files).unwrap().result, "unchanged");
+    let begun = Instant::now();
+    while !gateway.in_force().ends_with("[newer]") {
+        assert!(
+            !gateway.in_force().ends_with("1 ") && begun.elapsed() < Duration::from_secs(15),
+            "{}",
+            gateway.in_force()
+        );
+        std::thread::sleep(Duration::from_millis(10)); // it is looked at again without being told
+    }
+    fs::write(&path, text.replace("newer", "last")).unwrap();
+    gateway.ask(Change::Reload).unwrap();
+    assert!(gateway.in_force().ends_with("[last]"), "who says so has written it");
 }
 
 #[test]

@@ -53,6 +53,8 @@ pub(super) struct Writer<F: Forge> {
     metrics: Arc<Metrics>,
     /// Something was not settled: look at the files then.
     again: Option<Instant>,
+    /// A policy file may still be written.
+    unsettled: bool,
 }
 
 impl<F: Forge> Writer<F> {
@@ -79,6 +81,7 @@ impl<F: Forge> Writer<F> {
             status: Arc::default(),
             metrics,
             again: None,
+            unsettled: false,
         };
         for (name, digest, refused) in refused {
             writer.set_aside(name, Some(digest), refused);
@@ -166,6 +169,7 @@ impl<F: Forge> Writer<F> {
 
     /// Takes what is new in the files and good.
     fn files(&mut self, cause: &'static str, force: bool) -> Result<Answer, Refused> {
+        self.unsettled = false;
         let policy = self.policy_on_disk(force);
         if force || policy.is_some() {
             self.aside.clear();
@@ -173,7 +177,8 @@ impl<F: Forge> Writer<F> {
         if let Some(policy) = &policy {
             self.stock.demand(trust(policy)); // a plugin and the rule that admits it come together
         }
-        self.again = self.stock.scan(self.bytes_max(), &self.forge).then(|| Instant::now() + SETTLE);
+        let unsettled = self.stock.scan(self.bytes_max(), &self.forge) || self.unsettled;
+        self.again = unsettled.then(|| Instant::now() + SETTLE);
         let wanted = self.stock.wanted(&self.in_force.library, &self.aside, &self.forge, self.bytes_max());
         let names = wanted.differs_from(&self.in_force.library);
         let policy = policy.or_else(|| self.waiting_policy(&names));
@@ -210,6 +215,11 @@ impl<F: Forge> Writer<F> {
         };
         let digest = sources.digest();
         if digest == self.seen && !force {
+            return None;
+        }
+        // Whoever writes a file in place empties it first, and half of a policy may be a policy, too.
+        if !force && !self.places.policy_is_settled(SETTLE) {
+            self.unsettled = true;
             return None;
         }
         self.seen = digest;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Sockets that another process has opened: the supervisor, which keeps them while workers come and go, or a service manager that
-//! speaks systemd's protocol (`LISTEN_FDS`, sd_listen_fds(3)). Connections wait in such a socket while nobody accepts; none is
+//! speaks systemd's protocol (`LISTEN_FDS`, `sd_listen_fds(3)`). Connections wait in such a socket while nobody accepts; none is
 //! refused.
 
 use std::io;

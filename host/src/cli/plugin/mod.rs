@@ -43,7 +43,7 @@ pub enum PluginCommand {
         #[arg(long)]
         config: Option<PathBuf>,
     },
-    /// Sign a component, for gateways whose [trust] lists the key.
+    /// Sign a component, for gateways whose policy lists the key.
     Sign {
         /// The component; a signature that it has is replaced.
         file: PathBuf,
