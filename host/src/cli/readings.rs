@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::logs;
 use crate::directory::Directory;
 use crate::metrics::reading::{Goes, Reading};
 use crate::metrics::{Family, Metrics};
@@ -34,6 +35,7 @@ pub(super) const ALL: &[(Family, Goes)] = &[
     family(AWAY, &[], "1 while the shared state is away, 0 while it is there; always 0 without one."),
     family(UNSENT, &[], "Settled calls that the shared state has not been told, or has not acknowledged."),
     family(REVISION, &[], "Number of the last change of the directory."),
+    family(LOST, &[], "Lines of the log that could not be written since the start."),
 ];
 
 const UP: &str = "penstock_upstream_up";
@@ -44,6 +46,7 @@ const DORMANT: &str = "penstock_vendors_dormant";
 const AWAY: &str = "penstock_state_away";
 const UNSENT: &str = "penstock_state_unsent";
 const REVISION: &str = "penstock_directory_revision";
+const LOST: &str = "penstock_log_lines_lost";
 
 /// Shows them from now on.
 ///
@@ -63,6 +66,7 @@ pub(super) fn show(
         reading.set(AWAY, &[], if state.is_away() { 1.0 } else { 0.0 });
         reading.set(UNSENT, &[], number(state.unsettled().unwrap_or_default()));
         reading.set(REVISION, &[], number(directory.view().revision));
+        reading.set(LOST, &[], number(logs::lost()));
     })
 }
 
