@@ -106,6 +106,8 @@ failures! {
     StateAway = "state-away", 503, Overloaded, Operator;
     /// There is no room for another budget, or to remember what calls use while the shared state is away.
     StateFull = "state-full", 503, Overloaded, Operator;
+    /// The gateway has more to do than it can (`limits.shed_delay_ms`, `limits.requests_max`).
+    Overloaded = "overloaded", 503, Overloaded, Operator;
     /// Routing left no target.
     NoTarget = "no-target", 503, Overloaded, Operator;
     /// The vendor refused; status and class are the vendor's.

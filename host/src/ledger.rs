@@ -132,6 +132,7 @@ impl Entry {
         if let Some(inflight) = &inflight {
             inflight.inc();
         }
+        metrics.begins();
         Self {
             id,
             route,
@@ -424,6 +425,7 @@ impl Drop for Entry {
         if let Some(inflight) = &self.inflight {
             inflight.dec();
         }
+        self.metrics.ends();
         if let Some(code) = self.failure {
             self.metrics.failed(&self.route, code);
         }
