@@ -141,7 +141,7 @@ impl Gateway {
         let trace = self.traces.begin(request.method(), path, request.headers());
         let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
         let mut entry = Entry::open(id, route, operation, metrics, directory, trace);
-        if let Err(reason) = self.shed.admit(self.metrics.under_way()) {
+        if let Err(reason) = self.shed.admit(self.metrics.under_way(), entry.begun()) {
             return answer::refusal(&overloaded(reason), underway.asked.as_ref(), &underway.id, Some(entry));
         }
         let mut edits = ResponseEdits::default();

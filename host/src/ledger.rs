@@ -169,6 +169,12 @@ impl Entry {
         }
     }
 
+    /// When the request came.
+    #[must_use]
+    pub fn begun(&self) -> Instant {
+        self.begun
+    }
+
     /// Notes who asks.
     pub fn asked_by(&mut self, principal: &Principal) {
         self.subject.clone_from(&principal.subject);

