@@ -133,6 +133,11 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Connections at a time, over all listeners.
     pub connections_max: usize,
+    /// Requests of callers under way at a time, streams to their last byte; further ones are refused at once. Read at the start only.
+    pub requests_max: usize,
+    /// How long tasks of the gateway may wait for their turn, in milliseconds. Where they wait longer, as many requests are refused at
+    /// once as it takes; 0 for none. Read at the start only.
+    pub shed_delay_ms: u64,
     /// HTTP/2 streams at a time on one connection.
     pub streams_max: u32,
     /// Idle upstream connections kept for each host.
@@ -165,6 +170,8 @@ impl Default for Limits {
             frame_bytes_max: 16 << 20,
             head_bytes_max: 64 << 10,
             connections_max: 16_384,
+            requests_max: 16_384,
+            shed_delay_ms: 1000,
             streams_max: 100,
             idle_upstream_max: 256,
             upstream_addresses: ["public", "private", "loopback"].map(str::to_owned).to_vec(),

@@ -106,6 +106,8 @@ failures! {
     StateAway = "state-away", 503, Overloaded, Operator;
     /// There is no room for another budget, or to remember what calls use while the shared state is away.
     StateFull = "state-full", 503, Overloaded, Operator;
+    /// The gateway has more to do than it can (`limits.shed_delay_ms`, `limits.requests_max`), or no descriptor left.
+    Overloaded = "overloaded", 503, Overloaded, Operator;
     /// Routing left no target.
     NoTarget = "no-target", 503, Overloaded, Operator;
     /// The vendor refused; status and class are the vendor's.
@@ -205,6 +207,9 @@ impl Failure {
                 Kind::ProxyFailed,
                 format!("the proxy on the way to {upstream} made no connection; tell the operator if it persists"),
             ),
+            SendError::Exhausted(_) => {
+                (Kind::Overloaded, "the gateway can open no more connections now; try again".to_owned())
+            }
             SendError::Protocol(_) => (Kind::BadAnswer, format!("{upstream} gave an answer that is no HTTP")),
             _ => (Kind::Unreachable, format!("{upstream} cannot be reached; try again, or name another model")),
         };
@@ -325,6 +330,8 @@ impl Failure {
     pub fn is_worth_another_target(&self) -> bool {
         match self.kind {
             Kind::Unreachable | Kind::ProxyFailed | Kind::UpstreamTimeout | Kind::Cut | Kind::BadAnswer => true,
+            // Another target may have a connection left that is open.
+            Kind::Overloaded => true,
             Kind::AdapterBroken | Kind::Unsupported | Kind::NotCarried | Kind::NoCredential => true,
             Kind::Refused => !matches!(self.fault.class, FaultClass::InvalidRequest | FaultClass::ContentFilter),
             _ => false,
@@ -374,6 +381,7 @@ mod tests {
             (Failure::new(Kind::Cut, "x"), Verdict::Ill, None),
             (Failure::new(Kind::AdapterBroken, "x"), Verdict::Neutral, None),
             (Failure::new(Kind::TotalTimeout, "x"), Verdict::Neutral, None),
+            (Failure::unanswered(&SendError::Exhausted("x".into()), "v"), Verdict::Neutral, None),
         ];
         for (failure, verdict, passes) in cases {
             assert_eq!((failure.verdict(), failure.passes()), (verdict, passes), "{failure:?}");

@@ -33,6 +33,7 @@ use crate::random;
 use crate::realtime;
 use crate::relay::{Body, coded};
 use crate::routes::{Alias, Serves, Target};
+use crate::shed::{Reason, Shed};
 use crate::snapshot::Snapshot;
 use crate::stages::{self, Estimate, Gate, Principal, Reception, ResponseEdits, Sight, Whose};
 use crate::traces::Tracer;
@@ -60,6 +61,8 @@ pub struct Gateway {
     pub probes: Arc<Probes>,
     /// Traces of requests.
     pub traces: Tracer,
+    /// Refuses requests when there are too many.
+    pub shed: Arc<Shed>,
 }
 
 impl Gateway {
@@ -138,6 +141,9 @@ impl Gateway {
         let trace = self.traces.begin(request.method(), path, request.headers());
         let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
         let mut entry = Entry::open(id, route, operation, metrics, directory, trace);
+        if let Err(reason) = self.shed.admit(self.metrics.under_way(), entry.begun()) {
+            return answer::refusal(&overloaded(reason), underway.asked.as_ref(), &underway.id, Some(entry));
+        }
         let mut edits = ResponseEdits::default();
         let (codings, events) = &underway.route.compress;
         let coding = if codings.is_empty() { None } else { coded::chosen(codings, request.headers()) };
@@ -322,6 +328,15 @@ fn in_its_words(miss: Miss, entry: &mut Entry) -> Result<Answer, Failure> {
 fn estimate(underway: &Underway, inbound: &Inbound<'_>, alias: Option<&Alias>) -> Estimate {
     let targets = alias.map_or(&[][..], |alias| &alias.targets);
     Estimate::of(inbound, targets, underway.snapshot.limits.output_tokens)
+}
+
+#[cold]
+fn overloaded(reason: Reason) -> Failure {
+    let message = match reason {
+        Reason::Full => "the gateway has as many requests under way as it may; try again after retry-after",
+        Reason::Late => "the gateway has more to do than it can; try again after retry-after",
+    };
+    Failure::new(Kind::Overloaded, message).retry_after(Some(Shed::wait_ms()))
 }
 
 fn unknown_operation(head: &Parts) -> Failure {

@@ -132,6 +132,7 @@ impl Entry {
         if let Some(inflight) = &inflight {
             inflight.inc();
         }
+        metrics.begins();
         Self {
             id,
             route,
@@ -166,6 +167,12 @@ impl Entry {
             metrics,
             directory,
         }
+    }
+
+    /// When the request came.
+    #[must_use]
+    pub fn begun(&self) -> Instant {
+        self.begun
     }
 
     /// Notes who asks.
@@ -424,6 +431,7 @@ impl Drop for Entry {
         if let Some(inflight) = &self.inflight {
             inflight.dec();
         }
+        self.metrics.ends();
         if let Some(code) = self.failure {
             self.metrics.failed(&self.route, code);
         }

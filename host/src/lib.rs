@@ -23,6 +23,7 @@ pub mod random;
 pub mod realtime;
 pub mod relay;
 pub mod routes;
+pub mod shed;
 pub mod stages;
 pub mod tunnel;
 pub mod underway;

@@ -11,6 +11,7 @@ pub mod reading;
 mod series;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use prometheus::local::LocalHistogram;
@@ -59,6 +60,7 @@ macro_rules! metrics {
             lines: Known<Line>,
             key_lines: Known<KeyLine>,
             tries: Known<TryLine>,
+            under_way: AtomicUsize,
             $($field: $vec,)*
         }
 
@@ -76,7 +78,7 @@ macro_rules! metrics {
                 )*
                 let (lines, key_lines) = (Known::new(LINE, &ceilings), Known::new(KEY_LINE, &ceilings));
                 let tries = Known::new(TRY_LINE, &ceilings);
-                Ok(Self { registry, lines, key_lines, tries, $($field,)* })
+                Ok(Self { registry, lines, key_lines, tries, under_way: AtomicUsize::new(0), $($field,)* })
             }
         }
     };
@@ -167,6 +169,22 @@ impl Metrics {
     /// Where plugins register metrics of their own.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// Counts a request that begins, of any route.
+    pub fn begins(&self) {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a request that has ended.
+    pub fn ends(&self) {
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Requests under way, of all routes.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
     }
 
     /// Gauge of the requests under way on a route: whoever takes it counts itself in, and out.

@@ -209,7 +209,7 @@ class Operator:
 
     def __init__(self, gateway):
         self._port = gateway.admin_port
-        self._token = (gateway.folder / "state/admin-token").read_text().strip()
+        self._token = (gateway.state / "admin-token").read_text().strip()
 
     def ask(self, method, path, body=None):
         """Status and JSON."""

@@ -24,6 +24,7 @@ import slow
 import smuggling
 import stand
 import tools
+import trouble
 from report import Report
 
 PREFACE = b"PRI * HTTP/2.0"
@@ -61,6 +62,7 @@ def main(extent):
         with stand.Gateway(origin=apart.port, timeouts=slow.TIMEOUTS) as gateway:
             asyncio.run(crowd(report, gateway))
         suites(report, apart)
+    trouble.run(report, extent, apart.port)
     apart.close()
     contained.run(report, extent)
     report.print()

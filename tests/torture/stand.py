@@ -74,7 +74,7 @@ class Gateway:
 
     def __init__(self, origin=1, grpc=1, socket=1, timeouts="", limits="", policy=POLICY, plugins=PLUGINS, **more):
         """`policy` has the places of the others in braces; `more` is `command`, `environment`, `flags`, `key` (of the one
-        caller), and `drop`: files for a second folder of plugins, by their names."""
+        caller), `drop`: files for a second folder of plugins, by their names; and `disk`: a folder for its state and its log."""
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-torture-")
         self.folder = Path(self._folder.name)
         policies = self.folder / "policies"
@@ -83,16 +83,16 @@ class Gateway:
         key = hashlib.sha256(more.get("key", KEY).encode()).hexdigest()
         told = {"origin": origin, "grpc": grpc, "socket": socket, "timeouts": timeouts, "limits": limits, "key": key}
         (policies / "gateway.toml").write_text(policy.format(folder=policies, **told))
-        self._log_path = self.folder / "log"
+        disk = more.get("disk", self.folder)
+        self._log_path, self.state = disk / "log", disk / "state"
         command = [os.environ["PENSTOCK_BIN"], more.get("command", "run"), "--policies", policies]
         shelf = self.folder / "plugins"
         shelf.mkdir()
         for name in plugins:
             (shelf / name).symlink_to(Path(os.environ["PENSTOCK_PLUGINS"]).resolve() / name)
-        state = self.folder / "state"
-        state.mkdir(mode=0o700)
-        shutil.copytree(COMPILED.name, state / "compiled")
-        command += ["--state", self.folder / "state", "--plugins", shelf, *more.get("flags", ())]
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        shutil.copytree(COMPILED.name, self.state / "compiled", dirs_exist_ok=True)
+        command += ["--state", self.state, "--plugins", shelf, *more.get("flags", ())]
         if "drop" in more:
             drop = self.folder / "drop"
             drop.mkdir()
@@ -145,7 +145,7 @@ class Gateway:
             found = [re.search(word, self.log().decode(errors="replace")) for word in words]
             if all(found):
                 self.port, self.tls_port, self.admin_port = (int(match[1]) for match in found)
-                for file in (self.folder / "state/compiled").iterdir():
+                for file in (self.state / "compiled").iterdir():
                     shutil.copy(file, COMPILED.name)
                 return
             time.sleep(0.05)

@@ -8,10 +8,12 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
+use super::logs;
 use crate::directory::Directory;
 use crate::metrics::reading::{Goes, Reading};
 use crate::metrics::{Family, Metrics};
 use crate::routes::Serves;
+use crate::shed::Shed;
 use crate::snapshot::Snapshot;
 use crate::state::State;
 use crate::upstream::Endpoint;
@@ -34,6 +36,12 @@ pub(super) const ALL: &[(Family, Goes)] = &[
     family(AWAY, &[], "1 while the shared state is away, 0 while it is there; always 0 without one."),
     family(UNSENT, &[], "Settled calls that the shared state has not been told, or has not acknowledged."),
     family(REVISION, &[], "Number of the last change of the directory."),
+    family(
+        ADMITTED,
+        &[],
+        "Share of the requests that is admitted: less than 1 while there are more than the gateway can do.",
+    ),
+    family(LOST, &[], "Lines of the log that could not be written since the start."),
 ];
 
 const UP: &str = "penstock_upstream_up";
@@ -44,6 +52,8 @@ const DORMANT: &str = "penstock_vendors_dormant";
 const AWAY: &str = "penstock_state_away";
 const UNSENT: &str = "penstock_state_unsent";
 const REVISION: &str = "penstock_directory_revision";
+const ADMITTED: &str = "penstock_admitted_share";
+const LOST: &str = "penstock_log_lines_lost";
 
 /// Shows them from now on.
 ///
@@ -54,6 +64,7 @@ pub(super) fn show(
     snapshot: Arc<ArcSwap<Snapshot>>,
     state: Arc<State>,
     directory: Directory,
+    shed: Arc<Shed>,
 ) -> Result<(), prometheus::Error> {
     if let Some(round_trips) = state.round_trips() {
         metrics.registry().register(Box::new(round_trips.clone()))?;
@@ -63,6 +74,8 @@ pub(super) fn show(
         reading.set(AWAY, &[], if state.is_away() { 1.0 } else { 0.0 });
         reading.set(UNSENT, &[], number(state.unsettled().unwrap_or_default()));
         reading.set(REVISION, &[], number(directory.view().revision));
+        reading.set(ADMITTED, &[], shed.share());
+        reading.set(LOST, &[], number(logs::lost()));
     })
 }
 

@@ -29,6 +29,7 @@ use crate::listener::{self, Bound, Certificates, Drained, Farewell, Inherited};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
 use crate::probes::Probes;
+use crate::shed::Shed;
 use crate::stages::Gate;
 use crate::state::Memory;
 use crate::traces::export::Exporter;
@@ -103,10 +104,11 @@ impl Started {
             cluster: cluster.clone(),
         });
         let state = state::open(&policy, memory, &flags.state_dir()).await?;
-        readings::show(&metrics, Arc::clone(&snapshot), Arc::clone(&state), directory.clone())?;
+        let shed = Arc::new(Shed::new(&config.limits));
+        readings::show(&metrics, Arc::clone(&snapshot), Arc::clone(&state), directory.clone(), Arc::clone(&shed))?;
         let gate = Gate { state, rules: Arc::new(directory.clone()) };
         let (traces, exporter) = traces::start(&policy, &client, &metrics)?;
-        let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes, traces };
+        let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes, traces, shed };
         let state_dir = flags.state_dir();
         Ok(Self {
             gateway,
@@ -186,6 +188,8 @@ impl Started {
             let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
             working.jobs.run(Arc::clone(&working), client, snapshot).await;
         });
+        let shed = Arc::clone(&gateway.shed);
+        background.spawn(async move { match shed.watch().await {} });
         let keeper =
             Keeper { control, admin, jobs: jobs.clone(), state: Arc::clone(&state), cluster, background, drain };
         let (stop, stopped) = oneshot::channel();

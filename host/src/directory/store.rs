@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, ReadableTable, TableDefinition, WriteTransaction};
+use redb::{ReadableTable, TableDefinition, WriteTransaction};
 
 use super::audit::{LINES_MAX, Line, PAGE_MAX, Query};
 use super::document::{Document, Kind};
@@ -145,8 +145,8 @@ impl Embedded {
         Self::with(database).map_err(|error| error.to_string())
     }
 
-    fn with(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database: Kept::new(database) };
+    fn with(database: Kept) -> Result<Self, StoreError> {
+        let store = Self { database };
         store.write(|write| {
             write.open_table(DOCUMENTS)?;
             write.open_table(AUDIT)?;

@@ -8,7 +8,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use redb::{Database, TableDefinition, WriteTransaction};
+use redb::{TableDefinition, WriteTransaction};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -66,8 +66,8 @@ impl Store {
         Self::with(database).map_err(|error| error.to_string())
     }
 
-    fn with(database: Database) -> Result<Self, StoreError> {
-        let store = Self { database: Kept::new(database) };
+    fn with(database: Kept) -> Result<Self, StoreError> {
+        let store = Self { database };
         store.write(|write| {
             write.open_table(RECORDS)?;
             write.open_table(BODIES)?;

@@ -37,6 +37,8 @@ pub struct Remembered {
     /// As whom.
     pub grant: Grant,
     until: Instant,
+    /// When the credential ends by itself.
+    ends_unix_s: u64,
     revision: u64,
 }
 
@@ -127,7 +129,10 @@ impl Auth {
     #[must_use]
     pub fn remembered(&self, digest: &Digest, revision: u64, now: Instant) -> Option<Arc<Slot<Remembered>>> {
         let known = self.remembered.get(digest)?;
-        (known.value.revision == revision && now < known.value.until).then_some(known)
+        let Remembered { revision: of, until, ends_unix_s, .. } = &known.value;
+        // The end of a credential is a time of day, and the clock may have been set since.
+        let goes_on = || *ends_unix_s == u64::MAX || clock::unix_s() < *ends_unix_s;
+        (*of == revision && now < *until && goes_on()).then_some(known)
     }
 
     /// Remembers who presents this: for as long as the grant says and the operator allows, and not beyond the credential's
@@ -140,7 +145,8 @@ impl Auth {
             return;
         }
         let until = Instant::now() + Duration::from_millis(lasts_ms);
-        let remembered = Remembered { grant: grant.clone(), until, revision };
+        let ends_unix_s = valid_until_unix_s.unwrap_or(u64::MAX);
+        let remembered = Remembered { grant: grant.clone(), until, ends_unix_s, revision };
         let left = |known: &Remembered| {
             // What is of an older directory is worth nothing.
             let counts = known.revision == revision;

@@ -37,6 +37,8 @@ pub(super) struct Journal {
     segment: ArcSwap<Segment>,
     base_bytes: AtomicU64,
     compacting: AtomicBool,
+    /// The last line could not be written, or not whole.
+    torn: AtomicBool,
     fold: Box<Fold>,
 }
 
@@ -61,31 +63,56 @@ impl Journal {
             segment: ArcSwap::from_pointee(segment),
             base_bytes: AtomicU64::new(0),
             compacting: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
             fold,
         };
         let lines = journal.rebase(last)?;
         Ok((Arc::new(journal), lines))
     }
 
-    /// Appends a line, which must hold no line break.
-    pub(super) fn append(self: &Arc<Self>, line: &str) -> io::Result<()> {
-        let checked = format!("{:08x} {line}\n", crc32fast::hash(line.as_bytes()));
+    /// Appends a line, which must hold no line break. One that cannot be written is lost; the log says so once, and once when lines are
+    /// written again.
+    pub(super) fn append(self: &Arc<Self>, line: &str) {
+        // What a full disk has left of a line must not spoil the next one; an empty line is none.
+        let begin = if self.torn.load(Ordering::Relaxed) { "\n" } else { "" };
+        let checked = format!("{begin}{:08x} {line}\n", crc32fast::hash(line.as_bytes()));
         let bytes = {
             let segment = self.segment.load();
-            (&segment.file).write_all(checked.as_bytes())?;
+            let written = (&segment.file).write_all(checked.as_bytes());
+            self.tell(written.as_ref().err());
+            if written.is_err() {
+                return;
+            }
             segment.bytes.fetch_add(checked.len() as u64, Ordering::Relaxed) + checked.len() as u64
         };
         let full = bytes >= SEGMENT_BYTES.max(self.base_bytes.load(Ordering::Relaxed));
         if full && !self.compacting.swap(true, Ordering::Relaxed) {
             let journal = Arc::clone(self);
-            std::thread::Builder::new().name("journal".to_owned()).spawn(move || {
+            let compact = move || {
                 if let Err(error) = journal.compact() {
                     tracing::error!("the journal {} cannot be compacted: {error}", journal.folder.display());
                 }
                 journal.compacting.store(false, Ordering::Relaxed);
-            })?;
+            };
+            if let Err(error) = std::thread::Builder::new().name("journal".to_owned()).spawn(compact) {
+                tracing::error!("the journal {} cannot be compacted: {error}", self.folder.display());
+                self.compacting.store(false, Ordering::Relaxed);
+            }
         }
-        Ok(())
+    }
+
+    fn tell(&self, error: Option<&io::Error>) {
+        // Looked at before it is changed, so that writers share it while all is well.
+        if self.torn.load(Ordering::Relaxed) == error.is_some()
+            || self.torn.swap(error.is_some(), Ordering::Relaxed) == error.is_some()
+        {
+            return;
+        }
+        let folder = self.folder.display();
+        match error {
+            Some(error) => tracing::error!("the journal {folder} cannot be written: {error}"),
+            None => tracing::info!("the journal {folder} is written again"),
+        }
     }
 
     /// Bytes of all its files.
@@ -263,11 +290,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (journal, lines) = open(folder.path());
         assert_eq!(lines, Vec::<String>::new());
-        (1..=4).for_each(|number| journal.append(&number.to_string()).unwrap());
+        (1..=4).for_each(|number| journal.append(&number.to_string()));
         (&journal.segment.load().file).write_all(b"0badc0de 500\n12").unwrap();
         let (journal, lines) = open(folder.path());
         assert_eq!(lines, ["10"]);
-        journal.append("5").unwrap();
+        journal.append("5");
         drop(journal);
         assert_eq!(open(folder.path()).1, ["15"]);
         assert_eq!(open(folder.path()).1, ["15"]);
@@ -277,7 +304,7 @@ mod tests {
     fn wherever_a_compaction_ends_each_line_counts_once() {
         let folder = tempfile::tempdir().unwrap();
         let (journal, _) = open(folder.path());
-        journal.append("7").unwrap();
+        journal.append("7");
         let kept = tempfile::tempdir().unwrap();
         let copy = |to: &Path| {
             for (_, _, path) in files(folder.path()).unwrap() {
@@ -286,7 +313,7 @@ mod tests {
         };
         copy(kept.path());
         journal.compact().unwrap();
-        journal.append("8").unwrap();
+        journal.append("8");
         journal.compact().unwrap();
         // The files from before both compactions were never removed, and a base was being written.
         copy(kept.path());
@@ -298,24 +325,24 @@ mod tests {
     fn what_is_settled_after_a_hand_over_counts_once_when_the_process_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let (old, _) = open(folder.path());
-        old.append("1").unwrap();
+        old.append("1");
         old.hand_over().unwrap();
         let (new, lines) = open(folder.path());
         assert_eq!(lines, ["1"]);
-        old.append("20").unwrap();
-        new.append("300").unwrap();
+        old.append("20");
+        new.append("300");
         assert_eq!(new.take_late().unwrap(), Vec::<String>::new(), "it may still write");
         drop(old);
         assert_eq!(new.take_late().unwrap(), ["20"]);
         assert_eq!(new.take_late().unwrap(), Vec::<String>::new());
-        new.append("4000").unwrap();
+        new.append("4000");
         new.compact().unwrap();
         drop(new);
         assert_eq!(open(folder.path()).1, ["4321"]);
         // Nobody was there to take it.
         let (last, _) = open(folder.path());
         last.hand_over().unwrap();
-        last.append("50000").unwrap();
+        last.append("50000");
         drop(last);
         assert_eq!(open(folder.path()).1, ["54321"]);
     }
@@ -327,7 +354,7 @@ mod tests {
         let writers: Vec<_> = (0..4)
             .map(|_| {
                 let journal = Arc::clone(&journal);
-                std::thread::spawn(move || (0..2000).for_each(|_| journal.append("1").unwrap()))
+                std::thread::spawn(move || (0..2000).for_each(|_| journal.append("1")))
             })
             .collect();
         (0..20).for_each(|_| journal.compact().unwrap());

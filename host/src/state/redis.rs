@@ -233,9 +233,8 @@ impl Shared {
 
     fn write(&self, line: &Line) {
         let Some(journal) = &self.journal else { return };
-        let written = serde_json::to_string(line).map_err(std::io::Error::other);
-        if let Err(error) = written.and_then(|line| journal.append(&line)) {
-            tracing::error!("what was used cannot be written down: {error}");
+        if let Ok(line) = serde_json::to_string(line) {
+            journal.append(&line);
         }
     }
 

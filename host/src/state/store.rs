@@ -279,9 +279,8 @@ impl State {
         if used.is_empty() {
             return;
         }
-        let line = serde_json::to_string(&Used(used)).map_err(io::Error::other);
-        if let Err(error) = line.and_then(|line| journal.append(&line)) {
-            tracing::error!("what was used cannot be written down: {error}");
+        if let Ok(line) = serde_json::to_string(&Used(used)) {
+            journal.append(&line);
         }
     }
 }

@@ -70,14 +70,14 @@ impl Connector {
 
     async fn wire(&mut self, uri: &Uri) -> Result<Wire, SendError> {
         match &self.way {
-            Way::Network => self.network.connect(uri.clone()).await.map(Wire::Tcp).map_err(SendError::Connect),
+            Way::Network => self.network.connect(uri.clone()).await.map(Wire::Tcp),
             Way::Through(proxy) => {
                 self.network.admit(uri).map_err(SendError::Connect)?;
                 proxy.connect(&mut self.network, uri).await
             }
             Way::Socket(path) => {
                 let unix = UnixStream::connect(&**path).await;
-                unix.map(Wire::Unix).map_err(|error| SendError::Connect(cause(&error)))
+                unix.map(Wire::Unix).map_err(|error| SendError::unconnected(&error))
             }
         }
     }
@@ -94,9 +94,9 @@ impl Network {
     }
 
     /// A connection to the host and port of `uri`.
-    pub(super) async fn connect(&mut self, uri: Uri) -> Result<TcpStream, String> {
-        self.admit(&uri)?;
-        self.tcp.call(uri).await.map(TokioIo::into_inner).map_err(|error| cause(&error))
+    pub(super) async fn connect(&mut self, uri: Uri) -> Result<TcpStream, SendError> {
+        self.admit(&uri).map_err(SendError::Connect)?;
+        self.tcp.call(uri).await.map(TokioIo::into_inner).map_err(|error| SendError::unconnected(&error))
     }
 
     /// Refuses a host that is an address and is not allowed; names are looked at when they are resolved.

@@ -4,6 +4,8 @@
 use std::error::Error;
 use std::time::Duration;
 
+use rustix::io::Errno;
+
 use super::body::BodyError;
 
 /// Why a request got no answer.
@@ -33,23 +35,39 @@ pub enum SendError {
     /// A pooled connection was gone, or the upstream refused the stream (RFC 9113 section 8.7), before anything was processed.
     #[error("the request was not taken: {0}")]
     Unsent(String),
+    /// This process has no descriptor left for a connection, or the system no memory; not the upstream's fault.
+    #[error("no connection can be opened here: {0}")]
+    Exhausted(String),
     /// The caller's body broke while it was being sent; not the upstream's fault.
     #[error("the caller's request: {0}")]
     RequestBody(BodyError),
 }
 
+/// Errors of a connect that say that there is none to be had here (connect(2), socket(2)).
+const OURS: [Errno; 4] = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+
 impl SendError {
     /// Whether the upstream has certainly processed nothing, so that any request may be tried again.
     pub fn before_sent(&self) -> bool {
         match self {
-            Self::Connect(_) | Self::Proxy(_) | Self::Tls(_) | Self::ConnectTimeout(_) | Self::Unsent(_) => true,
+            Self::Connect(_) | Self::Proxy(_) | Self::Tls(_) | Self::ConnectTimeout(_) => true,
+            Self::Unsent(_) | Self::Exhausted(_) => true,
             Self::FirstByteTimeout(_) | Self::Reset(_) | Self::Protocol(_) | Self::RequestBody(_) => false,
         }
     }
 
     /// Whether the upstream is to blame.
     pub fn is_upstreams(&self) -> bool {
-        !matches!(self, Self::RequestBody(_))
+        !matches!(self, Self::RequestBody(_) | Self::Exhausted(_))
+    }
+
+    /// Why no connection could be made.
+    pub(super) fn unconnected(error: &(dyn Error + 'static)) -> Self {
+        let is_ours = |error: &std::io::Error| {
+            error.raw_os_error().map(Errno::from_raw_os_error).is_some_and(|errno| OURS.contains(&errno))
+        };
+        let ours = chain(error).filter_map(|cause| cause.downcast_ref()).find(|error| is_ours(error));
+        ours.map_or_else(|| Self::Connect(cause(error)), |error| Self::Exhausted(error.to_string()))
     }
 
     /// The reason in an error of the pooled client.

@@ -122,7 +122,7 @@ impl Client {
             }
             Err(error) => {
                 let outcome = match error {
-                    SendError::RequestBody(_) => Outcome::Neutral,
+                    SendError::RequestBody(_) | SendError::Exhausted(_) => Outcome::Neutral,
                     SendError::Reset(_) | SendError::Unsent(_) => Outcome::Lost(begun),
                     _ => Outcome::Failed,
                 };

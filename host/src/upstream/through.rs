@@ -125,7 +125,10 @@ impl Proxy {
         };
         let at = Uri::builder().scheme(Scheme::HTTP).authority(self.authority.clone()).path_and_query("/").build();
         let at = at.map_err(|error| fail(error.to_string()))?;
-        let mut proxy = network.connect(at).await.map_err(|error| fail(format!("cannot connect: {error}")))?;
+        let mut proxy = network.connect(at).await.map_err(|error| match error {
+            SendError::Exhausted(_) => error,
+            error => fail(error.to_string()),
+        })?;
         match self.speaks {
             Speaks::Connect => {
                 let tunnel = self.ask_to_connect(proxy, &format!("{host}:{port}")).await.map_err(fail)?;

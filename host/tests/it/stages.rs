@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Filters, auth and limits on the way of a request, and what callers read when they are refused.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Request;
 use serde_json::json;
+use tokio::sync::Notify;
 
-use crate::support::caller::get;
-use crate::support::fake::{self, Fake};
+use crate::support::caller::{self, get};
+use crate::support::fake::{self, Do, Fake};
 use crate::support::rig::Rig;
 
 const CHAIN: &str = r#"
@@ -123,4 +126,36 @@ async fn the_key_of_a_vendor_reaches_the_vendor_and_nobody_else() {
     assert!(!format!("{asked:?}").contains("caller-secret"), "the caller's credential is not the vendor's business");
     assert!(!format!("{reply:?}").contains("vendor-secret"));
     assert!(!rig.gateway.metrics.exposition().unwrap().contains("secret-"));
+}
+
+#[tokio::test]
+async fn more_requests_than_there_may_be_are_refused_before_anything_is_read_and_those_that_ask_how_it_is_are_not() {
+    let (asked, answer) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let script = [vec![Do::Tell(Arc::clone(&asked)), Do::Await(Arc::clone(&answer))], fake::json("200 OK", "{}")];
+    let fake = Fake::start(move |_| script.concat()).await;
+    let rig = Rig::start(&format!(
+        "[limits]\nrequests_max = 1\n[services.slow]\nendpoints = [\"{}\"]\n[vendors.echo]\nadapter = \"echo\"\nmodels = \
+         [\"echo\"]\n[[routes]]\nname = \"slow\"\npath = \"/slow\"\nservice = \"slow\"\n[[routes]]\nname = \"ai\"\npath = \"/v1\"\n",
+        fake.url()
+    ))
+    .await;
+    let address = rig.address;
+    let held = tokio::spawn(async move { caller::ask(address, get("/slow/a")).await });
+    asked.notified().await;
+    for (path, kind) in
+        [("/v1/chat/completions", "/error/message"), ("/v1/messages", "/error/type"), ("/slow/b", "/error/code")]
+    {
+        let reply = rig.ask(Request::post(path).body("not json".into()).unwrap()).await;
+        assert_eq!((reply.status.as_u16(), reply.header("penstock-failure")), (503, "overloaded"), "{path}");
+        assert!((1..=2).contains(&reply.header("retry-after").parse::<u64>().unwrap()), "{:?}", reply.headers);
+        assert!(reply.json().pointer(kind).is_some_and(serde_json::Value::is_string), "{path}: {}", reply.text());
+    }
+    assert_eq!(rig.ask(get("/healthz")).await.status, 200);
+    assert_eq!(fake.asked().len(), 1);
+    answer.notify_one();
+    assert_eq!(held.await.unwrap().status, 200);
+    let reply = rig
+        .post("/v1/chat/completions", &json!({"model": "echo", "messages": [{"role": "user", "content": "hi"}]}))
+        .await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
 }

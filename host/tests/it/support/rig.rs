@@ -17,6 +17,7 @@ use penstock::library::Library;
 use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
+use penstock::shed::Shed;
 use penstock::snapshot::{Build, Snapshot};
 use penstock::stages::Gate;
 use penstock::state::{Memory, State};
@@ -124,6 +125,7 @@ impl Rig {
         let jobs = Jobs::open(None, Arc::clone(&metrics)).unwrap();
         let gate = Gate { state: State::in_memory(state), rules: Arc::new(directory.clone()) };
         let gateway = Arc::new(Gateway {
+            shed: Arc::new(Shed::new(&limits)),
             snapshot,
             client,
             gate,
