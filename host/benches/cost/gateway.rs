@@ -24,6 +24,7 @@ use penstock::library::{Library, Refused};
 use penstock::listener;
 use penstock::metrics::Metrics;
 use penstock::plugin::{Compiler, Component, Runtime, RuntimeOptions};
+use penstock::shed::Shed;
 use penstock::snapshot::{Build, Snapshot};
 use penstock::stages::Gate;
 use penstock::state::{Memory, Options, Redis, State};
@@ -144,6 +145,7 @@ pub async fn serve(
         directory,
         probes: Arc::default(),
         traces: Tracer::default(),
+        shed: Arc::new(Shed::new(&limits)),
     });
     let wanted = config::Listener::plain(SocketAddr::from(([127, 0, 0, 1], 0)).into());
     let bound = listener::bind(&[wanted]).map_err(|error| anyhow!(error))?;

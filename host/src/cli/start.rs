@@ -183,13 +183,7 @@ impl Started {
             background.spawn(async move { cluster.run().await });
         }
         background.spawn(late(directory.clone(), Arc::clone(&state), state_dir.clone(), orders.are_a_supervisors()));
-        let working = Arc::clone(&gateway);
-        tokio::spawn(async move {
-            let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
-            working.jobs.run(Arc::clone(&working), client, snapshot).await;
-        });
-        let shed = Arc::clone(&gateway.shed);
-        background.spawn(async move { match shed.watch().await {} });
+        work(&gateway);
         let keeper =
             Keeper { control, admin, jobs: jobs.clone(), state: Arc::clone(&state), cluster, background, drain };
         let (stop, stopped) = oneshot::channel();
@@ -216,6 +210,16 @@ impl Started {
         }
         Ok(drained)
     }
+}
+
+/// What the gateway does beside requests, for as long as the process lives: jobs, and a look at how late its tasks are.
+fn work(gateway: &Arc<Gateway>) {
+    let (working, shed) = (Arc::clone(gateway), Arc::clone(&gateway.shed));
+    tokio::spawn(async move { shed.watch().await });
+    tokio::spawn(async move {
+        let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
+        working.jobs.run(Arc::clone(&working), client, snapshot).await;
+    });
 }
 
 /// `penstock check`: one line when all is well, otherwise a line for each problem.
