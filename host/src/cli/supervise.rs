@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use command_fds::{CommandFdExt, FdMapping};
@@ -36,9 +36,8 @@ const FIRST: i32 = 3;
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long a worker may take to let go of the state directory, beyond the time that its jobs have.
 const HAND_OVER_MAX: Duration = Duration::from_secs(90);
-/// A worker that has served for so long has not failed at its start.
-const SETTLED: Duration = Duration::from_secs(10);
-/// The first worker that fails is replaced at once; after each further one it takes twice as long, from here to there.
+/// A worker that has served is replaced at once. After one that has not come so far there is a pause, after each further one
+/// twice as long, from here to there.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Runs workers until told to stop.
@@ -63,7 +62,7 @@ struct Supervisor {
     /// Workers that end.
     retired: JoinSet<()>,
     signals: Signals,
-    /// Workers that have failed one after another.
+    /// Workers that have ended one after another before they served.
     failures: u32,
 }
 
@@ -71,7 +70,7 @@ struct Worker {
     child: Child,
     ear: Ear,
     mouth: Mouth,
-    begun: Instant,
+    serves: bool,
 }
 
 struct Signals {
@@ -134,10 +133,10 @@ impl Supervisor {
                 }
                 Event::Ended(status) => {
                     tracing::error!("the worker has ended ({}); another one takes its place", told(&status));
-                    worker = self.replaced(worker.begun).await;
+                    worker = self.replaced(worker.serves).await;
                     hears = true;
                 }
-                Event::Heard(Some(News::Ready)) => has_served = true,
+                Event::Heard(Some(News::Ready)) => (worker.serves, has_served) = (true, true),
                 Event::Heard(Some(News::HandedOver)) | Event::Retired => {}
                 Event::Heard(None) => hears = false,
                 Event::Wished(Wish::Stop) if stopping => {
@@ -159,8 +158,8 @@ impl Supervisor {
     }
 
     /// Another worker in the place of one that has failed.
-    async fn replaced(&mut self, begun: Instant) -> Worker {
-        self.failures = if begun.elapsed() < SETTLED { self.failures.saturating_add(1) } else { 0 };
+    async fn replaced(&mut self, has_served: bool) -> Worker {
+        self.failures = if has_served { 0 } else { self.failures.saturating_add(1) };
         loop {
             if let Some(further) = self.failures.checked_sub(1) {
                 tokio::time::sleep(PAUSE.0.saturating_mul(1 << further.min(6)).min(PAUSE.1)).await;
@@ -200,7 +199,7 @@ impl Supervisor {
                     Ok(next) => next,
                     Err(error) => {
                         tracing::error!("cannot run a worker: {error:#}");
-                        self.replaced(Instant::now()).await
+                        self.replaced(false).await
                     }
                 }
             }
@@ -246,6 +245,7 @@ impl Supervisor {
     async fn started(&self, program: &Path) -> anyhow::Result<Worker> {
         let mut worker = self.spawn(program)?;
         worker.until(News::Ready, START_MAX).await?;
+        worker.serves = true;
         Ok(worker)
     }
 
@@ -264,7 +264,7 @@ impl Supervisor {
         let mut command = Command::from(command);
         let child = command.kill_on_drop(true).spawn().with_context(|| program.display().to_string())?;
         let (ear, mouth) = Line::over(ours)?.split();
-        Ok(Worker { child, ear, mouth, begun: Instant::now() })
+        Ok(Worker { child, ear, mouth, serves: false })
     }
 }
 
