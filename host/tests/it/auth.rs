@@ -204,8 +204,9 @@ async fn two_tokens_that_differ_in_their_last_byte_are_two() {
         assert_eq!(outcome(rig.address, &bob).await.0, 200);
     }
     let (message, seal) = ann.rsplit_once('.').unwrap();
-    let forged =
-        format!("{message}.{}", text([URL_SAFE_NO_PAD.decode(seal).unwrap()[..63].to_vec(), vec![0]].concat()));
+    let mut other = URL_SAFE_NO_PAD.decode(seal).unwrap();
+    *other.last_mut().unwrap() ^= 1; // a signature may end with any byte, so that none can be put in its place
+    let forged = format!("{message}.{}", text(other));
     assert_eq!(outcome(rig.address, &forged).await.0, 401);
     let swapped = format!("{message}.{}", bob.rsplit_once('.').unwrap().1);
     assert_eq!(outcome(rig.address, &swapped).await.0, 401);
