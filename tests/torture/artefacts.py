@@ -20,6 +20,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import stand
 import wasm
 
 NAME = "echo"
@@ -34,14 +35,9 @@ BOMB_S_MAX = 2 * COMPILE_S + VERDICT_S_MAX
 BUSY_BOMB_S_MAX = 16.0
 NONE_S = 0.4
 CALLERS = 4
-POLICY = """
-[[listeners]]
-address = "127.0.0.1:0"
-[[listeners]]
-address = "127.0.0.1:0"
-tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
-[admin]
-address = "127.0.0.1:0"
+POLICY = (
+    stand.PLACES
+    + """
 [sandbox]
 compile_s = %d
 compile_bytes_max = %d
@@ -54,7 +50,8 @@ models = ["echo"]
 [[routes]]
 name = "open"
 path = "/v1"
-""" % (COMPILE_S, COMPILE_BYTES_MAX)
+"""
+) % (COMPILE_S, COMPILE_BYTES_MAX)
 
 
 def manifest(**changes):

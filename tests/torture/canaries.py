@@ -20,16 +20,12 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
+import stand
 import wasm
 
-POLICY = """
-[[listeners]]
-address = "127.0.0.1:0"
-[[listeners]]
-address = "127.0.0.1:0"
-tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
-[admin]
-address = "127.0.0.1:0"
+POLICY = (
+    stand.PLACES
+    + """
 master_key = "env:CANARY_MASTER"
 [timeouts]
 first_byte_ms = 300
@@ -94,6 +90,7 @@ path = "/plain"
 service = "plain"
 auth = "keys"
 """
+)
 REDIS = """[state]
 redis = "redis://127.0.0.1:{socket}"
 password = "env:CANARY_REDIS"

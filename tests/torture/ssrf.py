@@ -15,16 +15,13 @@ import re
 import socket
 import time
 
+import stand
+
 KEY = "canary-vendor-key-5f0a1c"
 CONTROL = b"can you hear me"
-POLICY = """
-[[listeners]]
-address = "127.0.0.1:0"
-[[listeners]]
-address = "127.0.0.1:0"
-tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
-[admin]
-address = "127.0.0.1:0"
+POLICY = (
+    stand.PLACES
+    + """
 [timeouts]
 connect_ms = 1000
 first_byte_ms = 3000
@@ -53,6 +50,7 @@ name = "plain"
 path = "/"
 service = "plain"
 """
+)
 # Where upstreams may be is narrowed to the public internet: vendors whose base URL says otherwise are not asked.
 NARROW = """
 [[listeners]]

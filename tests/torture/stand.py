@@ -16,7 +16,8 @@ KEY = "torture-key"
 COMPILED = tempfile.TemporaryDirectory(prefix="penstock-compiled-")
 # Those that the policy names: the others would be compiled for nothing.
 PLUGINS = ("api-key.wasm", "echo.wasm")
-POLICY = """
+# How every policy begins: clear text, TLS, the admin API.
+PLACES = """
 [[listeners]]
 address = "127.0.0.1:0"
 [[listeners]]
@@ -24,6 +25,10 @@ address = "127.0.0.1:0"
 tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
 [admin]
 address = "127.0.0.1:0"
+"""
+POLICY = (
+    PLACES
+    + """
 [timeouts]
 {timeouts}
 [limits]
@@ -67,6 +72,7 @@ auth = "callers"
 name = "open"
 path = "/open/v1"
 """
+)
 
 
 class Gateway:

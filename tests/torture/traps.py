@@ -10,17 +10,13 @@ import multiprocessing
 import random
 import time
 
+import stand
 import wasm
 
 GATE, COUNTS, FLAKY = "gate", "counts", "flaky"
-POLICY = """
-[[listeners]]
-address = "127.0.0.1:0"
-[[listeners]]
-address = "127.0.0.1:0"
-tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
-[admin]
-address = "127.0.0.1:0"
+POLICY = (
+    stand.PLACES
+    + """
 [plugins.gate]
 plugin = "gate"
 [plugins.counts]
@@ -38,6 +34,7 @@ path = "/v1"
 auth = "gate"
 limits = ["counts", "bucket"]
 """
+)
 AT_A_TIME = 8
 # The good request after breaks in a row.
 AFTER_THE_ROW = "row/good"

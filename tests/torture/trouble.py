@@ -35,14 +35,9 @@ LIBFAKETIME = (
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
 )
 PLUGINS = ("api-key.wasm", "echo.wasm", "budget.wasm", "token-bucket.wasm")
-POLICY = """
-[[listeners]]
-address = "127.0.0.1:0"
-[[listeners]]
-address = "127.0.0.1:0"
-tls = {{ certificate = "{folder}/tls.crt", key = "{folder}/tls.key" }}
-[admin]
-address = "127.0.0.1:0"
+POLICY = (
+    stand.PLACES
+    + """
 [timeouts]
 {timeouts}
 [limits]
@@ -72,6 +67,7 @@ path = "/v1"
 auth = "callers"
 limits = ["bucket", "budget"]
 """
+)
 AWAY = """[state]
 redis = "redis://127.0.0.1:{socket}"
 away = "%s"
