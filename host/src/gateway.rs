@@ -18,6 +18,7 @@ use penstock_dialects::codec::Operation;
 
 use crate::answer::{self, Outcome};
 use crate::attempt::{Answer, Asking, Miss, Tries, Try};
+use crate::config::place::push_hex;
 use crate::directory::Directory;
 use crate::failure::{Failure, Kind};
 use crate::head::{self, HeadError};
@@ -69,7 +70,7 @@ impl Gateway {
     /// Answers a request; every failure is an answer, too. Dropping the future abandons the request and cancels whatever
     /// was asked of an upstream.
     pub async fn handle(&self, request: Request<InBody>, peer: Peer) -> Response<Body> {
-        let id: Arc<str> = random::id("req_").into();
+        let id = new_id();
         let (head, body) = request.into_parts();
         let version = head.version;
         let mut response = match self.find(&head, &id, peer) {
@@ -337,6 +338,13 @@ fn overloaded(reason: Reason) -> Failure {
         Reason::Late => "the gateway has more to do than it can; try again after retry-after",
     };
     Failure::new(Kind::Overloaded, message).retry_after(Some(Shed::wait_ms()))
+}
+
+fn new_id() -> Arc<str> {
+    let mut id = String::with_capacity(28);
+    id.push_str("req_");
+    push_hex(&mut id, &random::bytes());
+    id.into()
 }
 
 fn unknown_operation(head: &Parts) -> Failure {

@@ -21,17 +21,14 @@ pub fn u64() -> u64 {
     })
 }
 
-/// An id: the prefix and 96 random bits as hexadecimal digits.
+/// The 96 random bits of an id.
 #[must_use]
-pub fn id(prefix: &str) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut id = String::with_capacity(prefix.len() + 24);
-    id.push_str(prefix);
-    for (bits, digits) in [(u64(), 16), (u64(), 8)] {
-        // Written by hand, since each request has one, and the formatter takes many times as long.
-        id.extend((0..digits).map(|at| char::from(DIGITS[(bits >> (4 * at) & 15) as usize])));
-    }
-    id
+pub fn bytes() -> [u8; 12] {
+    let mut bytes = [0; 12];
+    let [first, second] = [u64(), u64()].map(u64::to_be_bytes);
+    bytes[..8].copy_from_slice(&first);
+    bytes[8..].copy_from_slice(&second[..4]);
+    bytes
 }
 
 /// A random number below `bound`, 0 for a bound of 0. The bias of the multiplication is at most `bound` / 2^64.
