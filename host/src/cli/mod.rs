@@ -10,6 +10,7 @@ mod orders;
 pub mod plugin;
 mod readings;
 pub mod remote;
+mod signals;
 pub mod start;
 mod state;
 pub mod supervise;

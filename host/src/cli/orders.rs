@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
+use super::signals::{Said, Signals};
 use super::worker::{Ear, Line, Mouth, News, Order};
 use crate::admin::Admin;
 use crate::cluster::Cluster;
@@ -29,9 +29,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Where orders come from.
 pub(super) struct Orders {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
+    signals: Signals,
     supervisor: Option<(Ear, Mouth)>,
     stopping: bool,
 }
@@ -95,9 +93,7 @@ impl Orders {
     /// Signals cannot be listened to, or there is no supervisor.
     pub(super) fn new(is_worker: bool) -> io::Result<Self> {
         Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            signals: Signals::new()?,
             supervisor: if is_worker { Some(Line::to_supervisor()?.split()) } else { None },
             stopping: false,
         })
@@ -149,9 +145,10 @@ impl Orders {
             if self.stopping { std::future::pending().await } else { Order::Stop }
         };
         tokio::select! {
-            _ = self.terminate.recv() => Order::Stop,
-            _ = self.interrupt.recv() => Order::Stop,
-            _ = self.hang_up.recv() => Order::Reload,
+            said = self.signals.next() => match said {
+                Said::Stop => Order::Stop,
+                Said::Reload => Order::Reload,
+            },
             order = told => order,
         }
     }

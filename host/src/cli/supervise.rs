@@ -23,6 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use super::signals::{Said, Signals};
 use super::worker::{Ear, Line, Mouth, News, Order};
 use super::{Flags, cluster, program};
 use crate::config::{Place, load};
@@ -62,6 +63,8 @@ struct Supervisor {
     /// Workers that end.
     retired: JoinSet<()>,
     signals: Signals,
+    /// The signal to upgrade.
+    upgrade: Signal,
     /// Workers that have ended one after another before they served.
     failures: u32,
 }
@@ -73,31 +76,19 @@ struct Worker {
     serves: bool,
 }
 
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    upgrade: Signal,
-}
-
-/// What an operator wants.
-enum Wish {
-    Stop,
-    Reload,
-    Upgrade,
-}
-
 /// What has happened.
 enum Event {
     Ended(io::Result<ExitStatus>),
     Heard(Option<News>),
-    Wished(Wish),
+    Said(Said),
+    Upgrade,
     Retired,
 }
 
 impl Supervisor {
     fn new(flags: &Flags, mut inherited: Inherited) -> anyhow::Result<Self> {
         let signals = Signals::new().context("cannot listen to signals")?;
+        let upgrade = signal(SignalKind::user_defined2()).context("cannot listen to signals")?;
         let mut sockets = Vec::new();
         for address in addresses(flags)? {
             let open = || listener::open(address);
@@ -112,6 +103,7 @@ impl Supervisor {
             sockets,
             retired: JoinSet::new(),
             signals,
+            upgrade,
             failures: 0,
         })
     }
@@ -123,7 +115,8 @@ impl Supervisor {
             let event = tokio::select! {
                 ended = worker.child.wait() => Event::Ended(ended),
                 news = worker.ear.hear(), if hears => Event::Heard(news),
-                wish = self.signals.next() => Event::Wished(wish),
+                said = self.signals.next() => Event::Said(said),
+                _ = self.upgrade.recv() => Event::Upgrade,
                 Some(_) = self.retired.join_next() => Event::Retired,
             };
             match event {
@@ -139,17 +132,17 @@ impl Supervisor {
                 Event::Heard(Some(News::Ready)) => (worker.serves, has_served) = (true, true),
                 Event::Heard(Some(News::HandedOver)) | Event::Retired => {}
                 Event::Heard(None) => hears = false,
-                Event::Wished(Wish::Stop) if stopping => {
+                Event::Said(Said::Stop) if stopping => {
                     let _ = worker.child.start_kill(); // it may have ended
                     self.retired.abort_all();
                 }
-                Event::Wished(Wish::Stop) => {
+                Event::Said(Said::Stop) => {
                     stopping = true;
                     worker.mouth.say(Order::Stop).await;
                 }
-                Event::Wished(Wish::Reload) => worker.mouth.say(Order::Reload).await,
-                Event::Wished(Wish::Upgrade) if stopping => {}
-                Event::Wished(Wish::Upgrade) => {
+                Event::Said(Said::Reload) => worker.mouth.say(Order::Reload).await,
+                Event::Upgrade if stopping => {}
+                Event::Upgrade => {
                     worker = self.upgraded(worker).await;
                     hears = true;
                 }
@@ -281,26 +274,6 @@ impl Worker {
             }
         };
         timeout(patience, heard).await.context("it takes too long")?
-    }
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-            upgrade: signal(SignalKind::user_defined2())?,
-        })
-    }
-
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.terminate.recv() => Wish::Stop,
-            _ = self.interrupt.recv() => Wish::Stop,
-            _ = self.hang_up.recv() => Wish::Reload,
-            _ = self.upgrade.recv() => Wish::Upgrade,
-        }
     }
 }
 
