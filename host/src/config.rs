@@ -135,8 +135,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// Requests of callers under way at a time, streams to their last byte; further ones are refused at once. Read at the start only.
     pub requests_max: usize,
-    /// How long tasks of the gateway may wait for their turn, in milliseconds. Where they wait longer, as many requests are refused at
-    /// once as it takes; 0 for none. Read at the start only.
+    /// How long a request may wait for a processor, all its steps together, in milliseconds. Where there is more to do than that, as many
+    /// are refused at once as it takes; 0 for none. Read at the start only.
     pub shed_delay_ms: u64,
     /// HTTP/2 streams at a time on one connection.
     pub streams_max: u32,
@@ -171,7 +171,7 @@ impl Default for Limits {
             head_bytes_max: 64 << 10,
             connections_max: 16_384,
             requests_max: 16_384,
-            shed_delay_ms: 1000,
+            shed_delay_ms: 500,
             streams_max: 100,
             idle_upstream_max: 256,
             upstream_addresses: ["public", "private", "loopback"].map(str::to_owned).to_vec(),

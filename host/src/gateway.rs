@@ -74,9 +74,12 @@ impl Gateway {
         let (head, body) = request.into_parts();
         let version = head.version;
         let mut response = match self.find(&head, &id, peer) {
-            // On the heap, and gone with the answer's head: a connection between requests, and a stream whose caller does not
-            // take its answer, hold nothing of what has made it. Boxed here, it is copied once.
-            Ok(underway) => Box::pin(self.exchange(&underway, Request::from_parts(head, body))).await,
+            Ok(underway) => match self.shed.admit(self.metrics.under_way()) {
+                // On the heap, and gone with the answer's head: a connection between requests, and a stream whose caller does
+                // not take its answer, hold nothing of what has made it. Boxed here, it is copied once.
+                Ok(()) => Box::pin(self.exchange(&underway, Request::from_parts(head, body))).await,
+                Err(reason) => self.turn_away(&underway, reason),
+            },
             Err(failure) => {
                 if let Some(probed) = self.probe(&failure, &head) {
                     return probed;
@@ -134,17 +137,26 @@ impl Gateway {
         Ok(Underway { snapshot, route, asked, id: Arc::clone(id), peer, client_ip, deadline })
     }
 
+    /// Refuses a request that is one too many. Of those there are many, so this is cheap: no trace, and not a line for each.
+    fn turn_away(&self, underway: &Underway, reason: Reason) -> Response<Body> {
+        let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
+        let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
+        let mut entry = Entry::open(id, route, underway.operation(), metrics, directory, None);
+        match self.shed.line() {
+            Some(0) => {}
+            Some(cut) => tracing::warn!(lines = cut, "lines of requests that were refused as too many were cut"),
+            None => entry.is_told = false,
+        }
+        answer::refusal(&overloaded(reason), underway.asked.as_ref(), &underway.id, Some(entry))
+    }
+
     async fn exchange(&self, underway: &Underway, request: Request<InBody>) -> Response<Body> {
-        let operation = underway.asked.as_ref().map_or("", |asked| asked.operation.name());
         let (id, route) = (Arc::clone(&underway.id), Arc::clone(&underway.route.name));
         // What stands in the paths of other people's services, nobody knows.
         let path = underway.asked.as_ref().map_or("", |_| request.uri().path());
         let trace = self.traces.begin(request.method(), path, request.headers());
         let (metrics, directory) = (Arc::clone(&self.metrics), self.directory.clone());
-        let mut entry = Entry::open(id, route, operation, metrics, directory, trace);
-        if let Err(reason) = self.shed.admit(self.metrics.under_way(), entry.begun()) {
-            return answer::refusal(&overloaded(reason), underway.asked.as_ref(), &underway.id, Some(entry));
-        }
+        let mut entry = Entry::open(id, route, underway.operation(), metrics, directory, trace);
         let mut edits = ResponseEdits::default();
         let (codings, events) = &underway.route.compress;
         let coding = if codings.is_empty() { None } else { coded::chosen(codings, request.headers()) };

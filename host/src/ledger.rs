@@ -93,6 +93,8 @@ pub struct Entry {
     pub made: Made,
     /// Tokens of the request, estimated, for an answer that breaks before its vendor has counted.
     pub input_estimate: u64,
+    /// Whether the access log has a line for it; only those that are refused as too many may have none.
+    pub is_told: bool,
     /// What is left of the caller's limits, for the headers of the answer.
     pub standing: Option<Standing>,
     permit: Option<Permit>,
@@ -150,6 +152,7 @@ impl Entry {
             bytes: 0,
             made: Made::default(),
             input_estimate: 0,
+            is_told: true,
             standing: None,
             permit: None,
             vendor_permit: None,
@@ -167,12 +170,6 @@ impl Entry {
             metrics,
             directory,
         }
-    }
-
-    /// When the request came.
-    #[must_use]
-    pub fn begun(&self) -> Instant {
-        self.begun
     }
 
     /// Notes who asks.
@@ -431,11 +428,11 @@ impl Drop for Entry {
         if let Some(inflight) = &self.inflight {
             inflight.dec();
         }
-        self.metrics.ends();
+        let took = self.begun.elapsed();
+        self.metrics.ends(took);
         if let Some(code) = self.failure {
             self.metrics.failed(&self.route, code);
         }
-        let took = self.begun.elapsed();
         let cost = self.cost();
         self.metrics.ended(&metrics::Ended {
             route: &self.route,
@@ -461,6 +458,9 @@ impl Drop for Entry {
         self.report(took, cost.as_ref());
         let trace = self.trace.as_ref().map(|trace| trace.id());
         self.tell_trace(cost.as_ref());
+        if !self.is_told {
+            return;
+        }
         let usage = self.usage.as_ref();
         tracing::info!(
             target: "access",

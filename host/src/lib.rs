@@ -10,6 +10,7 @@ pub mod attempt;
 pub mod canonical;
 pub mod clock;
 pub mod failure;
+pub mod flood;
 pub mod gateway;
 pub mod head;
 pub mod inbound;

@@ -11,7 +11,7 @@ pub mod reading;
 mod series;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus::local::LocalHistogram;
@@ -60,7 +60,9 @@ macro_rules! metrics {
             lines: Known<Line>,
             key_lines: Known<KeyLine>,
             tries: Known<TryLine>,
-            under_way: AtomicUsize,
+            begun: AtomicU64,
+            ended: AtomicU64,
+            took_us: AtomicU64,
             $($field: $vec,)*
         }
 
@@ -78,7 +80,7 @@ macro_rules! metrics {
                 )*
                 let (lines, key_lines) = (Known::new(LINE, &ceilings), Known::new(KEY_LINE, &ceilings));
                 let tries = Known::new(TRY_LINE, &ceilings);
-                Ok(Self { registry, lines, key_lines, tries, under_way: AtomicUsize::new(0), $($field,)* })
+                Ok(Self { registry, lines, key_lines, tries, begun: AtomicU64::new(0), ended: AtomicU64::new(0), took_us: AtomicU64::new(0), $($field,)* })
             }
         }
     };
@@ -173,18 +175,27 @@ impl Metrics {
 
     /// Counts a request that begins, of any route.
     pub fn begins(&self) {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
+        self.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Counts a request that has ended.
-    pub fn ends(&self) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
+    pub fn ends(&self, took: Duration) {
+        self.took_us.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.ended.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that have ended since the start, and what they took together, in microseconds.
+    #[must_use]
+    pub fn ended_so_far(&self) -> (u64, u64) {
+        (self.ended.load(Ordering::Relaxed), self.took_us.load(Ordering::Relaxed))
     }
 
     /// Requests under way, of all routes.
     #[must_use]
     pub fn under_way(&self) -> usize {
-        self.under_way.load(Ordering::Relaxed)
+        // What has ended is read first: it cannot be more than what has begun by then.
+        let ended = self.ended.load(Ordering::Relaxed);
+        usize::try_from(self.begun.load(Ordering::Relaxed).saturating_sub(ended)).unwrap_or(usize::MAX)
     }
 
     /// Gauge of the requests under way on a route: whoever takes it counts itself in, and out.

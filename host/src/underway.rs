@@ -32,6 +32,12 @@ pub struct Underway {
 }
 
 impl Underway {
+    /// Name of the operation; empty on a plain HTTP route.
+    #[must_use]
+    pub fn operation(&self) -> &'static str {
+        self.asked.as_ref().map_or("", |asked| asked.operation.name())
+    }
+
     /// Facts that hold from the beginning.
     #[must_use]
     pub fn facts(&self) -> [Pair<'_>; 2] {
@@ -50,7 +56,7 @@ impl Underway {
         let known = self.route.auth.is_some() && !principal.subject.is_empty();
         Call {
             id: &self.id,
-            operation: self.asked.as_ref().map_or("", |asked| asked.operation.name()),
+            operation: self.operation(),
             dialect: self.asked.as_ref().map_or("", |asked| asked.dialect.name()),
             model: inbound.map_or("", |inbound| &inbound.model),
             streaming: inbound.is_some_and(|inbound| inbound.streaming),

@@ -37,9 +37,9 @@ pub(super) const ALL: &[(Family, Goes)] = &[
     family(UNSENT, &[], "Settled calls that the shared state has not been told, or has not acknowledged."),
     family(REVISION, &[], "Number of the last change of the directory."),
     family(
-        ADMITTED,
+        CEILING,
         &[],
-        "Share of the requests that is admitted: less than 1 while there are more than the gateway can do.",
+        "Requests that may be under way: `limits.requests_max`, and less while there are more than the gateway can do.",
     ),
     family(LOST, &[], "Lines of the log that could not be written since the start."),
 ];
@@ -52,7 +52,7 @@ const DORMANT: &str = "penstock_vendors_dormant";
 const AWAY: &str = "penstock_state_away";
 const UNSENT: &str = "penstock_state_unsent";
 const REVISION: &str = "penstock_directory_revision";
-const ADMITTED: &str = "penstock_admitted_share";
+const CEILING: &str = "penstock_requests_ceiling";
 const LOST: &str = "penstock_log_lines_lost";
 
 /// Shows them from now on.
@@ -74,7 +74,7 @@ pub(super) fn show(
         reading.set(AWAY, &[], if state.is_away() { 1.0 } else { 0.0 });
         reading.set(UNSENT, &[], number(state.unsettled().unwrap_or_default()));
         reading.set(REVISION, &[], number(directory.view().revision));
-        reading.set(ADMITTED, &[], shed.share());
+        reading.set(CEILING, &[], number(shed.ceiling() as u64));
         reading.set(LOST, &[], number(logs::lost()));
     })
 }

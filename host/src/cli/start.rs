@@ -29,7 +29,7 @@ use crate::listener::{self, Bound, Certificates, Drained, Farewell, Inherited};
 use crate::metrics::Metrics;
 use crate::plugin::{Compiler, Runtime, RuntimeOptions};
 use crate::probes::Probes;
-use crate::shed::Shed;
+use crate::shed::{self, Shed};
 use crate::stages::Gate;
 use crate::state::Memory;
 use crate::traces::export::Exporter;
@@ -215,7 +215,12 @@ impl Started {
 /// What the gateway does beside requests, for as long as the process lives: jobs, and a look at how late its tasks are.
 fn work(gateway: &Arc<Gateway>) {
     let (working, shed) = (Arc::clone(gateway), Arc::clone(&gateway.shed));
-    tokio::spawn(async move { shed.watch().await });
+    let metrics = Arc::clone(&gateway.metrics);
+    let count = move || {
+        let (ended, took_us) = metrics.ended_so_far();
+        shed::Count { ended, took_us }
+    };
+    tokio::spawn(async move { shed.watch(count).await });
     tokio::spawn(async move {
         let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
         working.jobs.run(Arc::clone(&working), client, snapshot).await;

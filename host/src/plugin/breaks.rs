@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-use super::chatter::Flood;
 use super::types::Broken;
 use crate::clock;
+use crate::flood::Flood;
 
 /// Those that are kept of one configured plugin.
 const KEPT: usize = 8;

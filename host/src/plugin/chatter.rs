@@ -4,47 +4,16 @@
 
 use std::collections::VecDeque;
 use std::fmt::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use tracing::level_filters::LevelFilter;
 
 use super::bindings::penstock::plugin::log::Level;
+use crate::flood::Flood;
 
-/// Lines that one plugin may write in a second; those past it are counted, and told of with the next line.
-const LINES_A_SECOND: u64 = 100;
 /// Longest line, in bytes; the rest is cut.
 const LINE_BYTES_MAX: usize = 4096;
 /// Lines of an instance that are kept.
 const KEPT_LINES: usize = 8;
-
-/// Cuts a flood of lines. One for each configured plugin, and one for what is told of it.
-pub(super) struct Flood {
-    begin: Instant,
-    // Second in the upper half, lines in it in the lower half.
-    window: AtomicU64,
-    cut: AtomicU64,
-}
-
-impl Flood {
-    pub(super) fn new() -> Self {
-        Self { begin: Instant::now(), window: AtomicU64::new(0), cut: AtomicU64::new(0) }
-    }
-
-    /// Whether a line may be written; if so, how many were cut before it.
-    pub(super) fn admit(&self) -> Option<u64> {
-        let second = self.begin.elapsed().as_secs();
-        let count = |window: u64| if window >> 32 == second { window & 0xffff_ffff } else { 0 };
-        let admitted = self.window.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |window| {
-            (count(window) < LINES_A_SECOND).then(|| second << 32 | (count(window) + 1))
-        });
-        if admitted.is_ok() {
-            return Some(self.cut.swap(0, Ordering::Relaxed));
-        }
-        self.cut.fetch_add(1, Ordering::Relaxed);
-        None
-    }
-}
 
 /// What one instance has said.
 #[derive(Default)]
@@ -170,14 +139,6 @@ mod tests {
     fn a_line_cannot_forge_another_one() {
         assert_eq!(printable("a\r\nb\u{1b}[31m\u{202e}"), "a\\r\\nb\\u{1b}[31m\\u{202e}");
         assert!(printable(&"x".repeat(10_000)).len() < LINE_BYTES_MAX + 8);
-    }
-
-    #[test]
-    fn a_flood_is_cut_and_counted() {
-        let flood = Flood::new();
-        let admitted = (0..10_000).filter(|_| flood.admit().is_some()).count();
-        assert!((100..=300).contains(&admitted), "{admitted} lines in far less than two seconds");
-        assert!(flood.cut.load(Ordering::Relaxed) > 0);
     }
 
     #[test]

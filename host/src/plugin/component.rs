@@ -10,7 +10,6 @@ use super::adapter::{Adapter, AdapterRole};
 use super::auth::Auth;
 use super::bindings::exports::penstock::plugin::{auth, lifecycle, limits, routing};
 use super::breaks::Condition;
-use super::chatter::Flood;
 use super::compile::cannot_compile;
 use super::engine::Runtime;
 use super::gate::{self, Issue, Passed, Refusal};
@@ -24,6 +23,7 @@ use super::types::{Alike, Broken, Part, Wants};
 use crate::config::{self, Isolation};
 use crate::directory::Directory;
 use crate::documents::Documents;
+use crate::flood::Flood;
 use crate::keys::Grants;
 use crate::state::Memory;
 

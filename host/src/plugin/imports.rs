@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 use super::bindings::penstock::plugin::{
     documents, filter_types, log, metrics, requests, rules, secrets, signatures, state, types, virtual_keys,
 };
-use super::chatter::{self, Chatter, Flood};
+use super::chatter::{self, Chatter};
 use super::convert::{self, Allowed, Invalid};
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
 use super::series::{CounterHandle, HistogramHandle, PluginSeries};
@@ -31,6 +31,7 @@ use super::watch::Watch;
 use crate::clock;
 use crate::directory::Directory;
 use crate::documents::{Documents, Known};
+use crate::flood::Flood;
 use crate::keys::{Grants, Secret};
 use crate::slots::{Digest, Parts};
 use crate::state::Memory;
