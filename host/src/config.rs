@@ -7,6 +7,7 @@
 mod listeners;
 pub mod load;
 pub mod place;
+mod services;
 mod stores;
 pub mod suggest;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use listeners::{ClientAuth, Listener, Place, ProxyProtocol, Sni, Tls};
+pub use services::{Balance, Base, Consul, Discover, Kubernetes, Probe, Scheme, Service};
 pub use stores::{Away, Cluster, State, Trust};
 
 /// All policy files together.
@@ -503,25 +505,6 @@ pub struct Target {
 
 fn one() -> u32 {
     1
-}
-
-/// A plain HTTP upstream.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Service {
-    /// Base URLs of its endpoints: `"https://host:port/path"`, `"unix:/path/to/socket"`, or
-    /// `"unix:/path/to/socket:http://host/path"`.
-    pub endpoints: Vec<Spanned<String>>,
-    /// PEM file with further roots of trust.
-    #[serde(default)]
-    pub ca: Option<Spanned<String>>,
-    /// The proxy on the way to the endpoints: `"http://host:port"` (CONNECT), `"socks5://host:port"` or, to have names looked up there,
-    /// `"socks5h://host:port"`. With user and password, `"env:NAME"` or `"file:PATH"`, where such a URL stands.
-    #[serde(default)]
-    pub proxy: Option<Spanned<String>>,
-    /// Speak HTTP/2 without negotiation (h2c), as gRPC does in clear text.
-    #[serde(default)]
-    pub http2: bool,
 }
 
 /// What is served at a path.

@@ -43,6 +43,7 @@ pub mod control;
 pub mod credential;
 pub mod database;
 pub mod directory;
+pub mod discovery;
 pub mod documents;
 pub mod keys;
 pub mod library;

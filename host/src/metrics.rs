@@ -126,6 +126,8 @@ metrics! {
         "Requests that failed, by the stable code of the failure.";
     auth_questions: Counters = counter "penstock_auth_questions_total", ["plugin", "outcome"],
         "What auth plugins had to ask others: `ok`, `refused` with a status that is not 2xx, or `failed` without an answer.";
+    discoveries: Counters = counter "penstock_discoveries_total", ["service", "outcome"],
+        "What sources have said of the endpoints of a service: `ok`, `empty` or `failed`; after these the last endpoints stay.";
     jobs: Gauges = gauge "penstock_jobs", ["status"],
         "Jobs that are kept, by status: `queued` is the queue, `running` is what is worked on.";
     jobs_ended: Counters = counter "penstock_jobs_ended_total", ["operation", "status"],
@@ -226,6 +228,11 @@ impl Metrics {
     /// Somebody was asked for an auth plugin, or could not be.
     pub fn asked_for_auth(&self, plugin: &str, outcome: &'static str) {
         self.auth_questions.with(&[plugin, outcome], IntCounter::inc);
+    }
+
+    /// It was asked which endpoints a service has.
+    pub fn discovered(&self, service: &str, outcome: &'static str) {
+        self.discoveries.with(&[service, outcome], IntCounter::inc);
     }
 
     /// A request failed; the code is that of the failure.

@@ -3,6 +3,7 @@
 //! (gRPC), and an upgrade (WebSocket) becomes a tunnel once the upstream has agreed.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
@@ -10,17 +11,19 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use http_body::Body as _;
 use hyper::upgrade::OnUpgrade;
 
+use crate::clock;
+use crate::config::Balance;
 use crate::failure::{Failure, Kind};
 use crate::head;
 use crate::ledger::{Ending, Entry};
 use crate::listener::Peer;
-use crate::plugin::Routing;
 use crate::plugin::types::{Call, Candidate};
 use crate::random;
 use crate::routes::Service;
 use crate::tunnel::{self, Meter};
 use crate::underway::Underway;
-use crate::upstream::{Answer as UpstreamAnswer, Client, Endpoint, InBody, OutBody};
+use crate::upstream::balance::{self, Rules};
+use crate::upstream::{Answer as UpstreamAnswer, Client, Endpoint, InBody, Loan, Member, OutBody, SendError, Verdict};
 
 /// What a service has answered.
 pub enum Proxied {
@@ -61,7 +64,7 @@ impl Tunnel {
     }
 }
 
-/// Asks a service. A request without a body is tried at the next endpoint when one certainly has not taken it.
+/// Asks a service. A request is tried at the next endpoint when one certainly has not taken it, and nothing of its body has gone.
 ///
 /// # Errors
 /// `upstream-unreachable`, `upstream-timeout`, or what routing says.
@@ -75,27 +78,35 @@ pub async fn ask(
 ) -> Result<Proxied, Failure> {
     let upgrade = head::upgrade_of(request.headers()).map(str::to_owned);
     let caller = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-    let endpoints = rank(underway.route.routing.as_ref(), call, service)?;
+    let wait = Duration::from_millis(underway.snapshot.timeouts.connect_ms);
+    let members = service.fleet.known(wait).await;
+    let mut order = Order::of(service, &members, underway, call, request.headers())?;
     let trace = entry.outgoing();
     let (parts, body) = request.into_parts();
     let path = underway.service_path(&parts.uri);
     let mut headers = outgoing(&parts, underway, upgrade.as_deref())?;
     let mut body = (!body.is_end_stream()).then_some(body);
-    let repeatable = body.is_none();
+    let has_body = body.is_some();
     let mut failure = Failure::new(Kind::NoTarget, format!("service {} has no endpoint to ask", service.name));
-    let mut endpoints = endpoints.into_iter().peekable();
-    while let Some(endpoint) = endpoints.next() {
+    let tries_max = members.len().min(underway.snapshot.limits.attempts_max.max(1) as usize);
+    for tried in 1..=tries_max {
+        let Some(member) = order.next() else { break };
+        let (endpoint, is_last) = (&*member.endpoint, tried == tries_max);
         entry.trying(&service.name, &Arc::default(), endpoint.place());
-        let mut message = Request::new(body.take().map_or(OutBody::Empty, OutBody::Streaming));
+        let (sent, loan) = given(body.take(), is_last);
+        let mut message = Request::new(sent);
         *message.method_mut() = parts.method.clone();
         *message.uri_mut() = uri(endpoint, &path)?;
-        let is_last = endpoints.peek().is_none();
         *message.headers_mut() = if is_last { std::mem::take(&mut headers) } else { headers.clone() };
         if let Some(trace) = &trace {
             trace.attempt(entry.attempts - 1);
             trace.put(message.headers_mut());
         }
-        match client.send(endpoint, message).await {
+        let begun = Instant::now();
+        member.begins(&service.breaker, begun);
+        let answer = client.send(endpoint, message).await;
+        note(service, member, &answer, begun);
+        match answer {
             Ok(answer) => {
                 entry.answered();
                 return Ok(answered(answer, caller, underway));
@@ -103,13 +114,44 @@ pub async fn ask(
             Err(error) => {
                 failure = Failure::unanswered(&error, &service.name);
                 entry.missed(&failure);
-                if !(repeatable && error.before_sent()) {
+                body = loan.and_then(Loan::back);
+                if !error.before_sent() || has_body && body.is_none() {
                     break;
                 }
             }
         }
     }
     Err(failure)
+}
+
+/// A body to send, which comes back if the endpoint takes nothing of it and another one is left.
+fn given(body: Option<InBody>, is_last: bool) -> (OutBody, Option<Loan>) {
+    match body {
+        None => (OutBody::Empty, None),
+        Some(body) if is_last => (OutBody::Streaming(body), None),
+        Some(body) => {
+            let (lent, loan) = OutBody::lent(body);
+            (lent, Some(loan))
+        }
+    }
+}
+
+/// Takes note of how an endpoint has done.
+fn note(service: &Service, member: &Member, answer: &Result<Response<UpstreamAnswer>, SendError>, begun: Instant) {
+    let now = Instant::now();
+    let verdict = match answer {
+        Ok(answer) => match answer.status().as_u16() {
+            501 | 505 => Verdict::Neutral, // what the caller asks for
+            500.. => Verdict::Ill,
+            _ => Verdict::Well,
+        },
+        Err(error) if error.is_upstreams() => Verdict::Ill,
+        Err(_) => Verdict::Neutral,
+    };
+    if let Some(lasts) = member.records(verdict, now - begun, &service.breaker, now) {
+        let (service, endpoint) = (&*service.name, member.endpoint.place());
+        tracing::warn!(service, endpoint, ms = clock::millis(lasts), "an endpoint is ejected for a while");
+    }
 }
 
 fn answered(mut answer: Response<UpstreamAnswer>, caller: Option<OnUpgrade>, underway: &Underway) -> Proxied {
@@ -144,33 +186,59 @@ fn outgoing(parts: &Parts, underway: &Underway, upgrade: Option<&str>) -> Result
     Ok(outgoing)
 }
 
-/// The endpoints of a service in the order in which to try them: as the routing plugin says, else from a random one on,
-/// those that the breaker has closed at the end.
-fn rank<'s>(
-    routing: Option<&Arc<Routing>>,
-    call: &Call<'_>,
-    service: &'s Service,
-) -> Result<Vec<&'s Endpoint>, Failure> {
-    let now = Instant::now();
-    let endpoints = &service.endpoints;
-    let Some(routing) = routing else {
-        let count = endpoints.len().max(1);
-        let first = usize::try_from(random::below(count as u64)).unwrap_or_default();
-        let mut order: Vec<&Endpoint> = (0..endpoints.len()).map(|at| &*endpoints[(first + at) % count]).collect();
-        if order.len() > 1 {
-            order.sort_by_key(|endpoint| !endpoint.health.healthy(now));
-        }
-        return Ok(order);
-    };
-    let candidates: Vec<_> = endpoints.iter().map(|endpoint| candidate(endpoint, service, now)).collect();
-    let order = routing.rank(call, &[], &candidates, random::u64());
-    let order = order.map_err(|error| Failure::of_policy(error, Kind::NoTarget))?.drawn(random::below);
-    Ok(order.into_iter().filter_map(|at| endpoints.get(at).map(|endpoint| &**endpoint)).collect())
+/// The order in which the endpoints of a service are tried.
+struct Order<'m> {
+    members: &'m [Member],
+    how: How<'m>,
 }
 
-fn candidate<'a>(endpoint: &'a Endpoint, service: &'a Service, now: Instant) -> Candidate<'a> {
-    let (id, vendor, health) = (endpoint.place(), &*service.name, &endpoint.health);
+enum How<'m> {
+    /// As the routing plugin says.
+    Planned(std::vec::IntoIter<usize>),
+    /// As the service says, one after the other.
+    Balanced { rules: Rules<'m>, turn: &'m AtomicUsize, last: Option<usize>, tried: Vec<usize> },
+}
+
+impl<'m> Order<'m> {
+    fn of(
+        service: &'m Service,
+        members: &'m [Member],
+        underway: &Underway,
+        call: &Call<'_>,
+        headers: &HeaderMap,
+    ) -> Result<Self, Failure> {
+        let Some(routing) = underway.route.routing.as_ref() else {
+            let is_hashed = service.balance == Balance::Hash;
+            let key = if is_hashed { service.hash.key(headers, underway.peer.addr.ip()) } else { None };
+            let rules = Rules { balance: service.balance, breaker: &service.breaker, key };
+            let how = How::Balanced { rules, turn: &service.fleet.turn, last: None, tried: Vec::new() };
+            return Ok(Self { members, how });
+        };
+        let now = Instant::now();
+        let candidates: Vec<_> = members.iter().map(|member| candidate(member, service, now)).collect();
+        let order = routing.rank(call, &[], &candidates, random::u64());
+        let order = order.map_err(|error| Failure::of_policy(error, Kind::NoTarget))?.drawn(random::below);
+        Ok(Self { members, how: How::Planned(order.into_iter()) })
+    }
+
+    fn next(&mut self) -> Option<&'m Member> {
+        let at = match &mut self.how {
+            How::Planned(order) => order.next()?,
+            How::Balanced { rules, turn, last, tried } => {
+                tried.extend(last.take()); // the first choice, mostly the only one, takes no memory
+                let at = balance::choose(self.members, tried, rules, turn, Instant::now())?;
+                *last = Some(at);
+                at
+            }
+        };
+        self.members.get(at)
+    }
+}
+
+fn candidate<'a>(member: &'a Member, service: &'a Service, now: Instant) -> Candidate<'a> {
+    let health = &member.endpoint.health;
+    let (id, vendor, weight, priority) = (member.endpoint.place(), &*service.name, member.weight, member.priority);
     let latency_ms = u32::try_from(health.first_byte().as_millis()).unwrap_or(u32::MAX);
-    let (healthy, inflight) = (health.healthy(now), health.in_flight());
-    Candidate { id, vendor, model: "", weight: 1, priority: 0, healthy, latency_ms, inflight, facts: &[] }
+    let (healthy, inflight) = (member.is_well(&service.breaker, now), health.in_flight());
+    Candidate { id, vendor, model: "", weight, priority, healthy, latency_ms, inflight, facts: &[] }
 }

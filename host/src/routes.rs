@@ -2,19 +2,23 @@
 //! Which route a request takes, and where a model is served.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use foldhash::quality::RandomState;
-use http::HeaderValue;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use penstock_prices::price::Price;
 use penstock_prices::table::Table;
 
 use crate::clock;
 use crate::config;
 use crate::directory::pool::Pool;
+use crate::keys;
 use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
-use crate::upstream::{Breaker, Endpoint, Verdict};
+use crate::upstream::balance::key_of;
+use crate::upstream::{Breaker, Endpoint, Fleet, Verdict};
 
 /// What is served at a path.
 pub struct Route {
@@ -67,8 +71,79 @@ pub enum Serves {
 pub struct Service {
     /// Name, for logs and metrics.
     pub name: Arc<str>,
-    /// Its endpoints.
-    pub endpoints: Vec<Arc<Endpoint>>,
+    /// Its endpoints, as they are now. A new generation takes them over.
+    pub fleet: Arc<Fleet>,
+    /// Which of them is asked.
+    pub balance: config::Balance,
+    /// What the balance goes by.
+    pub hash: HashBy,
+    /// When one of them is ejected.
+    pub breaker: config::Breaker,
+    /// Who finds them, if they are not written down.
+    pub source: Option<Arc<Source>>,
+    /// How they are probed.
+    pub probe: Option<config::Probe>,
+}
+
+/// What requests that go to the same endpoint have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashBy {
+    /// The caller's address.
+    Client,
+    /// A header.
+    Header(HeaderName),
+    /// A cookie.
+    Cookie(String),
+}
+
+/// Where it is asked which endpoints there are.
+pub struct Source {
+    /// What is asked for.
+    pub written: config::Discover,
+    /// The server that is asked, if it is asked by HTTP.
+    pub server: Option<Endpoint>,
+    /// What it wants to see.
+    pub token: Option<keys::Source>,
+    /// Where a new generation knows it by.
+    pub fingerprint: [u8; 32],
+}
+
+impl HashBy {
+    /// Reads `client`, `header:NAME` or `cookie:NAME`.
+    ///
+    /// # Errors
+    /// It is none of these.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "client" => Ok(Self::Client),
+            Some(("header", name)) => {
+                name.parse().map(Self::Header).map_err(|_| format!("{name:?} is no name of a header"))
+            }
+            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
+            _ => Err(format!("{text:?} says nothing to go by")),
+        }
+    }
+
+    /// The number that a request has in common with those that are alike.
+    #[must_use]
+    pub fn key(&self, headers: &HeaderMap, client: IpAddr) -> Option<u64> {
+        match self {
+            Self::Client => Some(match client {
+                IpAddr::V4(address) => key_of(&address.octets()),
+                IpAddr::V6(address) => key_of(&address.octets()),
+            }),
+            Self::Header(name) => headers.get(name).map(|value| key_of(value.as_bytes())),
+            Self::Cookie(name) => {
+                let pairs =
+                    headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+                let mut values = pairs.filter_map(|pair| {
+                    let pair = pair.trim_ascii();
+                    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+                });
+                values.next().map(key_of)
+            }
+        }
+    }
 }
 
 /// A company behind an API, ready to be asked.
@@ -325,4 +400,26 @@ fn lists(models: &[String], name: &str) -> bool {
         Some(start) => name.starts_with(start),
         None => model == name,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_requests_have_in_common_is_read_from_header_cookie_or_address() {
+        let client: IpAddr = "10.0.0.1".parse().unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("x-user", HeaderValue::from_static("ann"));
+        headers.append(COOKIE, HeaderValue::from_static("a=1; sid=s1;b=2"));
+        headers.append(COOKIE, HeaderValue::from_static("sid=s2"));
+        let key = |text: &str| HashBy::parse(text).unwrap().key(&headers, client);
+        assert_eq!(key("header:X-User"), Some(key_of(b"ann")));
+        assert_eq!(key("cookie:sid"), Some(key_of(b"s1")), "the first one");
+        assert_eq!((key("cookie:id"), key("cookie:si"), key("header:x")), (None, None, None));
+        assert_eq!(key("client"), Some(key_of(&[10, 0, 0, 1])));
+        for bad in ["", "header", "header:", "header:a b", "cookie:", "ip", "client:"] {
+            assert!(HashBy::parse(bad).is_err(), "{bad}");
+        }
+    }
 }

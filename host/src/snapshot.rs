@@ -6,8 +6,9 @@
 mod builder;
 mod jobs;
 mod reach;
+mod services;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use crate::config::place::{Problem, Sources};
@@ -16,7 +17,7 @@ use crate::directory::Directory;
 use crate::documents::Documents;
 use crate::library::Library;
 use crate::plugin::{Component, Plugin};
-use crate::routes::{Models, Routes};
+use crate::routes::{Models, Routes, Service};
 use crate::state::Memory;
 use crate::upstream::Endpoint;
 
@@ -30,6 +31,8 @@ pub struct Snapshot {
     pub generation: u64,
     /// What is served where.
     pub routes: Routes,
+    /// Plain HTTP upstreams by name.
+    pub services: BTreeMap<String, Arc<Service>>,
     /// Where models are served.
     pub models: Models,
     /// Ceilings of the data path.

@@ -10,8 +10,8 @@ use anyhow::{Context, anyhow, bail};
 use syn::{Expr, Fields, Item};
 
 /// Where the types are.
-pub(crate) const SOURCES: [&str; 3] =
-    ["host/src/config.rs", "host/src/config/listeners.rs", "host/src/config/stores.rs"];
+pub(crate) const SOURCES: [&str; 4] =
+    ["host/src/config.rs", "host/src/config/listeners.rs", "host/src/config/services.rs", "host/src/config/stores.rs"];
 /// The page that is made of them.
 pub(crate) const PAGE: &str = "docs/configuration.md";
 
@@ -175,6 +175,7 @@ impl Types {
             ("String" | "PathBuf", _) => plain("text", "empty"),
             ("SocketAddr", _) => plain("address and port", "none"),
             ("Place", _) => plain("address and port, or a Unix socket", "none"),
+            ("Base", _) => plain("URL, or table of `url`, `weight` and `priority`", "none"),
             ("Coding", _) => plain("`\"br\"` or `\"gzip\"`", "none"),
             ("Table" | "Value", _) => plain("table", "none"),
             ("Price", _) => plain("table; see [prices](prices.md)", "none"),
@@ -209,11 +210,24 @@ fn link(header: &str) -> String {
 
 /// An enum as the words that may be written, and the one that is meant when none is.
 fn choices(of: &syn::ItemEnum) -> (Kind, String) {
-    let word = |variant: &syn::Variant| format!("`\"{}\"`", variant.ident.to_string().to_lowercase());
+    let kebab = serde_value(&of.attrs, "rename_all").is_some_and(|case| case == "kebab-case");
+    let word = |variant: &syn::Variant| format!("`\"{}\"`", written(&variant.ident.to_string(), kebab));
     let described = of.variants.iter().map(|variant| format!("{}: {}", word(variant), documentation(&variant.attrs)));
     let words = described.collect::<Vec<_>>().join(" ");
     let default = of.variants.iter().find(|variant| variant.attrs.iter().any(|it| it.path().is_ident("default")));
     (Kind::Plain(words), default.map_or_else(|| "required".to_owned(), word))
+}
+
+/// The name of a variant as it is written: in lower case, with dashes between words if they are.
+fn written(name: &str, kebab: bool) -> String {
+    let mut written = String::new();
+    for (at, letter) in name.char_indices() {
+        if kebab && at > 0 && letter.is_uppercase() {
+            written.push('-');
+        }
+        written.extend(letter.to_lowercase());
+    }
+    written
 }
 
 /// The last segment of a type's path, and the types in its angle brackets.

@@ -12,7 +12,7 @@ use super::logs;
 use crate::directory::Directory;
 use crate::metrics::reading::{Goes, Reading};
 use crate::metrics::{Family, Metrics};
-use crate::routes::Serves;
+use crate::routes::Service;
 use crate::shed::Shed;
 use crate::snapshot::Snapshot;
 use crate::state::State;
@@ -26,6 +26,7 @@ const fn family(name: &'static str, labels: &'static [&'static str], help: &'sta
 pub(super) const ALL: &[(Family, Goes)] = &[
     family(UP, &["vendor", "upstream"], "1 if requests are sent there, 0 while its breaker is open."),
     family(INFLIGHT, &["vendor", "upstream"], "Requests under way at an upstream."),
+    family(ENDPOINTS, &["service", "state"], "Endpoints of a plain HTTP service that are `well` or `ill`."),
     family(
         VENDOR_KEYS,
         &["vendor", "state"],
@@ -45,6 +46,7 @@ pub(super) const ALL: &[(Family, Goes)] = &[
 ];
 
 const UP: &str = "penstock_upstream_up";
+const ENDPOINTS: &str = "penstock_service_endpoints";
 const INFLIGHT: &str = "penstock_upstream_inflight";
 const VENDOR_KEYS: &str = "penstock_vendor_keys";
 const INSTANCES: &str = "penstock_plugin_instances";
@@ -93,15 +95,12 @@ fn of_snapshot(snapshot: &Snapshot, reading: &mut Reading) {
             reading.set(VENDOR_KEYS, &[&vendor.name, "cooling"], number(cooling as u64));
         }
     }
-    for route in snapshot.routes.iter() {
-        if let Serves::Service { service, .. } = &route.serves {
-            let endpoints = service.endpoints.iter();
-            upstreams.extend(endpoints.map(|endpoint| ((&*service.name, endpoint.place()), &**endpoint)));
-        }
-    }
     for ((vendor, upstream), endpoint) in upstreams {
         reading.set(UP, &[vendor, upstream], if endpoint.health.healthy(now) { 1.0 } else { 0.0 });
         reading.set(INFLIGHT, &[vendor, upstream], f64::from(endpoint.health.in_flight()));
+    }
+    for service in snapshot.services.values() {
+        of_service(service, reading, now);
     }
     for (name, plugin) in snapshot.plugins() {
         // "plugins.fair", "vendors.echo": elsewhere the label is the name alone.
@@ -109,6 +108,25 @@ fn of_snapshot(snapshot: &Snapshot, reading: &mut Reading) {
         reading.set(INSTANCES, &[name], f64::from(plugin.instances()));
     }
     reading.set(DORMANT, &[], number(snapshot.dormant.len() as u64));
+}
+
+fn of_service(service: &Service, reading: &mut Reading, now: Instant) {
+    let members = service.fleet.now();
+    // Several endpoints may be at one place, by different paths.
+    let mut places: BTreeMap<&str, (bool, u32)> = BTreeMap::new();
+    let mut well = 0_u64;
+    for member in members.iter() {
+        let is_well = member.is_well(&service.breaker, now);
+        let place = places.entry(member.endpoint.place()).or_default();
+        *place = (place.0 || is_well, place.1 + member.endpoint.health.in_flight());
+        well += u64::from(is_well);
+    }
+    for (place, (is_well, in_flight)) in places {
+        reading.set(UP, &[&service.name, place], if is_well { 1.0 } else { 0.0 });
+        reading.set(INFLIGHT, &[&service.name, place], f64::from(in_flight));
+    }
+    reading.set(ENDPOINTS, &[&service.name, "well"], number(well));
+    reading.set(ENDPOINTS, &[&service.name, "ill"], number(members.len() as u64 - well));
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a metric is a float")]

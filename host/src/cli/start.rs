@@ -23,6 +23,7 @@ use crate::config::place::Problem;
 use crate::control::live::Live;
 use crate::control::{self, Control, Places};
 use crate::directory::Directory;
+use crate::discovery::{self, Means};
 use crate::gateway::Gateway;
 use crate::jobs::Jobs;
 use crate::listener::{self, Bound, Certificates, Drained, Farewell, Inherited};
@@ -51,6 +52,7 @@ pub struct Started {
     places: Places,
     orders: Orders,
     exporter: Option<Exporter>,
+    means: Means,
     state_dir: PathBuf,
 }
 
@@ -100,7 +102,7 @@ impl Started {
             metrics: Arc::clone(&metrics),
             probes: Arc::clone(&probes),
             component_bytes_max: config.sandbox.component_bytes_max,
-            beats,
+            beats: Arc::clone(&beats),
             cluster: cluster.clone(),
         });
         let state = state::open(&policy, memory, &flags.state_dir()).await?;
@@ -108,6 +110,8 @@ impl Started {
         readings::show(&metrics, Arc::clone(&snapshot), Arc::clone(&state), directory.clone(), Arc::clone(&shed))?;
         let gate = Gate { state, rules: Arc::new(directory.clone()) };
         let (traces, exporter) = traces::start(&policy, &client, &metrics)?;
+        let means =
+            Means { client: client.clone(), metrics: Arc::clone(&metrics), directory: directory.clone(), beats };
         let gateway = Gateway { snapshot, client, gate, metrics, jobs, directory, probes, traces, shed };
         let state_dir = flags.state_dir();
         Ok(Self {
@@ -121,6 +125,7 @@ impl Started {
             places,
             orders,
             exporter,
+            means,
             state_dir,
         })
     }
@@ -164,6 +169,7 @@ impl Started {
             places,
             orders,
             exporter,
+            means,
             state_dir,
         } = self;
         watch::start(control.clone(), cluster.clone(), &places).context("cannot watch files")?;
@@ -177,6 +183,7 @@ impl Started {
         let mut background = JoinSet::new();
         let serving_admin = admin::serve(admin_listener, Arc::clone(&admin), policy.config.admin.connections_max);
         background.spawn(async move { match serving_admin.await {} });
+        background.spawn(discovery::run(Arc::clone(&gateway.snapshot), means));
         let writing = directory.clone();
         background.spawn(async move { writing.run().await });
         if let Some(cluster) = cluster.clone() {

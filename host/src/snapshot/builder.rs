@@ -29,7 +29,7 @@ use crate::upstream::{ADDRESSES_HELP, Addresses, Endpoint};
 /// A snapshot that is being built.
 pub(super) struct Builder<'a> {
     pub(super) build: &'a Build<'a>,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
     secrets: BTreeMap<&'a str, Arc<Secret>>,
     plugins: HashMap<String, Configured>,
     pub(super) endpoints: HashMap<String, Arc<Endpoint>>,
@@ -90,10 +90,11 @@ impl<'a> Builder<'a> {
                 models.vendors.insert(name.clone(), Arc::new(vendor));
             }
         }
-        let mut services = HashMap::new();
+        let mut services = BTreeMap::new();
         for (name, service) in &config.services {
-            let service = self.service(name, service);
-            services.insert(name.as_str(), Arc::new(service));
+            if let Some(service) = self.service(name, service) {
+                services.insert(name.clone(), Arc::new(service));
+            }
         }
         for (name, model) in &config.models {
             if let Some(alias) = self.alias(name, model, &models) {
@@ -108,6 +109,7 @@ impl<'a> Builder<'a> {
         Ok(Snapshot {
             generation: self.build.generation,
             routes,
+            services,
             models,
             limits: config.limits.clone(),
             timeouts: config.timeouts.clone(),
@@ -316,13 +318,6 @@ impl<'a> Builder<'a> {
         absent.then(|| format!("{key} is not set"))
     }
 
-    fn service(&mut self, name: &str, service: &'a config::Service) -> Service {
-        let reach = self.reach(service.ca.as_ref(), service.http2, service.proxy.as_ref());
-        let endpoint = |url| self.endpoint(name, url, reach.as_ref()?);
-        let endpoints = service.endpoints.iter().filter_map(endpoint).collect();
-        Service { name: name.into(), endpoints }
-    }
-
     // -- models and routes
 
     fn alias(&mut self, name: &str, model: &'a config::Model, models: &Models) -> Option<Alias> {
@@ -345,7 +340,7 @@ impl<'a> Builder<'a> {
         (!targets.is_empty()).then_some(Alias { targets, routing })
     }
 
-    fn routes(&mut self, services: &HashMap<&str, Arc<Service>>) -> Routes {
+    fn routes(&mut self, services: &BTreeMap<String, Arc<Service>>) -> Routes {
         let config = self.build.config;
         let mut routes = Routes::default();
         let mut seen: HashMap<(Option<String>, String), String> = HashMap::new();
@@ -378,14 +373,15 @@ impl<'a> Builder<'a> {
         route: &'a config::Route,
         prefix: String,
         host: Option<String>,
-        services: &HashMap<&str, Arc<Service>>,
+        services: &BTreeMap<String, Arc<Service>>,
     ) -> Option<Route> {
         let serves = match &route.service {
             None => Serves::Models,
             Some(name) => match services.get(name.get_ref().as_str()) {
                 Some(service) => Serves::Service { service: Arc::clone(service), strip_prefix: route.strip_prefix },
+                None if self.build.config.services.contains_key(name.get_ref()) => return None, // told above
                 None => {
-                    self.unknown(name, "service", "[services]", services.keys().copied());
+                    self.unknown(name, "service", "[services]", services.keys().map(String::as_str));
                     return None;
                 }
             },

@@ -7,9 +7,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -165,6 +164,46 @@ pub enum OutBody {
     Full(Bytes),
     /// What the caller sends, as it comes.
     Streaming(InBody),
+    /// The same, to be given back if nothing of it was taken.
+    Lent(Lent),
+}
+
+/// What was lent to an exchange. It is given back when the exchange lets go of it untouched.
+#[derive(Debug)]
+pub struct Lent {
+    body: Option<InBody>,
+    touched: bool,
+    /// Nobody waits for this lock: it is taken when the exchange is over.
+    back: Arc<Mutex<Option<InBody>>>,
+}
+
+/// The lender's side.
+#[derive(Debug)]
+pub struct Loan(Arc<Mutex<Option<InBody>>>);
+
+impl OutBody {
+    /// A caller's body that may be sent to somebody else if this exchange takes nothing of it.
+    #[must_use]
+    pub fn lent(body: InBody) -> (Self, Loan) {
+        let back = Arc::default();
+        (Self::Lent(Lent { body: Some(body), touched: false, back: Arc::clone(&back) }), Loan(back))
+    }
+}
+
+impl Loan {
+    /// The body, if the exchange is over and nothing of it was taken.
+    #[must_use]
+    pub fn back(self) -> Option<InBody> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|_| !self.touched) {
+            *self.back.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        }
+    }
 }
 
 impl Body for OutBody {
@@ -179,6 +218,13 @@ impl Body for OutBody {
                 Poll::Ready((!bytes.is_empty()).then(|| Ok(Frame::data(bytes))))
             }
             Self::Streaming(body) => Pin::new(body).poll_frame(cx),
+            Self::Lent(lent) => match &mut lent.body {
+                Some(body) => {
+                    lent.touched = true;
+                    Pin::new(body).poll_frame(cx)
+                }
+                None => Poll::Ready(None),
+            },
         }
     }
 
@@ -187,6 +233,7 @@ impl Body for OutBody {
             Self::Empty => true,
             Self::Full(bytes) => bytes.is_empty(),
             Self::Streaming(body) => body.is_end_stream(),
+            Self::Lent(lent) => lent.body.as_ref().is_none_or(Body::is_end_stream),
         }
     }
 
@@ -195,6 +242,7 @@ impl Body for OutBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Streaming(body) => body.size_hint(),
+            Self::Lent(lent) => lent.body.as_ref().map_or_else(SizeHint::default, Body::size_hint),
         }
     }
 }
@@ -227,7 +275,7 @@ pub(super) struct Sent {
 
 impl Sent {
     pub(super) fn new(body: OutBody) -> (Self, Option<Arc<Upload>>) {
-        let upload = matches!(body, OutBody::Streaming(_)).then(Arc::default);
+        let upload = matches!(body, OutBody::Streaming(_) | OutBody::Lent(_)).then(Arc::default);
         (Self { body, upload: upload.clone() }, upload)
     }
 }

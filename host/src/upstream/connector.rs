@@ -64,7 +64,7 @@ impl Connector {
             Way::Through(proxy) => {
                 Err(SendError::Proxy(format!("{proxy}: no connection through it within {} ms", limit.as_millis())))
             }
-            Way::Network | Way::Socket(_) => Err(SendError::ConnectTimeout(limit)),
+            Way::Network | Way::Socket(_) | Way::At(_) => Err(SendError::ConnectTimeout(limit)),
         })
     }
 
@@ -74,6 +74,11 @@ impl Connector {
             Way::Through(proxy) => {
                 self.network.admit(uri).map_err(SendError::Connect)?;
                 proxy.connect(&mut self.network, uri).await
+            }
+            Way::At(address) => {
+                let uri = format!("http://{address}").parse::<Uri>();
+                let uri = uri.map_err(|error| SendError::Connect(format!("{address}: {error}")))?;
+                self.network.connect(uri).await.map(Wire::Tcp)
             }
             Way::Socket(path) => {
                 let unix = UnixStream::connect(&**path).await;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //! Where an upstream is. Only configuration makes endpoints: no header, body or plugin can name another authority.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
@@ -47,6 +48,8 @@ pub(super) enum Way {
     Through(Arc<Proxy>),
     /// By a Unix socket, whatever the name.
     Socket(Arc<Path>),
+    /// By an address that was found for the name.
+    At(SocketAddr),
 }
 
 impl Endpoint {
@@ -81,6 +84,14 @@ impl Endpoint {
         }
         own.way = Way::Through(proxy);
         Ok(self)
+    }
+
+    /// The same endpoint at this address, whatever its name resolves to.
+    #[must_use]
+    pub fn at(mut self, address: SocketAddr) -> Self {
+        self.own.get_or_insert_default().way = Way::At(address);
+        self.place = address.to_string();
+        self
     }
 
     fn over_network(url: &str, ca: Option<&[u8]>, http2: bool) -> Result<Self, String> {
@@ -183,8 +194,14 @@ impl Own {
             Way::Network => {}
             Way::Through(proxy) => digest.update([b"proxy ", &proxy.fingerprint()[..]].concat()),
             Way::Socket(path) => digest.update([b"unix ", path.as_os_str().as_encoded_bytes()].concat()),
+            Way::At(address) => digest.update(format!("at {address}")),
         }
         digest.finalize().into()
+    }
+
+    /// The same for all that trust the same roots.
+    pub(super) fn roots_fingerprint(&self) -> [u8; 32] {
+        Self { roots: self.roots.clone(), way: Way::Network }.fingerprint()
     }
 }
 
@@ -266,6 +283,8 @@ mod tests {
             through("http://p:1"),
             through("http://u:p@p:1"),
             through("socks5://p:1"),
+            own(endpoint("http://x").at("10.0.0.1:80".parse().unwrap())),
+            own(endpoint("http://x").at("10.0.0.1:81".parse().unwrap())),
         ];
         let different: std::collections::HashSet<_> = all.iter().collect();
         assert_eq!(different.len(), all.len());

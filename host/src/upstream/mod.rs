@@ -9,12 +9,15 @@
 //! connections, so that a connection is never used on the trust of another endpoint; they live as long as an endpoint with the same.
 
 mod addresses;
+pub mod balance;
 pub mod body;
 mod breaker;
 mod connector;
 mod decoded;
+pub mod dns;
 pub mod endpoint;
 mod fault;
+pub mod fleet;
 pub mod health;
 mod socks;
 mod through;
@@ -30,20 +33,22 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use rustls::ClientConfig;
 
 use crate::config::{Limits, Timeouts};
 
 pub use addresses::{ADDRESSES_HELP, Addresses};
-pub use body::{Answer, BodyError, InBody, OutBody};
+pub use body::{Answer, BodyError, InBody, Loan, OutBody};
 pub use breaker::{Breaker, Verdict};
 pub use endpoint::Endpoint;
 pub use fault::SendError;
+pub use fleet::{Fleet, Member};
 pub use health::Health;
 pub use through::Proxy;
 
 use body::{Sent, Upload};
 use connector::Connector;
-use endpoint::Own;
+use endpoint::{Own, Way};
 use health::{LANE_EXCHANGES, LANES, Outcome};
 
 /// An idle pooled connection is closed after this time; vendors close theirs after a minute or more.
@@ -52,6 +57,8 @@ const POOL_IDLE: Duration = Duration::from_secs(55);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// How long the answer to such a ping may take.
 const PING_LIMIT: Duration = Duration::from_secs(10);
+/// Lanes of an endpoint that shares its connections with no other one.
+const LANES_AT: usize = 8;
 /// Flow-control window of one answer over HTTP/2: what may be in memory of an answer that its caller does not read.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Flow-control window of all answers on one HTTP/2 connection.
@@ -67,12 +74,20 @@ pub struct Client {
 
 struct Shared {
     lanes: Lanes,
-    own: Mutex<HashMap<[u8; 32], Weak<Lanes>>>,
+    own: Mutex<OwnLanes>,
+    tls: Arc<ClientConfig>,
     idle_upstream_max: usize,
     allowed: Addresses,
     connect: Duration,
     first_byte: Duration,
     idle: Duration,
+}
+
+/// Connections and configurations of endpoints with their own way or roots, by fingerprints; gone with the last one that has them.
+#[derive(Default)]
+struct OwnLanes {
+    lanes: HashMap<[u8; 32], Weak<Lanes>>,
+    tls: HashMap<[u8; 32], Weak<ClientConfig>>,
 }
 
 /// Pooled connections that trust the same roots and go the same way.
@@ -87,12 +102,13 @@ impl Client {
         let connect = Duration::from_millis(timeouts.connect_ms);
         let allowed = Addresses::parse(&limits.upstream_addresses)
             .map_err(|why| anyhow::anyhow!("limits.upstream_addresses: {why}; {ADDRESSES_HELP}"))?;
-        let lanes = Lanes::new(limits.idle_upstream_max, connect, &allowed, &Own::default());
-        let lanes = lanes.context("TLS towards upstreams")?;
+        let tls = connector::client_config(connector::roots(&[])).map(Arc::new).context("TLS towards upstreams")?;
+        let lanes = Lanes::new(limits.idle_upstream_max, connect, &allowed, Way::Network, Arc::clone(&tls));
         Ok(Self {
             shared: Arc::new(Shared {
                 lanes,
                 own: Mutex::default(),
+                tls,
                 idle_upstream_max: limits.idle_upstream_max,
                 allowed,
                 connect,
@@ -130,6 +146,18 @@ impl Client {
                 Err(error)
             }
         }
+    }
+
+    /// How long the head of an answer may take.
+    #[must_use]
+    pub fn first_byte(&self) -> Duration {
+        self.shared.first_byte
+    }
+
+    /// How long an answer may be silent.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        self.shared.idle
     }
 
     async fn head_of_answer(
@@ -175,31 +203,46 @@ impl Shared {
     fn own_lanes(&self, own: &Own) -> Result<Arc<Lanes>, SendError> {
         let fingerprint = own.fingerprint();
         let mut all = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lanes) = all.get(&fingerprint).and_then(Weak::upgrade) {
+        if let Some(lanes) = all.lanes.get(&fingerprint).and_then(Weak::upgrade) {
             return Ok(lanes);
         }
-        let lanes = Lanes::new(self.idle_upstream_max, self.connect, &self.allowed, own);
-        let lanes = Arc::new(lanes.map_err(|error| SendError::Tls(error.to_string()))?);
-        all.retain(|_, lanes| lanes.strong_count() > 0);
-        all.insert(fingerprint, Arc::downgrade(&lanes));
+        all.lanes.retain(|_, lanes| lanes.strong_count() > 0);
+        all.tls.retain(|_, tls| tls.strong_count() > 0);
+        let tls = if own.roots.is_empty() { Arc::clone(&self.tls) } else { all.trusting(own)? };
+        let lanes = Arc::new(Lanes::new(self.idle_upstream_max, self.connect, &self.allowed, own.way.clone(), tls));
+        all.lanes.insert(fingerprint, Arc::downgrade(&lanes));
         Ok(lanes)
     }
 }
 
+impl OwnLanes {
+    /// TLS with further roots; making it reads all that the system has.
+    fn trusting(&mut self, own: &Own) -> Result<Arc<ClientConfig>, SendError> {
+        let fingerprint = own.roots_fingerprint();
+        if let Some(tls) = self.tls.get(&fingerprint).and_then(Weak::upgrade) {
+            return Ok(tls);
+        }
+        let tls = connector::client_config(connector::roots(&own.roots));
+        let tls = Arc::new(tls.map_err(|error| SendError::Tls(error.to_string()))?);
+        self.tls.insert(fingerprint, Arc::downgrade(&tls));
+        Ok(tls)
+    }
+}
+
 impl Lanes {
-    fn new(idle_upstream_max: usize, connect: Duration, allowed: &Addresses, own: &Own) -> Result<Self, rustls::Error> {
-        let tls = Arc::new(connector::client_config(connector::roots(&own.roots))?);
-        let connector = Connector::new(tls, own.way.clone(), connect, allowed.clone());
+    fn new(idle_max: usize, connect: Duration, allowed: &Addresses, way: Way, tls: Arc<ClientConfig>) -> Self {
+        let count = if matches!(way, Way::At(_)) { LANES_AT } else { LANES };
+        let connector = Connector::new(tls, way, connect, allowed.clone());
         let lane = |index: usize, prior_knowledge: bool| {
             // The lanes share what may be idle, low lanes first; one is the least that keeps HTTP/2 connections shared.
             let lane_max = LANE_EXCHANGES as usize;
-            let idle_max = idle_upstream_max.saturating_sub(index * lane_max).clamp(1, lane_max);
+            let idle_max = idle_max.saturating_sub(index * lane_max).clamp(1, lane_max);
             pooled(&connector, idle_max, prior_knowledge)
         };
-        Ok(Self {
-            negotiated: (0..LANES).map(|index| lane(index, false)).collect(),
-            prior_knowledge: (0..LANES).map(|index| lane(index, true)).collect(),
-        })
+        Self {
+            negotiated: (0..count).map(|index| lane(index, false)).collect(),
+            prior_knowledge: (0..count).map(|index| lane(index, true)).collect(),
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod auth_mtls;
 mod cluster;
 mod cluster_trust;
 mod command;
+mod discovery;
 mod fallback;
 mod golden;
 mod hostile;

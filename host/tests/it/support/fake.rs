@@ -97,7 +97,11 @@ pub struct Fake {
 impl Fake {
     /// Listens, and answers each request as the script says.
     pub async fn start(script: impl Fn(&Asked) -> Vec<Do> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), script)
+    }
+
+    /// Answers each request on this socket as the script says.
+    pub fn on(listener: TcpListener, script: impl Fn(&Asked) -> Vec<Do> + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (script, log): (Arc<Script>, _) = (Arc::new(script), Arc::clone(&asked));
@@ -156,7 +160,8 @@ async fn converse(mut connection: TcpStream, script: Arc<Script>, log: Arc<Mutex
     }
 }
 
-async fn read(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Asked> {
+/// The next request on a connection; none when it is closed.
+pub async fn read(connection: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Asked> {
     let head_end = loop {
         if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
             break at + 4;

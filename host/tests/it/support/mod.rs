@@ -3,8 +3,10 @@
 
 pub mod caller;
 pub mod cluster;
+pub mod dns;
 pub mod fake;
 pub mod plugins;
 pub mod program;
 pub mod redis;
 pub mod rig;
+pub mod sources;

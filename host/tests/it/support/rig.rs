@@ -11,6 +11,8 @@ use http::Request;
 use penstock::config;
 use penstock::config::place::{Problem, Sources};
 use penstock::directory::Directory;
+use penstock::directory::beats::Beats;
+use penstock::discovery::{self, Means};
 use penstock::gateway::Gateway;
 use penstock::jobs::Jobs;
 use penstock::library::Library;
@@ -97,6 +99,8 @@ pub struct Rig {
     pub gateway: Arc<Gateway>,
     /// The certificates of its listener.
     pub certificates: listener::Certificates,
+    /// When services were heard of.
+    pub beats: Arc<Beats>,
     _stop: oneshot::Sender<()>,
 }
 
@@ -114,11 +118,11 @@ impl Rig {
     /// Starts a gateway with this policy and these components, whose listener speaks TLS.
     pub async fn behind(policy: &str, library: &Library<Component>, tls: Option<config::Tls>) -> Self {
         let metrics = Arc::new(Metrics::new().unwrap());
+        let beats = Arc::<Beats>::default();
         let state = Arc::new(Memory::new(10_000));
         let directory = Directory::in_memory().unwrap();
-        let snapshot = build(policy, library, &state, &directory, &metrics, None).unwrap_or_else(|problems| {
-            panic!("{}", problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
-        });
+        let snapshot = build(policy, library, &state, &directory, &metrics, None)
+            .unwrap_or_else(|problems| panic!("{}", lines(&problems)));
         let client = Client::new(&snapshot.limits, &snapshot.timeouts).unwrap();
         let (limits, timeouts) = (snapshot.limits.clone(), snapshot.timeouts.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
@@ -144,6 +148,13 @@ impl Rig {
             let (client, snapshot) = (working.client.clone(), Arc::clone(&working.snapshot));
             working.jobs.run(Arc::clone(&working), client, snapshot).await;
         });
+        let means = Means {
+            client: gateway.client.clone(),
+            metrics: Arc::clone(&gateway.metrics),
+            directory: gateway.directory.clone(),
+            beats: Arc::clone(&beats),
+        };
+        let finding = tokio::spawn(discovery::run(Arc::clone(&gateway.snapshot), means)).abort_handle();
         let (stop, stopping) = oneshot::channel::<()>();
         let serving = Arc::clone(&gateway);
         tokio::spawn(async move {
@@ -156,13 +167,22 @@ impl Rig {
                 let _ = stopping.await;
             };
             listener::serve(bound, handler, &limits, &timeouts, &gauge, shutdown).await;
+            finding.abort();
         });
-        Self { address, gateway, certificates, _stop: stop }
+        Self { address, gateway, certificates, beats, _stop: stop }
     }
 
     /// Sends a request and reads the whole answer.
     pub async fn ask(&self, request: Request<Bytes>) -> Reply {
         caller::ask(self.address, request).await
+    }
+
+    /// Puts another policy in force.
+    pub fn installs(&self, policy: &str, library: &Library<Component>) {
+        let (state, before) = (Arc::new(Memory::new(10_000)), self.gateway.snapshot.load_full());
+        let (directory, metrics) = (&self.gateway.directory, &self.gateway.metrics);
+        let next = build(policy, library, &state, directory, metrics, Some(&before));
+        self.gateway.snapshot.store(Arc::new(next.unwrap_or_else(|problems| panic!("{}", lines(&problems)))));
     }
 
     /// Posts JSON.
@@ -192,4 +212,16 @@ pub fn build(
         previous,
         generation: previous.map_or(1, |previous| previous.generation + 1),
     })
+}
+
+/// What is wrong with a policy, a line for each.
+pub fn problems(policy: &str) -> String {
+    let (state, directory) = (Arc::new(Memory::new(100)), Directory::in_memory().unwrap());
+    let metrics = Metrics::new().unwrap();
+    let built = build(policy, &Library::default(), &state, &directory, &metrics, None);
+    lines(&built.err().unwrap_or_default())
+}
+
+fn lines(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
