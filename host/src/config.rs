@@ -6,6 +6,7 @@
 
 mod listeners;
 pub mod load;
+mod models;
 pub mod place;
 mod stores;
 pub mod suggest;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use listeners::{ClientAuth, Listener, Place, ProxyProtocol, Sni, Tls};
+pub use models::{Hedge, Model, Target};
 pub use stores::{Away, Cluster, State, Trust};
 
 /// All policy files together.
@@ -473,38 +475,6 @@ impl Default for Breaker {
     }
 }
 
-/// A name for a model, and where it is served.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// Where it may be served.
-    pub targets: Vec<Target>,
-    /// Configured routing plugin; none for the route's own.
-    #[serde(default)]
-    pub routing: Option<Spanned<String>>,
-}
-
-/// One place where a model is served.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// Vendor.
-    pub vendor: Spanned<String>,
-    /// The vendor's name of the model; none for the name that the caller used.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// Share of the calls, for routing plugins that weigh.
-    #[serde(default = "one")]
-    pub weight: u32,
-    /// Order, for routing plugins that fall back; lower is tried first.
-    #[serde(default)]
-    pub priority: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
 /// A plain HTTP upstream.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -553,6 +523,9 @@ pub struct Route {
     /// Configured routing plugin; none tries the targets in the order of the file.
     #[serde(default)]
     pub routing: Option<Spanned<String>>,
+    /// AI routes: when a second target is asked beside a slow one, for models that do not say so themselves.
+    #[serde(default)]
+    pub hedge: Option<Spanned<Hedge>>,
     /// AI routes: dialects that are spoken here; all of them if it is left out.
     #[serde(default)]
     pub dialects: Vec<Spanned<String>>,

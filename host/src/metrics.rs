@@ -120,6 +120,8 @@ metrics! {
         "US dollars by the id of the virtual key and its team.";
     attempts: Counters = counter "penstock_attempts_total", ["vendor", "outcome"],
         "Targets tried, by `ok` or the code of the failure.";
+    hedges: Counters = counter "penstock_hedges_total", ["route", "outcome"],
+        "Requests for which a second target was asked beside a slow one: it has `won`, has `lost`, or has `failed`, or the caller did not wait (`abandoned`); or was not asked, since none was well and free (`nobody`), or as many are sent as may be (`unaffordable`).";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
         "Requests that failed, by the stable code of the failure.";
     auth_questions: Counters = counter "penstock_auth_questions_total", ["plugin", "outcome"],
@@ -215,6 +217,11 @@ impl Metrics {
     /// Somebody was asked for an auth plugin, or could not be.
     pub fn asked_for_auth(&self, plugin: &str, outcome: &'static str) {
         self.auth_questions.with(&[plugin, outcome], IntCounter::inc);
+    }
+
+    /// A second target was asked beside a slow one, or could not be.
+    pub fn hedged(&self, route: &str, outcome: &'static str) {
+        self.hedges.with(&[route, outcome], IntCounter::inc);
     }
 
     /// A request failed; the code is that of the failure.

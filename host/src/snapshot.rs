@@ -4,6 +4,7 @@
 //! began with, so an old plugin goes when its last exchange lets go.
 
 mod builder;
+mod hedge;
 mod jobs;
 mod reach;
 

@@ -342,7 +342,8 @@ impl<'a> Builder<'a> {
             }
         }
         let routing = model.routing.as_ref().and_then(|name| self.routing(name));
-        (!targets.is_empty()).then_some(Alias { targets, routing })
+        let hedge = model.hedge.as_ref().and_then(|hedge| self.hedge(hedge));
+        (!targets.is_empty()).then_some(Alias { targets, routing, hedge })
     }
 
     fn routes(&mut self, services: &HashMap<&str, Arc<Service>>) -> Routes {
@@ -412,6 +413,7 @@ impl<'a> Builder<'a> {
             Some(name) => Some(self.routing(name)?),
             None => None,
         };
+        let hedge = self.hedge_of(route);
         for dialect in &route.dialects {
             if penstock_dialects::by_name(dialect.get_ref()).is_none() {
                 self.unknown(dialect, "dialect", "Penstock", penstock_dialects::ALL.iter().map(|codec| codec.name()));
@@ -420,7 +422,7 @@ impl<'a> Builder<'a> {
         let dialects = route.dialects.iter().map(|dialect| dialect.get_ref().clone()).collect();
         let name = route.name.get_ref().as_str().into();
         let (strict, compress) = (route.strict, (route.compress.clone(), route.compress_events));
-        Some(Route { name, prefix, host, filters, auth, limits, routing, strict, dialects, compress, serves })
+        Some(Route { name, prefix, host, filters, auth, limits, routing, hedge, strict, dialects, compress, serves })
     }
 
     /// The built-in prices, and those of the policy over them.
@@ -504,7 +506,7 @@ impl<'a> Builder<'a> {
 
     // -- problems
 
-    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
+    pub(super) fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
         self.problems.push(Problem::new(self.build.sources.place(span), message, help));
     }
 

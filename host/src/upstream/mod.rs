@@ -11,6 +11,7 @@
 mod addresses;
 pub mod body;
 mod breaker;
+mod budget;
 mod connector;
 mod decoded;
 pub mod endpoint;
@@ -36,6 +37,7 @@ use crate::config::{Limits, Timeouts};
 pub use addresses::{ADDRESSES_HELP, Addresses};
 pub use body::{Answer, BodyError, InBody, OutBody};
 pub use breaker::{Breaker, Verdict};
+pub use budget::Hedge;
 pub use endpoint::Endpoint;
 pub use fault::SendError;
 pub use health::Health;
