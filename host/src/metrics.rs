@@ -119,7 +119,7 @@ metrics! {
     key_cost: Sums = sum "penstock_key_cost_usd_total", ["key", "team"],
         "US dollars by the id of the virtual key and its team.";
     attempts: Counters = counter "penstock_attempts_total", ["vendor", "outcome"],
-        "Targets tried, by `ok` or the code of the failure.";
+        "Targets tried, by `ok`, the code of the failure, or `outrun` where another one was asked beside it and spoke first.";
     hedges: Counters = counter "penstock_hedges_total", ["route", "outcome"],
         "Requests for which a second target was asked beside a slow one: it has `won`, has `lost`, or has `failed`, or the caller did not wait (`abandoned`); or was not asked, since none was well and free (`nobody`), or as many are sent as may be (`unaffordable`).";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
