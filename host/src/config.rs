@@ -197,6 +197,8 @@ pub struct Traces {
     pub headers: BTreeMap<String, Spanned<String>>,
     /// PEM file with further roots of trust for the collector.
     pub ca: Option<Spanned<String>>,
+    /// The proxy on the way to the collector, as that of a vendor.
+    pub proxy: Option<Spanned<String>>,
     /// Share of the requests that are traced, from 0 to 1.
     pub sample_ratio: f64,
     /// Trace a request if the caller's `traceparent` says that it is sampled, and do not if it says that it is not, whatever the
@@ -220,6 +222,7 @@ impl Default for Traces {
             endpoint: None,
             headers: BTreeMap::new(),
             ca: None,
+            proxy: None,
             sample_ratio: 1.0,
             follow_parent: true,
             service_name: "penstock".to_owned(),
@@ -294,6 +297,8 @@ pub struct Jobs {
     pub webhooks: Vec<Spanned<String>>,
     /// What these reports are signed with, `"env:NAME"` or `"file:PATH"`; base64 after `whsec_`, or any bytes.
     pub webhook_secret: Option<Spanned<String>>,
+    /// The proxy on the way to the webhooks, as that of a vendor.
+    pub webhook_proxy: Option<Spanned<String>>,
 }
 
 impl Default for Jobs {
@@ -306,6 +311,7 @@ impl Default for Jobs {
             deadline_s: 7200,
             webhooks: Vec::new(),
             webhook_secret: None,
+            webhook_proxy: None,
         }
     }
 }

@@ -22,6 +22,7 @@ use crate::state::Memory;
 use crate::upstream::Endpoint;
 
 pub use jobs::{JobRules, Webhook};
+pub use reach::{PROXY_HELP, read_proxy};
 
 use builder::Builder;
 

@@ -482,7 +482,8 @@ impl<'a> Builder<'a> {
             let help = "set webhook_secret = \"env:NAME\" in [jobs]";
             self.problem(first.span(), "there is no secret to sign these reports with", help);
         }
-        let webhooks = jobs.webhooks.iter().filter_map(|url| self.webhook(url)).collect();
+        let reach = self.reach(None, false, jobs.webhook_proxy.as_ref()).unwrap_or_default();
+        let webhooks = jobs.webhooks.iter().filter_map(|url| self.webhook(url, &reach)).collect();
         JobRules {
             kept: Duration::from_secs(jobs.kept_hours.saturating_mul(3600)),
             max: jobs.max,
@@ -494,13 +495,13 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn webhook(&mut self, url: &Spanned<String>) -> Option<Webhook> {
+    fn webhook(&mut self, url: &Spanned<String>, reach: &Reach) -> Option<Webhook> {
         // As a whole it must be a base URL; what is asked is scheme and authority with the caller's path.
         let checked = Endpoint::parse(url.get_ref(), None, false);
         self.noted(url.span(), checked, "write a URL such as https://hooks.example.com/penstock")?;
         let uri: Uri = url.get_ref().parse().ok()?;
         let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), &Reach::default())?;
+        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), reach)?;
         Some(Webhook { endpoint, path: uri.path().trim_end_matches('/').to_owned() })
     }
 

@@ -295,8 +295,7 @@ async fn hedges_are_sent_as_far_as_their_share_goes() {
 
 #[tokio::test]
 async fn who_is_not_well_or_has_no_room_is_not_asked_beside_another() {
-    let limited = "[plugins.one]\nplugin = \"concurrency\"\n\
-                   config = { limits = [{ name = \"calls\", per = \"all\", calls = 1 }] }\n";
+    let limited = "[plugins.one]\nplugin = \"concurrency\"\nconfig.rules = [{ per = [\"vendor\"], calls = 1 }]\n";
     // A hedge that has lost gives its room back: the second round finds it free.
     let (slow, beside) = (Signals::default(), Signals::default());
     let first = fake(slow.then(whole("a"))).await;
@@ -310,10 +309,8 @@ async fn who_is_not_well_or_has_no_room_is_not_asked_beside_another() {
         let other = ask(&rig, &chat(false));
         tokio::time::sleep(Duration::from_millis(150)).await;
         assert_eq!(second.asked().len(), round, "one at a time");
-        slow.go.notify_one();
         slow.go.notify_waiters();
         for reply in [reply, other] {
-            slow.go.notify_one();
             assert_eq!(reply.await.unwrap().text(), says("a"));
         }
         beside.closed.notified().await;
