@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -414,6 +414,7 @@ impl<'a> Asking<'a> {
         let mut ready = VecDeque::new();
         if !self.inbound.streaming {
             // The vendor streams although the caller did not ask: fold it.
+            self.speaks.store(true, Ordering::Relaxed);
             let mut translator = translator;
             while let Some(chunk) = self.next(&mut body).await? {
                 translator.chunk(&chunk, &mut ready)?;

@@ -121,7 +121,7 @@ metrics! {
     attempts: Counters = counter "penstock_attempts_total", ["vendor", "outcome"],
         "Targets tried, by `ok`, the code of the failure, or `outrun` where another one was asked beside it and spoke first.";
     hedges: Counters = counter "penstock_hedges_total", ["route", "outcome"],
-        "Requests for which a second target was asked beside a slow one: it has `won`, has `lost`, or has `failed`, or the caller did not wait (`abandoned`); or was not asked, since none was well and free (`nobody`), or as many are sent as may be (`unaffordable`).";
+        "Requests for which a second target was asked beside a slow one: it has `won`, has `lost`, or has `failed`, or was not waited for (`abandoned`: the caller has gone, or time was over); or none was asked, since none was well and free (`nobody`), or as many are sent as may be (`unaffordable`).";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
         "Requests that failed, by the stable code of the failure.";
     auth_questions: Counters = counter "penstock_auth_questions_total", ["plugin", "outcome"],
