@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,7 @@ use crate::traces::Outgoing;
 use crate::underway::Underway;
 use crate::upstream::{Answer as UpstreamAnswer, Client};
 
+mod beside;
 mod journal;
 mod limits;
 mod reading;
@@ -38,6 +40,7 @@ mod traced;
 mod tries;
 mod wire;
 
+pub use beside::StandIn;
 pub use journal::{Journal, Recorded, Writing};
 pub use tries::{Tries, Try};
 
@@ -61,6 +64,8 @@ pub struct Asking<'a> {
     journal: Option<&'a dyn Journal>,
     turn: Turn,
     trace: Option<Outgoing>,
+    /// Whether the head of a whole answer has come in the attempt that is under way.
+    speaks: AtomicBool,
     canonical: OnceLock<Result<Canonical, Failure>>,
 }
 
@@ -121,7 +126,8 @@ impl<'a> Asking<'a> {
         principal: &'a Principal,
     ) -> Self {
         let (turn, journal, trace) = (Turn::of(&underway.id), None, None);
-        Self { underway, client, head, inbound, principal, journal, turn, trace, canonical: OnceLock::new() }
+        let (speaks, canonical) = (AtomicBool::new(false), OnceLock::new());
+        Self { underway, client, head, inbound, principal, journal, turn, trace, speaks, canonical }
     }
 
     /// The same, with a journal that outlives this process.
@@ -408,6 +414,7 @@ impl<'a> Asking<'a> {
         let mut ready = VecDeque::new();
         if !self.inbound.streaming {
             // The vendor streams although the caller did not ask: fold it.
+            self.speaks.store(true, Ordering::Relaxed);
             let mut translator = translator;
             while let Some(chunk) = self.next(&mut body).await? {
                 translator.chunk(&chunk, &mut ready)?;

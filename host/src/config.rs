@@ -6,6 +6,7 @@
 
 mod listeners;
 pub mod load;
+mod models;
 pub mod place;
 mod services;
 mod stores;
@@ -21,6 +22,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 pub use listeners::{ClientAuth, Listener, Place, ProxyProtocol, Sni, Tls};
+pub use models::{Hedge, Model, Target};
 pub use services::{Balance, Base, Consul, Discover, Kubernetes, Probe, Scheme, Service};
 pub use stores::{Away, Cluster, State, Trust};
 
@@ -197,6 +199,8 @@ pub struct Traces {
     pub headers: BTreeMap<String, Spanned<String>>,
     /// PEM file with further roots of trust for the collector.
     pub ca: Option<Spanned<String>>,
+    /// The proxy on the way to the collector, as that of a vendor.
+    pub proxy: Option<Spanned<String>>,
     /// Share of the requests that are traced, from 0 to 1.
     pub sample_ratio: f64,
     /// Trace a request if the caller's `traceparent` says that it is sampled, and do not if it says that it is not, whatever the
@@ -220,6 +224,7 @@ impl Default for Traces {
             endpoint: None,
             headers: BTreeMap::new(),
             ca: None,
+            proxy: None,
             sample_ratio: 1.0,
             follow_parent: true,
             service_name: "penstock".to_owned(),
@@ -294,6 +299,8 @@ pub struct Jobs {
     pub webhooks: Vec<Spanned<String>>,
     /// What these reports are signed with, `"env:NAME"` or `"file:PATH"`; base64 after `whsec_`, or any bytes.
     pub webhook_secret: Option<Spanned<String>>,
+    /// The proxy on the way to the webhooks, as that of a vendor.
+    pub webhook_proxy: Option<Spanned<String>>,
 }
 
 impl Default for Jobs {
@@ -306,6 +313,7 @@ impl Default for Jobs {
             deadline_s: 7200,
             webhooks: Vec::new(),
             webhook_secret: None,
+            webhook_proxy: None,
         }
     }
 }
@@ -475,38 +483,6 @@ impl Default for Breaker {
     }
 }
 
-/// A name for a model, and where it is served.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Model {
-    /// Where it may be served.
-    pub targets: Vec<Target>,
-    /// Configured routing plugin; none for the route's own.
-    #[serde(default)]
-    pub routing: Option<Spanned<String>>,
-}
-
-/// One place where a model is served.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Target {
-    /// Vendor.
-    pub vendor: Spanned<String>,
-    /// The vendor's name of the model; none for the name that the caller used.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// Share of the calls, for routing plugins that weigh.
-    #[serde(default = "one")]
-    pub weight: u32,
-    /// Order, for routing plugins that fall back; lower is tried first.
-    #[serde(default)]
-    pub priority: u32,
-}
-
-fn one() -> u32 {
-    1
-}
-
 /// What is served at a path.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -536,6 +512,9 @@ pub struct Route {
     /// Configured routing plugin; none tries the targets in the order of the file.
     #[serde(default)]
     pub routing: Option<Spanned<String>>,
+    /// AI routes: when a second target is asked beside a slow one, for models that do not say so themselves.
+    #[serde(default)]
+    pub hedge: Option<Spanned<Hedge>>,
     /// AI routes: dialects that are spoken here; all of them if it is left out.
     #[serde(default)]
     pub dialects: Vec<Spanned<String>>,

@@ -4,6 +4,7 @@
 //! goes to the caller.
 
 mod accept;
+mod hedge;
 mod me;
 mod perform;
 
@@ -39,7 +40,7 @@ use crate::snapshot::Snapshot;
 use crate::stages::{self, Estimate, Gate, Principal, Reception, ResponseEdits, Sight, Whose};
 use crate::traces::Tracer;
 use crate::underway::Underway;
-use crate::upstream::{Client, InBody, Verdict};
+use crate::upstream::{Client, Hedge, InBody, Verdict};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PENSTOCK_REQUEST_ID: HeaderName = HeaderName::from_static("penstock-request-id");
@@ -228,7 +229,8 @@ impl Gateway {
             return Box::pin(self.accept(&wish, &request, &targets, entry)).await.map(Outcome::Local);
         }
         let asking = Asking::new(underway, &self.client, &head, &inbound, &principal).traced(entry.outgoing());
-        let answer = first_answer(&self.gate, &asking, &targets, entry).await?;
+        let hedge = alias.as_ref().and_then(|alias| alias.hedge.as_deref()).or(route.hedge.as_deref());
+        let answer = first_answer(&self.gate, &asking, &targets, hedge, entry).await?;
         Ok(Outcome::Answer(Box::new(answer)))
     }
 }
@@ -298,33 +300,58 @@ async fn first_answer(
     gate: &Gate,
     asking: &Asking<'_>,
     targets: &[Target],
+    hedge: Option<&Hedge>,
     entry: &mut Entry,
 ) -> Result<Answer, Failure> {
     let mut tries = Tries::of(targets);
+    let hedge = hedge.filter(|_| targets.len() > 1 && asking.may_be_hedged()).inspect(|hedge| hedge.begins());
     loop {
-        let Try { target, attempt, is_last } = match tries.next(gate, asking, entry).await {
+        let turn = match tries.next(gate, asking, entry).await {
             Ok(turn) => turn,
             Err(miss) => return in_its_words(miss, entry),
         };
+        let Try { target, attempt, is_last } = turn;
         target.begins();
+        if let Some(hedge) = hedge.filter(|_| !is_last && entry.hedge.is_none()) {
+            // On the heap: what is asked of two takes twice the room.
+            let raced = Box::pin(hedge::raced(hedge, gate, asking, &turn, &mut tries, entry));
+            match tokio::time::timeout_at(asking.underway.deadline.into(), raced).await {
+                Ok(Ok(Some(answer))) => return Ok(answer),
+                Ok(Ok(None)) => continue,
+                Ok(Err(miss)) => return in_its_words(miss, entry),
+                Err(_) => return Err(out_of_time()),
+            }
+        }
         // Pinned where it is made: the future is large, and moving it would copy it.
         let tried = std::pin::pin!(asking.target(target, attempt, is_last));
         let miss = match tokio::time::timeout_at(asking.underway.deadline.into(), tried).await {
-            Ok(Ok(answer)) => {
-                entry.answered();
-                entry.input_estimate = asking.input_estimate();
-                target.records(Verdict::Well);
-                return Ok(answer);
-            }
+            Ok(Ok(answer)) => return Ok(answered(answer, target, asking, entry)),
             Ok(Err(miss)) => miss,
-            Err(_) => return Err(Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")),
+            Err(_) => return Err(out_of_time()),
         };
-        entry.missed(&miss.failure);
-        target.records(miss.failure.verdict());
+        missed(&miss, target, entry);
         if let Err(miss) = tries.missed(miss, asking) {
             return in_its_words(miss, entry);
         }
     }
+}
+
+/// Notes that a target has answered.
+fn answered(answer: Answer, target: &Target, asking: &Asking<'_>, entry: &mut Entry) -> Answer {
+    entry.answered();
+    entry.input_estimate = asking.input_estimate();
+    target.records(Verdict::Well);
+    answer
+}
+
+/// Notes that a target gave no answer.
+fn missed(miss: &Miss, target: &Target, entry: &mut Entry) {
+    entry.missed(&miss.failure);
+    target.records(miss.failure.verdict());
+}
+
+fn out_of_time() -> Failure {
+    Failure::new(Kind::TotalTimeout, "no answer came within timeouts.total_ms")
 }
 
 /// The vendor's own error, where the caller can read it and nobody else is left to ask.

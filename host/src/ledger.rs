@@ -2,6 +2,8 @@
 //! Accounting: one [`Entry`] for each request. It is a guard: an error, a hang-up and the end of a stream all drop it, and
 //! dropping it settles the limits, counts, and writes the access log line.
 
+mod beside;
+
 use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +25,8 @@ use crate::routes::Target;
 use crate::stages::{Permit, Principal, Refused, Served, Spent, Standing};
 use crate::traces::{Outcome, Outgoing, Trace, Try};
 use crate::upstream::Breaker;
+
+use beside::Beside;
 
 /// How a request ended, for the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +101,8 @@ pub struct Entry {
     pub is_told: bool,
     /// What is left of the caller's limits, for the headers of the answer.
     pub standing: Option<Standing>,
+    /// What came of a second target that was asked beside a slow one, or why none was.
+    pub hedge: Option<&'static str>,
     permit: Option<Permit>,
     /// What is reserved with the vendor that is being asked.
     vendor_permit: Option<Permit>,
@@ -111,6 +117,8 @@ pub struct Entry {
     first_byte: Option<Instant>,
     /// When the try began that is under way.
     trying: Option<Instant>,
+    /// The other one of two tries at a time.
+    beside: Option<Box<Beside>>,
     pieces: Option<Pieces>,
     inflight: Option<IntGauge>,
     /// None if the request is not traced.
@@ -154,6 +162,7 @@ impl Entry {
             input_estimate: 0,
             is_told: true,
             standing: None,
+            hedge: None,
             permit: None,
             vendor_permit: None,
             usage: None,
@@ -164,6 +173,7 @@ impl Entry {
             begun: Instant::now(),
             first_byte: None,
             trying: None,
+            beside: None,
             pieces: None,
             inflight,
             trace,
@@ -424,7 +434,12 @@ fn nano_of(usd: f64) -> u64 {
 impl Drop for Entry {
     fn drop(&mut self) {
         self.settle();
-        self.tried(self.failure.unwrap_or("abandoned"));
+        let outcome = self.failure.unwrap_or("abandoned");
+        self.tried(outcome);
+        self.drops_beside(outcome);
+        if let Some(hedge) = self.hedge {
+            self.metrics.hedged(&self.route, hedge);
+        }
         if let Some(inflight) = &self.inflight {
             inflight.dec();
         }
@@ -476,6 +491,7 @@ impl Drop for Entry {
             failure = self.failure.unwrap_or_default(),
             ending = self.ending.name(),
             attempts = self.attempts,
+            hedge = self.hedge,
             bytes = self.bytes,
             ms = clock::millis(took),
             input_tokens = usage.map_or(0, Usage::input_total),

@@ -121,7 +121,9 @@ metrics! {
     key_cost: Sums = sum "penstock_key_cost_usd_total", ["key", "team"],
         "US dollars by the id of the virtual key and its team.";
     attempts: Counters = counter "penstock_attempts_total", ["vendor", "outcome"],
-        "Targets tried, by `ok` or the code of the failure.";
+        "Targets tried, by `ok`, the code of the failure, or `outrun` where another one was asked beside it and spoke first.";
+    hedges: Counters = counter "penstock_hedges_total", ["route", "outcome"],
+        "Requests for which a second target was asked beside a slow one: it has `won`, has `lost`, or has `failed`, or was not waited for (`abandoned`: the caller has gone, or time was over); or none was asked, since none was well and free (`nobody`), or as many are sent as may be (`unaffordable`).";
     failures: Counters = counter "penstock_failures_total", ["route", "code"],
         "Requests that failed, by the stable code of the failure.";
     auth_questions: Counters = counter "penstock_auth_questions_total", ["plugin", "outcome"],
@@ -233,6 +235,11 @@ impl Metrics {
     /// It was asked which endpoints a service has.
     pub fn discovered(&self, service: &str, outcome: &'static str) {
         self.discoveries.with(&[service, outcome], IntCounter::inc);
+    }
+
+    /// A second target was asked beside a slow one, or could not be.
+    pub fn hedged(&self, route: &str, outcome: &'static str) {
+        self.hedges.with(&[route, outcome], IntCounter::inc);
     }
 
     /// A request failed; the code is that of the failure.

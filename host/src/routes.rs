@@ -18,7 +18,7 @@ use crate::directory::pool::Pool;
 use crate::keys;
 use crate::plugin::{Adapter, Auth, Filter, Limits, Routing};
 use crate::upstream::balance::key_of;
-use crate::upstream::{Breaker, Endpoint, Fleet, Verdict};
+use crate::upstream::{Breaker, Endpoint, Fleet, Hedge, Verdict};
 
 /// What is served at a path.
 pub struct Route {
@@ -36,6 +36,8 @@ pub struct Route {
     pub limits: Vec<Arc<Limits>>,
     /// Order of the targets.
     pub routing: Option<Arc<Routing>>,
+    /// When a second target is asked beside a slow one.
+    pub hedge: Option<Arc<Hedge>>,
     /// Refuse what a translation cannot carry.
     pub strict: bool,
     /// Dialects that are spoken here; empty for all.
@@ -251,6 +253,8 @@ pub struct Alias {
     pub targets: Vec<Target>,
     /// Order of the targets; none for the route's own.
     pub routing: Option<Arc<Routing>>,
+    /// When a second target is asked beside a slow one; none for what the route says.
+    pub hedge: Option<Arc<Hedge>>,
 }
 
 /// The routes of a snapshot.
@@ -322,7 +326,7 @@ impl Models {
             return Some(Arc::clone(alias));
         }
         let targets = self.look_up(name);
-        let alias = (!targets.is_empty()).then(|| Arc::new(Alias { targets, routing: None }))?;
+        let alias = (!targets.is_empty()).then(|| Arc::new(Alias { targets, routing: None, hedge: None }))?;
         if kept.len() < KEPT_MAX {
             kept.insert(name.into(), Arc::clone(&alias));
         }

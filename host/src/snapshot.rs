@@ -4,6 +4,7 @@
 //! began with, so an old plugin goes when its last exchange lets go.
 
 mod builder;
+mod hedge;
 mod jobs;
 mod reach;
 mod services;
@@ -22,6 +23,7 @@ use crate::state::Memory;
 use crate::upstream::Endpoint;
 
 pub use jobs::{JobRules, Webhook};
+pub use reach::{PROXY_HELP, read_proxy};
 
 use builder::Builder;
 

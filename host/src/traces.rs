@@ -58,6 +58,8 @@ pub struct Trace {
     spans: Vec<Span>,
     /// The try that is under way, or has answered.
     attempt: Option<Span>,
+    /// A try that runs beside it.
+    beside: Option<Span>,
     told: Told,
 }
 
@@ -201,7 +203,7 @@ impl Tracer {
         root.text("url.path", path);
         let (spans, mark, told) = (Vec::new(), clock.begun, Told::default());
         let sampler = Arc::clone(sampler);
-        Some(Box::new(Trace { sampler, id, parent, root, clock, mark, spans, attempt: None, told }))
+        Some(Box::new(Trace { sampler, id, parent, root, clock, mark, spans, attempt: None, beside: None, told }))
     }
 
     /// The trace of a job, which has no caller.
@@ -264,6 +266,24 @@ impl Trace {
         self.attempt = Some(span);
     }
 
+    /// The try goes on beside the next one.
+    pub fn stays(&mut self) {
+        self.beside = self.attempt.take();
+    }
+
+    /// Of two tries, the other one is meant from now on.
+    pub fn swap(&mut self) {
+        std::mem::swap(&mut self.attempt, &mut self.beside);
+    }
+
+    /// The try beside is given up, since another has spoken first.
+    pub fn outrun(&mut self) {
+        if let Some(mut span) = self.beside.take() {
+            span.attributes.push(("penstock.outrun", Value::Is(true)));
+            self.ends(span);
+        }
+    }
+
     /// The try has failed, with the code of the failure.
     pub fn missed(&mut self, code: &'static str) {
         if let Some(attempt) = &mut self.attempt {
@@ -288,6 +308,7 @@ impl Trace {
             attempt.answered(std::mem::take(&mut self.told), outcome, &self.clock);
         }
         self.close();
+        self.outrun();
         let now = self.clock.at(Instant::now());
         let Self { sampler, id, parent, mut root, mut spans, .. } = self;
         root.name = format!("{} {}", method_of(&root), outcome.route);
@@ -318,10 +339,14 @@ impl Trace {
     }
 
     fn close(&mut self) {
-        if let Some(mut span) = self.attempt.take() {
-            span.time_ns.1 = self.clock.at(Instant::now());
-            self.push(span);
+        if let Some(span) = self.attempt.take() {
+            self.ends(span);
         }
+    }
+
+    fn ends(&mut self, mut span: Span) {
+        span.time_ns.1 = self.clock.at(Instant::now());
+        self.push(span);
     }
 
     fn push(&mut self, span: Span) {

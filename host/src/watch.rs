@@ -10,6 +10,7 @@ use notify::{RecursiveMode, Watcher};
 
 use crate::cluster::Cluster;
 use crate::control::{Control, Places};
+use crate::listener::Certificates;
 
 /// Events within this time of each other are one change.
 const QUIET: Duration = Duration::from_millis(100);
@@ -20,8 +21,13 @@ const LOOK: Duration = Duration::from_secs(5);
 /// The same when events cannot be had at all.
 const POLL: Duration = Duration::from_millis(500);
 
-/// Watches the policy files and the plugin directories from a thread of its own, as long as the process lives.
-pub fn start(control: Control, cluster: Option<Cluster>, places: &Places) -> std::io::Result<()> {
+/// Watches the policy files, the plugin directories and the certificates from a thread of its own, as long as the process lives.
+pub fn start(
+    control: Control,
+    cluster: Option<Cluster>,
+    places: &Places,
+    certificates: Certificates,
+) -> std::io::Result<()> {
     let (sender, events) = channel();
     let report = move |event: notify::Result<notify::Event>| {
         if event.is_ok_and(|event| !event.kind.is_access()) {
@@ -31,11 +37,11 @@ pub fn start(control: Control, cluster: Option<Cluster>, places: &Places) -> std
     let watcher = notify::recommended_watcher(report)
         .map_err(|error| tracing::warn!("files are polled, since their changes cannot be watched: {error}"))
         .ok();
-    let mut watched = Watched { watcher, places: targets(places), failed: false };
+    let mut watched = Watched { watcher, places: targets(places, &certificates), failed: false };
     watched.renew();
     std::thread::Builder::new()
         .name("watch".to_owned())
-        .spawn(move || watched.run(&events, &control, cluster.as_ref()))?;
+        .spawn(move || watched.run(&events, &control, cluster.as_ref(), &certificates))?;
     Ok(())
 }
 
@@ -47,7 +53,7 @@ struct Watched<W> {
 }
 
 impl<W: Watcher> Watched<W> {
-    fn run(mut self, events: &Receiver<()>, control: &Control, cluster: Option<&Cluster>) {
+    fn run(mut self, events: &Receiver<()>, control: &Control, cluster: Option<&Cluster>, certificates: &Certificates) {
         loop {
             let wait = if self.failed || self.watcher.is_none() { POLL } else { LOOK };
             match events.recv_timeout(wait) {
@@ -56,6 +62,7 @@ impl<W: Watcher> Watched<W> {
                 Err(RecvTimeoutError::Disconnected) => std::thread::sleep(POLL), // there is no watcher
             }
             self.renew();
+            certificates.look();
             control.files_changed();
             cluster.into_iter().for_each(Cluster::files_changed);
         }
@@ -79,13 +86,28 @@ fn until_quiet(events: &Receiver<()>) {
     while begun.elapsed() < QUIET_MAX && events.recv_timeout(QUIET).is_ok() {}
 }
 
-/// A policy file is watched by its directory, since editors replace files.
-fn targets(places: &Places) -> Vec<(PathBuf, RecursiveMode)> {
+/// A policy file is watched by its directory, since editors replace files; so is a certificate, since whoever renews it does.
+fn targets(places: &Places, certificates: &Certificates) -> Vec<(PathBuf, RecursiveMode)> {
     let plugins = places.plugin_directories().into_iter().map(|directory| (directory, RecursiveMode::NonRecursive));
-    let policies = places.policies.iter().map(|path| match path.parent().filter(|_| path.is_file()) {
-        Some(parent) if parent == Path::new("") => (PathBuf::from("."), RecursiveMode::NonRecursive),
-        Some(parent) => (parent.to_owned(), RecursiveMode::NonRecursive),
-        None => (path.clone(), RecursiveMode::Recursive),
+    let policies = places.policies.iter().map(|path| {
+        let is_file = path.is_file();
+        if is_file {
+            (directory_of(path), RecursiveMode::NonRecursive)
+        } else {
+            (path.clone(), RecursiveMode::Recursive)
+        }
     });
-    plugins.chain(policies).collect()
+    let mut targets: Vec<_> = plugins.chain(policies).collect();
+    for directory in certificates.files().map(directory_of) {
+        // Watched a second time in another way, a directory would be watched in that way only.
+        if !targets.iter().any(|(known, _)| *known == directory) {
+            targets.push((directory, RecursiveMode::NonRecursive));
+        }
+    }
+    targets
+}
+
+fn directory_of(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| *parent != Path::new(""));
+    parent.unwrap_or(Path::new(".")).to_owned()
 }

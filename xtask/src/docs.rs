@@ -10,8 +10,13 @@ use anyhow::{Context, anyhow, bail};
 use syn::{Expr, Fields, Item};
 
 /// Where the types are.
-pub(crate) const SOURCES: [&str; 4] =
-    ["host/src/config.rs", "host/src/config/listeners.rs", "host/src/config/services.rs", "host/src/config/stores.rs"];
+pub(crate) const SOURCES: [&str; 5] = [
+    "host/src/config.rs",
+    "host/src/config/listeners.rs",
+    "host/src/config/models.rs",
+    "host/src/config/services.rs",
+    "host/src/config/stores.rs",
+];
 /// The page that is made of them.
 pub(crate) const PAGE: &str = "docs/configuration.md";
 

@@ -2,6 +2,7 @@
 //! Reads what an upstream answers, as far as it must be read before the caller gets anything.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -66,6 +67,7 @@ impl Asking<'_> {
 
     /// Reads a whole 2xx answer. One that only the end of the connection ends must prove by itself that it is whole.
     pub(super) async fn collect_whole(&self, mut body: UpstreamAnswer) -> Result<Bytes, Failure> {
+        self.speaks.store(true, Ordering::Relaxed);
         let whole = self.collect(&mut body, self.underway.snapshot.limits.answer_bytes_max).await?;
         if body.is_close_delimited() && !is_sound(&whole) {
             return Err(Failure::new(Kind::Cut, "the upstream broke off before its answer was complete"));

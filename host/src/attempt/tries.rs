@@ -18,9 +18,11 @@ const BACKOFF_SPREAD_MS: u64 = 200;
 
 /// What is left to try.
 pub struct Tries<'t> {
-    targets: &'t [Target],
+    pub(super) targets: &'t [Target],
     /// How many of them had their first turn.
-    turns: usize,
+    pub(super) turns: usize,
+    /// The one that had its first turn before it came to it: it was asked beside another.
+    pub(super) beside: Option<usize>,
     /// The target that can be asked a second time first, and when.
     again: Option<(&'t Target, Instant)>,
     /// The target whose turn it is, if this is its first.
@@ -44,7 +46,7 @@ impl<'t> Tries<'t> {
     /// Tries these targets in this order.
     #[must_use]
     pub fn of(targets: &'t [Target]) -> Self {
-        Self { targets, turns: 0, again: None, fresh: None, last: None, wait_ms: None }
+        Self { targets, turns: 0, beside: None, again: None, fresh: None, last: None, wait_ms: None }
     }
 
     /// The next target whose vendor admits the call, noted in the call's account; after a wait, if it is one's second turn.
@@ -56,11 +58,14 @@ impl<'t> Tries<'t> {
         let attempt = entry.attempts;
         while let Some(target) = self.targets.get(self.turns).filter(|_| attempt < tries) {
             self.turns += 1;
+            if self.beside == Some(self.turns - 1) {
+                continue;
+            }
             match asking.permit(gate, target, attempt).await {
                 Ok(permit) => {
                     entry.tries(target, permit);
                     self.fresh = Some(target);
-                    let is_last = attempt + 1 == tries || self.turns == self.targets.len();
+                    let is_last = attempt + 1 == tries || self.is_through();
                     return Ok(Try { target, attempt, is_last });
                 }
                 Err(failure) if failure.kind == Kind::Limited => {
@@ -84,6 +89,11 @@ impl<'t> Tries<'t> {
         Err(self.given_up())
     }
 
+    /// Whether every target had its first turn.
+    fn is_through(&self) -> bool {
+        (self.turns..self.targets.len()).all(|index| self.beside == Some(index))
+    }
+
     /// Notes why the target whose turn it was gave no answer, if another one may, or the same one a moment later.
     ///
     /// # Errors
@@ -95,14 +105,30 @@ impl<'t> Tries<'t> {
         if !(failure.is_worth_another_target() || stands_in) {
             return Err(miss);
         }
+        self.weigh(&miss.failure, asking);
+        self.last = Some(miss);
+        Ok(())
+    }
+
+    /// As [`Self::missed`], of the target beside when the other one has missed after it: that one has the last word.
+    pub fn missed_beside(&mut self, miss: &Miss, asking: &Asking<'_>) {
+        self.turns_to_beside();
+        self.weigh(&miss.failure, asking);
+    }
+
+    /// The first turn that is spoken of from now on is that of the target beside.
+    pub fn turns_to_beside(&mut self) {
+        self.fresh = self.beside.and_then(|index| self.targets.get(index));
+    }
+
+    /// Notes when the one that has missed can be asked again, and whether it is worth it.
+    fn weigh(&mut self, failure: &Failure, asking: &Asking<'_>) {
         if let Some(stated) = failure.fault.retry_after_ms {
             self.wait_ms = Some(self.wait_ms.map_or(stated, |known| known.min(stated)));
         }
         if let (Some(target), Some(stated)) = (self.fresh.take(), failure.passes()) {
             self.may_be_asked_again(target, stated, asking);
         }
-        self.last = Some(miss);
-        Ok(())
     }
 
     fn may_be_asked_again(&mut self, target: &'t Target, stated: Option<u64>, asking: &Asking<'_>) {

@@ -172,7 +172,7 @@ impl Started {
             means,
             state_dir,
         } = self;
-        watch::start(control.clone(), cluster.clone(), &places).context("cannot watch files")?;
+        watch::start(control.clone(), cluster.clone(), &places, bound.certificates()).context("cannot watch files")?;
         let (limits, timeouts) = (&policy.config.limits, &policy.config.timeouts);
         let drain = Duration::from_millis(timeouts.drain_ms);
         let connections = gateway.metrics.connections();

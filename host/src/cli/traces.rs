@@ -13,6 +13,7 @@ use crate::config::place::Problem;
 use crate::keys::{Secret, Source};
 use crate::metrics::Metrics;
 use crate::random;
+use crate::snapshot::{PROXY_HELP, read_proxy};
 use crate::traces::Tracer;
 use crate::traces::export::{Exporter, Options};
 use crate::upstream::{Client, Endpoint};
@@ -57,7 +58,11 @@ pub(super) fn options(policy: &Policy) -> Result<Option<Options>, Problem> {
     let ca = ca.transpose()?;
     let endpoint = Endpoint::parse(url.get_ref(), ca.as_deref(), false);
     let help = "write the address of a collector, such as http://127.0.0.1:4318";
-    let endpoint = endpoint.map_err(|message| problem(url.span(), message, help))?;
+    let mut endpoint = endpoint.map_err(|message| problem(url.span(), message, help))?;
+    if let Some(written) = &config.proxy {
+        let proxy = read_proxy(written.get_ref()).and_then(|proxy| endpoint.through(Arc::new(proxy)));
+        endpoint = proxy.map_err(|message| problem(written.span(), message, PROXY_HELP))?;
+    }
     let mut headers = HeaderMap::new();
     for (name, source) in &config.headers {
         let (name, value) = header(name, source).map_err(|(message, help)| problem(source.span(), message, help))?;
@@ -111,6 +116,8 @@ mod tests {
             ("endpoint = \"http://user:hunter2@h\"", "p.toml:2", "password"),
             ("endpoint = \"http://h\"\nsample_ratio = 7.0", "p.toml:2", "from 0 to 1"),
             ("endpoint = \"http://h\"\nca = \"/no/such\"", "p.toml:3", "PEM"),
+            ("endpoint = \"http://h\"\nproxy = \"http://user:hunter2@p\"", "p.toml:3", "env:NAME"),
+            ("endpoint = \"unix:/s\"\nproxy = \"http://p:3128\"", "p.toml:3", "Unix socket"),
             ("endpoint = \"http://h\"\n[traces.headers]\nauthorization = \"hunter2\"", "p.toml:4", "env:NAME"),
             ("endpoint = \"http://h\"\n[traces.headers]\n\"a b\" = \"env:PATH\"", "p.toml:4", "header"),
         ] {

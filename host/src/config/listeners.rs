@@ -99,7 +99,7 @@ pub struct ProxyProtocol {
     pub others: bool,
 }
 
-/// Certificates of a listener. Their files are read again at each reload.
+/// Certificates of a listener. Their files are watched, and read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tls {

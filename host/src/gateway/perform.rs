@@ -131,7 +131,7 @@ impl Gateway {
         };
         let asking = Asking::new(underway, &self.client, head, &inbound, &principal).with_journal(&*work.journal);
         let asking = asking.traced(entry.outgoing());
-        let answer = first_answer(&self.gate, &asking, &targets, entry).await.map_err(|mut failure| {
+        let answer = first_answer(&self.gate, &asking, &targets, None, entry).await.map_err(|mut failure| {
             if failure.kind == Kind::TotalTimeout {
                 "the job was not done within jobs.deadline_s".clone_into(&mut failure.fault.message);
             }

@@ -19,6 +19,7 @@ mod tls;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -225,6 +226,27 @@ impl Certificates {
             }
         }
         if errors.is_empty() { Ok(new) } else { Err(errors.join("; ")) }
+    }
+}
+
+impl Certificates {
+    /// The files of all of them.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.all.iter().flat_map(|certificate| certificate.files())
+    }
+
+    /// Reads the files again of those of which one has changed since it was read last. What comes of it is told in the log.
+    pub fn look(&self) {
+        for certificate in &self.all {
+            match certificate.look() {
+                None | Some(Ok(false)) => {}
+                Some(Ok(true)) => {
+                    let file = certificate.files().next().map(Path::display);
+                    tracing::info!(file = file.map(tracing::field::display), "a certificate was read anew");
+                }
+                Some(Err(error)) => tracing::warn!("a certificate stays as it was: {error}"),
+            }
+        }
     }
 }
 

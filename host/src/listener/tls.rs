@@ -3,8 +3,9 @@
 //! again. Sessions are sealed tickets (RFC 8446 section 4.6.1, RFC 5077): they cost no memory, and their keys change every
 //! six hours.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
@@ -24,7 +25,12 @@ use crate::config::{self, ClientAuth};
 pub(super) struct Certificate {
     places: Places,
     current: ArcSwap<Current>,
+    /// The files as they were when they were read last. Held while they are read: what is read later is in force later.
+    looked: Mutex<Vec<Option<Stamp>>>,
 }
+
+/// What tells that a file is another one, or was written: its number, length, and when it was changed, in nanoseconds.
+type Stamp = (u64, u64, i64, i64);
 
 /// Which files there are.
 struct Places {
@@ -84,14 +90,37 @@ impl Certificate {
         });
         let own = Pair { chain: path(&tls.certificate), key: path(&tls.key) };
         let places = Places { own, named: named.collect(), callers };
+        let looked = Mutex::new(places.stamps());
         let current = ArcSwap::from_pointee(current(&places)?);
-        Ok(Arc::new(Self { places, current }))
+        Ok(Arc::new(Self { places, current, looked }))
+    }
+
+    /// The files.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.places.files()
     }
 
     /// Reads the files again; true if something is new in them. On an error what was there stays. Sessions of before are not
     /// taken up again then: a caller whose certificate has been revoked meanwhile must show it.
     pub(super) fn reload(&self) -> Result<bool, String> {
+        self.read_again(&mut self.looked.lock().unwrap_or_else(PoisonError::into_inner), self.places.stamps())
+    }
+
+    /// As [`Self::reload`], if a file has changed since it was read last; none if none has.
+    pub(super) fn look(&self) -> Option<Result<bool, String>> {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let stamps = self.places.stamps();
+        (*looked != stamps).then(|| self.read_again(&mut looked, stamps))
+    }
+
+    fn read_again(&self, looked: &mut Vec<Option<Stamp>>, stamps: Vec<Option<Stamp>>) -> Result<bool, String> {
+        *looked = stamps;
         let new = current(&self.places)?;
+        if *looked != self.places.stamps() {
+            // Of files that are being written, some may be of before. The next look finds all of them.
+            looked.clear();
+            return Ok(false);
+        }
         if new.files == self.current.load().files {
             return Ok(false);
         }
@@ -102,6 +131,23 @@ impl Certificate {
     /// What a new connection is accepted with.
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(Arc::clone(&self.current.load().config))
+    }
+}
+
+impl Places {
+    fn files(&self) -> impl Iterator<Item = &Path> {
+        let pairs = std::iter::once(&self.own).chain(self.named.iter().map(|(_, pair)| pair));
+        let callers = self.callers.iter().flat_map(|callers| std::iter::once(&callers.ca).chain(&callers.crls));
+        pairs.flat_map(|pair| [&pair.chain, &pair.key]).chain(callers).map(PathBuf::as_path)
+    }
+
+    /// What the files are now, links followed; none for one that is not there.
+    fn stamps(&self) -> Vec<Option<Stamp>> {
+        let stamp = |path: &Path| {
+            let file = std::fs::metadata(path).ok()?;
+            Some((file.ino(), file.len(), file.ctime(), file.ctime_nsec()))
+        };
+        self.files().map(stamp).collect()
     }
 }
 

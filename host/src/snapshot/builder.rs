@@ -337,7 +337,8 @@ impl<'a> Builder<'a> {
             }
         }
         let routing = model.routing.as_ref().and_then(|name| self.routing(name));
-        (!targets.is_empty()).then_some(Alias { targets, routing })
+        let hedge = model.hedge.as_ref().and_then(|hedge| self.hedge(hedge));
+        (!targets.is_empty()).then_some(Alias { targets, routing, hedge })
     }
 
     fn routes(&mut self, services: &BTreeMap<String, Arc<Service>>) -> Routes {
@@ -408,6 +409,7 @@ impl<'a> Builder<'a> {
             Some(name) => Some(self.routing(name)?),
             None => None,
         };
+        let hedge = self.hedge_of(route);
         for dialect in &route.dialects {
             if penstock_dialects::by_name(dialect.get_ref()).is_none() {
                 self.unknown(dialect, "dialect", "Penstock", penstock_dialects::ALL.iter().map(|codec| codec.name()));
@@ -416,7 +418,7 @@ impl<'a> Builder<'a> {
         let dialects = route.dialects.iter().map(|dialect| dialect.get_ref().clone()).collect();
         let name = route.name.get_ref().as_str().into();
         let (strict, compress) = (route.strict, (route.compress.clone(), route.compress_events));
-        Some(Route { name, prefix, host, filters, auth, limits, routing, strict, dialects, compress, serves })
+        Some(Route { name, prefix, host, filters, auth, limits, routing, hedge, strict, dialects, compress, serves })
     }
 
     /// The built-in prices, and those of the policy over them.
@@ -476,7 +478,8 @@ impl<'a> Builder<'a> {
             let help = "set webhook_secret = \"env:NAME\" in [jobs]";
             self.problem(first.span(), "there is no secret to sign these reports with", help);
         }
-        let webhooks = jobs.webhooks.iter().filter_map(|url| self.webhook(url)).collect();
+        let reach = self.reach(None, false, jobs.webhook_proxy.as_ref()).unwrap_or_default();
+        let webhooks = jobs.webhooks.iter().filter_map(|url| self.webhook(url, &reach)).collect();
         JobRules {
             kept: Duration::from_secs(jobs.kept_hours.saturating_mul(3600)),
             max: jobs.max,
@@ -488,19 +491,19 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn webhook(&mut self, url: &Spanned<String>) -> Option<Webhook> {
+    fn webhook(&mut self, url: &Spanned<String>, reach: &Reach) -> Option<Webhook> {
         // As a whole it must be a base URL; what is asked is scheme and authority with the caller's path.
         let checked = Endpoint::parse(url.get_ref(), None, false);
         self.noted(url.span(), checked, "write a URL such as https://hooks.example.com/penstock")?;
         let uri: Uri = url.get_ref().parse().ok()?;
         let origin = format!("{}://{}", uri.scheme_str()?, uri.authority()?);
-        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), &Reach::default())?;
+        let endpoint = self.endpoint("webhooks", &Spanned::new(url.span(), origin), reach)?;
         Some(Webhook { endpoint, path: uri.path().trim_end_matches('/').to_owned() })
     }
 
     // -- problems
 
-    fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
+    pub(super) fn problem(&mut self, span: Range<usize>, message: impl Into<String>, help: &str) {
         self.problems.push(Problem::new(self.build.sources.place(span), message, help));
     }
 

@@ -10,6 +10,9 @@ use super::builder::Builder;
 use crate::keys::Source;
 use crate::upstream::{Endpoint, Proxy};
 
+/// What to do about a proxy that cannot be read.
+pub const PROXY_HELP: &str = "write a URL without a password, or env:NAME or file:PATH where a URL with one stands";
+
 /// What an endpoint needs beside its URL.
 #[derive(Default)]
 pub(super) struct Reach {
@@ -36,10 +39,7 @@ impl Builder<'_> {
         };
         let proxy = match proxy {
             None => None,
-            Some(written) => {
-                let help = "write a URL without a password, or env:NAME or file:PATH where a URL with one stands";
-                Some(Arc::new(self.noted(written.span(), read_proxy(written.get_ref()), help)?))
-            }
+            Some(written) => Some(Arc::new(self.noted(written.span(), read_proxy(written.get_ref()), PROXY_HELP)?)),
         };
         Some(Reach { roots, http2, proxy })
     }
@@ -71,7 +71,10 @@ impl Reach {
 }
 
 /// A proxy as an operator has written it: its URL, or where that stands if it holds a password.
-fn read_proxy(written: &str) -> Result<Proxy, String> {
+///
+/// # Errors
+/// What is wrong with it; a password is not repeated.
+pub fn read_proxy(written: &str) -> Result<Proxy, String> {
     if !written.starts_with("env:") && !written.starts_with("file:") {
         let in_the_open = written.contains('@').then(|| Err("a password does not stand in a policy".to_owned()));
         return in_the_open.unwrap_or_else(|| Proxy::parse(written));

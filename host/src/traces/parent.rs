@@ -77,6 +77,12 @@ impl Outgoing {
         self.attempt.store(number, Ordering::Relaxed);
     }
 
+    /// The same trace, for a try beside the one that is under way.
+    #[must_use]
+    pub fn twin(&self) -> Self {
+        Self::new(self.trace, self.root, self.state.clone())
+    }
+
     /// Puts the trace into the head of a request.
     pub fn put(&self, headers: &mut HeaderMap) {
         let span = Self::span(self.root, self.attempt.load(Ordering::Relaxed));

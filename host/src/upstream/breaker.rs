@@ -12,6 +12,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
 use super::health::{clock, micros};
 use crate::config;
 
@@ -59,7 +60,7 @@ pub struct Breaker {
     turn: AtomicU32,
     /// Its own word.
     later_us: AtomicU64,
-    second_tries: AtomicU32,
+    second_tries: Budget,
 }
 
 impl Default for Breaker {
@@ -74,7 +75,7 @@ impl Default for Breaker {
             back_since_us: AtomicU64::new(0),
             turn: AtomicU32::new(0),
             later_us: AtomicU64::new(0),
-            second_tries: AtomicU32::new(SECOND_TRIES_MAX * REQUESTS_FOR_A_SECOND_TRY),
+            second_tries: Budget::with(SECOND_TRIES_MAX * REQUESTS_FOR_A_SECOND_TRY),
         }
     }
 }
@@ -102,11 +103,7 @@ impl Breaker {
 
     /// A request begins here. If the target is ejected, this is a probe, and others keep away for as long again.
     pub fn begin(&self, rules: &config::Breaker, now: Instant) {
-        // Two that begin at the same time may count as one: it is a budget, not an account.
-        let saved = self.second_tries.load(Ordering::Relaxed);
-        if saved < SECOND_TRIES_MAX * REQUESTS_FOR_A_SECOND_TRY {
-            self.second_tries.store(saved + 1, Ordering::Relaxed);
-        }
+        self.second_tries.earns(1, SECOND_TRIES_MAX * REQUESTS_FOR_A_SECOND_TRY);
         if self.until_us.load(Ordering::Acquire) != 0 {
             self.probing.store(true, Ordering::Release);
             self.until_us.fetch_max(clock(now).saturating_add(self.ejection_us(rules)), Ordering::AcqRel);
@@ -130,8 +127,7 @@ impl Breaker {
     /// Whether the target may be asked a second time for one request. Pays for it, so that when everything fails, second tries
     /// add a fifth to the load at most.
     pub fn affords_a_second_try(&self) -> bool {
-        let pays = |saved: u32| saved.checked_sub(REQUESTS_FOR_A_SECOND_TRY);
-        self.second_tries.try_update(Ordering::Relaxed, Ordering::Relaxed, pays).is_ok()
+        self.second_tries.pays(REQUESTS_FOR_A_SECOND_TRY)
     }
 
     fn well(&self, now: Instant) {

@@ -6,9 +6,11 @@ use base64::prelude::BASE64_STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::json;
 use sha2::Sha256;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::jobs::{PICTURE, accepted, ended, picture, rig, studio, until};
+use crate::net_proxies::proxy;
 use crate::support::fake::{self, Asked, Fake};
 
 /// Checks a signature as a receiver does.
@@ -59,6 +61,25 @@ async fn the_end_of_a_job_is_reported_signed_until_it_has_arrived() {
         rig.gateway.metrics.exposition().unwrap().contains("penstock_job_reports_total{outcome=\"ok\"} 1")
     })
     .await;
+}
+
+#[tokio::test]
+async fn reports_go_through_the_proxy_of_the_policy() {
+    let directory = tempfile::tempdir().unwrap();
+    let (secret, behind) = (directory.path().join("secret"), directory.path().join("proxy"));
+    std::fs::write(&secret, "s").unwrap();
+    let connected = Arc::new(AtomicUsize::new(0));
+    std::fs::write(&behind, format!("socks5h://ann:hunter%402@{}", proxy(Arc::clone(&connected)).await)).unwrap();
+    let hooks = Fake::start(|_| fake::json("200 OK", "{}")).await;
+    let fake = Fake::start(studio(&[PICTURE])).await;
+    let rules = format!("{}webhook_proxy = \"file:{}\"\n", rules(&hooks, &secret), behind.display());
+    let rig = rig(&fake, &rules).await;
+    let url = format!("{}/hooks", hooks.url());
+    let id = accepted(&rig.ask(picture(&[("prefer", "respond-async"), ("penstock-webhook", &url)])).await);
+    ended(&rig, &id).await;
+    until("it has arrived", || hooks.asked().len() == 1).await;
+    verify(&hooks.last(), b"s");
+    assert_eq!(connected.load(Ordering::Relaxed), 1);
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use crate::net_support::{Pki, client, full, get, ok, raw, read_head, server, soo
 use crate::support::rig::{Rig, build, library};
 
 /// A proxy that speaks CONNECT and SOCKS5, wants `ann` with `hunter@2`, and counts what it connects. Names lead to 127.0.0.1.
-async fn proxy(connected: Arc<AtomicUsize>) -> SocketAddr {
+pub(crate) async fn proxy(connected: Arc<AtomicUsize>) -> SocketAddr {
     raw(move |mut caller, _| {
         let connected = Arc::clone(&connected);
         async move {

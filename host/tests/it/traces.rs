@@ -2,6 +2,8 @@
 //! Traces as a collector gets them: the tree of spans, what they say, and what they never say.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -9,6 +11,7 @@ use penstock::traces::otlp;
 use prost::Message;
 use serde_json::{Value, json};
 
+use crate::net_proxies::proxy;
 use crate::support::caller::{self, Reply, post};
 use crate::support::fake::{self, Asked, Fake};
 use crate::support::program::{PATIENCE, Program};
@@ -279,4 +282,34 @@ async fn what_is_not_told_yet_is_told_when_the_gateway_stops() {
     program.signal(rustix::process::Signal::TERM);
     assert_eq!(program.exit_code(), Some(0));
     assert_eq!(told(&collector).iter().filter(|span| span.message.kind == 2).count(), 1);
+}
+
+#[tokio::test]
+async fn two_targets_at_a_time_have_a_span_each_and_the_collector_may_be_behind_a_proxy() {
+    let upstream = Fake::start(|asked| match asked.line.contains("flaky") {
+        true => vec![fake::Do::UntilClosed(Arc::default())],
+        false => vendor(asked),
+    });
+    let (collector, upstream) = (Fake::start(|_| fake::whole("200 OK", "a/b", b"")).await, upstream.await);
+    let connected = Arc::new(AtomicUsize::new(0));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let url = format!("http://ann:hunter%402@{}", proxy(Arc::clone(&connected)).await);
+    std::fs::write(file.path(), url).unwrap();
+    let further = format!("proxy = \"file:{}\"", file.path().display());
+    let policy = policy(&collector.url(), &upstream.url(), &further);
+    let (program, _key) = start(&policy.replace("[services.plain]", "hedge = { after_ms = 30 }\n[services.plain]"));
+    assert_eq!(chat(&program, false, &[]).await.status, 200);
+    let spans = told_at_least(&collector, 1).await;
+    let tries: Vec<_> = spans.iter().filter(|span| span.message.kind == 3).collect();
+    let [outrun, good] = &tries[..] else { panic!("two tries: {tries:?}") };
+    assert_eq!([outrun, good].map(|span| span.message.name.as_str()), ["chat m", "chat m-1"]);
+    assert_eq!(
+        (outrun.attributes.get("penstock.outrun"), good.attributes.get("penstock.outrun")),
+        (Some(&json!(true)), None)
+    );
+    assert!(!outrun.attributes.contains_key("error.type") && good.attributes["gen_ai.response.id"] == "c-1");
+    for (asked, span) in upstream.asked().iter().zip([outrun, good]) {
+        assert!(asked.header("traceparent").unwrap().contains(&span.id()), "{}", asked.line);
+    }
+    assert!(connected.load(Ordering::Relaxed) > 0);
 }
