@@ -175,7 +175,7 @@ impl Default for Limits {
             head_bytes_max: 64 << 10,
             connections_max: 16_384,
             requests_max: 16_384,
-            shed_delay_ms: 500,
+            shed_delay_ms: 100,
             streams_max: 100,
             idle_upstream_max: 256,
             upstream_addresses: ["public", "private", "loopback"].map(str::to_owned).to_vec(),

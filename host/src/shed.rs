@@ -5,10 +5,11 @@
 //! the queue, and sees how late it is. Where it is late for a while, the processors have more to do than they can, and no more requests
 //! are admitted than are finished in the time that one takes when all is well and `limits.shed_delay_ms` (Little's law: as many are under
 //! way as are finished in a second, times the seconds that each takes). So the ceiling finds by itself what the machine can do, whatever
-//! requests cost, and whatever they wait for at their vendors; where no task is late, it rises again. Above it stands a hard one,
-//! `limits.requests_max`.
+//! requests cost, and whatever they wait for at their vendors; where no task is late, it rises again. A crowd that comes at once is met
+//! before that task has had its turn: while it waits for long, about twice as many as usual are admitted. Above all that stands a hard
+//! ceiling, `limits.requests_max`.
 //!
-//! On the path that is two loads. Machines that ask how the gateway is, and operators, are never refused.
+//! On the path that is two loads, and a look at the clock when there are many. Machines that ask how the gateway is, and operators, are never refused.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -34,6 +35,8 @@ const MEMORY: Duration = Duration::from_secs(1);
 const RISE: f64 = 0.3;
 /// The lowest ceiling: so many are needed to find out that it goes better.
 const LEAST: f64 = 8.0;
+/// So few are no crowd.
+const FEW: usize = 64;
 /// After the log has spoken of it, it is silent about it for so long.
 const SILENCE: Duration = Duration::from_secs(10);
 /// Callers are asked to wait for so long at least, and twice that at most, so that they do not come back all at once.
@@ -47,6 +50,11 @@ pub struct Shed {
     requests_max: usize,
     /// How many requests may be under way at present.
     ceiling: AtomicUsize,
+    /// How many may be while the task that looks waits for its turn.
+    crowd: AtomicUsize,
+    begin: Instant,
+    /// Since when it waits, in microseconds since `begin`; the greatest number if it does not.
+    waits_us: AtomicU64,
     refused: AtomicU64,
     lines: Flood,
 }
@@ -77,6 +85,9 @@ impl Shed {
             bearable: (limits.shed_delay_ms > 0).then(|| Duration::from_millis(limits.shed_delay_ms)),
             requests_max: limits.requests_max,
             ceiling: AtomicUsize::new(limits.requests_max),
+            crowd: AtomicUsize::new(limits.requests_max),
+            begin: Instant::now(),
+            waits_us: AtomicU64::new(u64::MAX),
             refused: AtomicU64::new(0),
             lines: Flood::new(),
         }
@@ -87,7 +98,11 @@ impl Shed {
     /// # Errors
     /// It is to be refused.
     pub fn admit(&self, under_way: usize) -> Result<(), Reason> {
-        if under_way < self.ceiling() {
+        let mut ceiling = self.ceiling();
+        if under_way > FEW && self.waits() > LATE {
+            ceiling = ceiling.min(self.crowd.load(Ordering::Relaxed));
+        }
+        if under_way < ceiling {
             return Ok(());
         }
         self.refused.fetch_add(1, Ordering::Relaxed);
@@ -98,6 +113,12 @@ impl Shed {
     #[must_use]
     pub fn ceiling(&self) -> usize {
         self.ceiling.load(Ordering::Relaxed)
+    }
+
+    /// For how long the task that looks has waited for its turn.
+    fn waits(&self) -> Duration {
+        let since = Duration::from_micros(self.waits_us.load(Ordering::Relaxed));
+        self.begin.elapsed().saturating_sub(since)
     }
 
     /// How long somebody who was refused should wait, in milliseconds.
@@ -122,7 +143,9 @@ impl Shed {
         let mut before = now();
         loop {
             tokio::time::sleep(TICK).await;
+            self.waits_us.store(u64::try_from(self.begin.elapsed().as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
             turn().await;
+            self.waits_us.store(u64::MAX, Ordering::Relaxed);
             let after = now();
             let span = after.2.duration_since(before.2);
             let worked = after.3.saturating_sub(before.3);
@@ -135,6 +158,7 @@ impl Shed {
             };
             before = after;
             self.ceiling.store(course.after(&look), Ordering::Relaxed);
+            self.crowd.store(course.crowd(), Ordering::Relaxed);
             if course.is_late() && told.is_none_or(|told| told.elapsed() > SILENCE) {
                 told = Some(Instant::now());
                 let late_ms = crate::clock::millis(look.late);
@@ -225,16 +249,24 @@ impl Course {
         let (looks, together) = self.late;
         if looks >= LATE_LOOKS || (looks >= 2 && together > LATE) || (is_late && self.calm < CALM) {
             self.calm = Duration::ZERO;
-            self.ceiling = self.finished / self.span * (self.usual + self.bearable);
+            self.ceiling = self.doable();
         } else {
             self.calm += look.span;
             self.ceiling *= 1.0 + RISE * look.span.as_secs_f64() / (self.usual + self.bearable);
             self.learn(look, is_late);
         }
         self.ceiling = self.ceiling.clamp(LEAST.min(self.highest), self.highest);
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and what was a usize")]
-        let ceiling = self.ceiling as usize;
-        ceiling
+        whole(self.ceiling)
+    }
+
+    /// How many may be there at once before that is too much for anybody who does as much as was done of late.
+    fn crowd(&self) -> usize {
+        whole(2.0 * self.doable()) + FEW
+    }
+
+    /// As many as are finished in the time that one may take.
+    fn doable(&self) -> f64 {
+        self.finished / self.span * (self.usual + self.bearable)
     }
 
     fn remember(&mut self, look: &Look) {
@@ -261,6 +293,11 @@ impl Course {
     }
 }
 
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of requests; `as` saturates")]
+fn whole(requests: f64) -> usize {
+    requests as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,14 +310,16 @@ mod tests {
         const STEP: f64 = 0.001;
         let mut course = Course::new(BEARABLE, 16_384);
         let (mut jobs, mut queue, mut ceiling) = (Vec::<(f64, f64)>::new(), 0.0, 16_384);
-        let (mut now, mut looked, mut finished, mut took) = (0.0, 0.0, 0, 0.0);
+        let (mut now, mut looked, mut due, mut late, mut finished, mut took) = (0.0, 0.0, None, 0.0, 0, 0.0);
         let (mut busy, mut longest, mut refused) = (0.0_f64, 0.0_f64, 0);
         while now < 12.0 {
             // First as many as it can do easily.
             queue += STEP * if now < 3.0 { 0.2 / work } else { per_s };
             while queue >= 1.0 {
                 queue -= 1.0;
-                if jobs.len() < ceiling { jobs.push((now, work)) } else { refused += 1 }
+                let waits = due.map_or(0.0, |due: f64| now - (due - late));
+                let most = if waits > LATE.as_secs_f64() { ceiling.min(course.crowd()) } else { ceiling };
+                if jobs.len() < most { jobs.push((now, work)) } else { refused += 1 }
             }
             let mut left = STEP;
             while left > 1e-9 && !jobs.is_empty() {
@@ -299,13 +338,17 @@ mod tests {
             }
             busy += if now > 4.0 { STEP - left.max(0.0) } else { 0.0 };
             now += STEP;
-            let late = jobs.len() as f64 * turn;
-            if now - looked > TICK.as_secs_f64() + late {
+            // The task that looks has its turn after those that were there when it woke.
+            if due.is_none() && now - looked >= TICK.as_secs_f64() {
+                late = jobs.len() as f64 * turn;
+                due = Some(now + late);
+            }
+            if due.is_some_and(|due| now >= due) {
                 let span = Duration::from_secs_f64(now - looked);
                 let look =
                     Look { late: Duration::from_secs_f64(late), span, finished, took: Duration::from_secs_f64(took) };
                 ceiling = course.after(&look);
-                (looked, finished, took) = (now, 0, 0.0);
+                (looked, due, finished, took) = (now, None, 0, 0.0);
             }
         }
         (busy / 8.0, longest, refused)
@@ -324,13 +367,13 @@ mod tests {
         }
     }
 
-    fn look(late_ms: u64, finished: u64, took_ms: u64) -> Look {
+    fn look(late_ms: u64, finished: u32, took_ms: u64) -> Look {
         let span = TICK + Duration::from_millis(late_ms);
         Look {
             late: Duration::from_millis(late_ms),
             span,
-            finished,
-            took: Duration::from_millis(took_ms) * finished as u32,
+            finished: finished.into(),
+            took: Duration::from_millis(took_ms) * finished,
         }
     }
 
@@ -348,7 +391,9 @@ mod tests {
     #[test]
     fn who_waits_for_a_vendor_has_room_beside_those_who_wait_for_a_processor() {
         let mut course = Course::new(BEARABLE, 100_000);
-        (0..1000).for_each(|_| drop(course.after(&look(0, 10, 2000))));
+        for _ in 0..1000 {
+            course.after(&look(0, 10, 2000));
+        }
         let ceiling = (0..50).map(|_| course.after(&look(5, 12, 2100))).last();
         // About 500 a second, each of whom takes 2 seconds when all is well.
         assert!((Some(900)..Some(1300)).contains(&ceiling), "{ceiling:?}");
@@ -373,5 +418,15 @@ mod tests {
         shed.ceiling.store(1, Ordering::Relaxed);
         assert_eq!([0, 1, 2].map(|count| shed.admit(count)), [Ok(()), Err(Reason::Late), Err(Reason::Full)]);
         assert!((WAIT_MS..2 * WAIT_MS).contains(&Shed::wait_ms()));
+    }
+
+    #[test]
+    fn a_crowd_is_met_while_the_task_that_looks_waits_for_its_turn() {
+        let mut shed = Shed::new(&Limits { requests_max: 1000, ..Limits::default() });
+        shed.crowd.store(100, Ordering::Relaxed);
+        assert_eq!(shed.admit(500), Ok(()));
+        shed.begin -= 2 * LATE;
+        shed.waits_us.store(0, Ordering::Relaxed);
+        assert_eq!([FEW, 99, 100].map(|count| shed.admit(count)), [Ok(()), Ok(()), Err(Reason::Late)]);
     }
 }

@@ -241,7 +241,7 @@ def _gateway(vendor, limits, its_own):
         yield gateway
 
 
-def run(seconds, times=10, limits="shed_delay_ms = 20"):
+def run(seconds, times=10, limits=""):
     """What the gateway does at its peak, and what under so many times as many requests: goodputs and percentiles."""
     processors = sorted(os.sched_getaffinity(0))
     its_own, others = {processors[0]}, set(processors[1:]) or {processors[0]}

@@ -35,7 +35,7 @@ pub struct Target {
     pub priority: u32,
 }
 
-fn one() -> u32 {
+pub(super) fn one() -> u32 {
     1
 }
 

@@ -8,7 +8,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 
-use super::{Breaker, one};
+use super::Breaker;
+use super::models::one;
 
 /// A plain HTTP upstream: the endpoints that are written here, or those that `discover` finds.
 #[derive(Debug, Clone, Deserialize)]
