@@ -29,6 +29,8 @@ CALLERS = 4
 PAUSE_S = 0.01
 # Descriptors that the gateway may have beyond those that it has.
 DESCRIPTORS = 64
+# When a key ends that the clock may jump over.
+EXPIRES_S = 3600
 DISK_MIB = 96
 LIBFAKETIME = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
@@ -281,12 +283,12 @@ async def clock_jumps(jumps):
     rows = []
     with stand.Gateway(policy=POLICY % "", plugins=PLUGINS, environment=environment) as gateway:
         operator = Operator(gateway)
-        new = json.dumps({"name": "short", "expires_unix_s": int(time.time()) + 3600})
+        new = json.dumps({"name": "short", "expires_unix_s": int(time.time()) + EXPIRES_S})
         short = (await asyncio.to_thread(operator.ask, "POST", "/virtual-keys", new))[1]["key"]
         async with Calls(gateway.port) as calls:
             await served_after(gateway.port, key=short)
             for jump in jumps:
-                expected = 401 if jump > 0 else 200
+                expected = 401 if jump > EXPIRES_S else 200
                 begun = time.monotonic()
                 aside = folder / "aside"
                 aside.write_text(f"{jump:+d}\n")
