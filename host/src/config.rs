@@ -518,7 +518,7 @@ pub struct Route {
     /// AI routes: dialects that are spoken here; all of them if it is left out.
     #[serde(default)]
     pub dialects: Vec<Spanned<String>>,
-    /// Compress answers for callers that accept it: `["br", "gzip"]`, the one that is preferred first. Texts from 1 KiB on; nothing that is
+    /// Compress answers for callers that accept it: `["zstd", "br", "gzip"]`, the one that is preferred first. Texts from 1 KiB on; nothing that is
     /// compressed already, a part of something, `no-transform`, or gRPC.
     #[serde(default)]
     pub compress: Vec<Coding>,
@@ -538,6 +538,8 @@ pub enum Coding {
     Br,
     /// gzip (RFC 1952).
     Gzip,
+    /// Zstandard (RFC 8878).
+    Zstd,
 }
 
 impl Coding {
@@ -547,6 +549,7 @@ impl Coding {
         match self {
             Self::Br => "br",
             Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
         }
     }
 }

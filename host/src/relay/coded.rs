@@ -16,6 +16,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame};
+use zstd::stream::raw::CParameter;
+use zstd::stream::write::Encoder as ZstdEncoder;
 
 use super::{Body, Cut};
 use crate::config::Coding;
@@ -30,6 +32,8 @@ const TURN_BYTES: usize = 256 << 10;
 const BROTLI: (u32, u32) = (4, 18);
 /// How hard gzip tries (0 to 9).
 const GZIP: u32 = 5;
+/// How hard zstd tries (1 to 22), and how far back it looks (a power of two).
+const ZSTD: (i32, u32) = (3, 18);
 /// What a caller knows of the bytes of an answer is about the answer as it was.
 const DIGESTS: [HeaderName; 4] = [
     HeaderName::from_static("content-digest"),
@@ -87,6 +91,7 @@ pub fn compressed(mut response: Response<Body>, coding: Option<Coding>, events: 
     if response.body().size_hint().upper().is_some_and(|bytes| bytes < BYTES_MIN) {
         return response;
     }
+    let Ok(encoder) = Encoder::new(coding) else { return response };
     let headers = response.headers_mut();
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
     headers.remove(CONTENT_LENGTH);
@@ -98,7 +103,7 @@ pub fn compressed(mut response: Response<Body>, coding: Option<Coding>, events: 
             Err(_) => headers.remove(ETAG),
         };
     }
-    response.map(|body| Body::Coded(Box::new(Coded::new(body, coding))))
+    response.map(|body| Body::Coded(Box::new(Coded::new(body, encoder))))
 }
 
 fn may_be_compressed(response: &Response<Body>, events: bool) -> bool {
@@ -136,11 +141,12 @@ pub struct Coded {
 enum Encoder {
     Gzip(GzEncoder<Vec<u8>>),
     Brotli(Box<CompressorWriter<Vec<u8>>>),
+    Zstd(Box<ZstdEncoder<'static, Vec<u8>>>),
 }
 
 impl Coded {
-    fn new(body: Body, coding: Coding) -> Self {
-        Self { body, encoder: Some(Encoder::new(coding)), dirty: false, last: None }
+    fn new(body: Body, encoder: Encoder) -> Self {
+        Self { body, encoder: Some(encoder), dirty: false, last: None }
     }
 
     pub(super) fn poll(&mut self, task: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Cut>>> {
@@ -202,18 +208,25 @@ impl Coded {
 }
 
 impl Encoder {
-    fn new(coding: Coding) -> Self {
+    fn new(coding: Coding) -> io::Result<Self> {
         let (quality, window) = BROTLI;
-        match coding {
+        Ok(match coding {
             Coding::Gzip => Self::Gzip(GzEncoder::new(Vec::new(), Compression::new(GZIP))),
             Coding::Br => Self::Brotli(Box::new(CompressorWriter::new(Vec::new(), PIECE_BYTES, quality, window))),
-        }
+            Coding::Zstd => {
+                let (level, window) = ZSTD;
+                let mut encoder = ZstdEncoder::new(Vec::new(), level)?;
+                encoder.set_parameter(CParameter::WindowLog(window))?;
+                Self::Zstd(Box::new(encoder))
+            }
+        })
     }
 
     fn write(&mut self, data: &[u8]) -> io::Result<()> {
         match self {
             Self::Gzip(encoder) => encoder.write_all(data),
             Self::Brotli(encoder) => encoder.write_all(data),
+            Self::Zstd(encoder) => encoder.write_all(data),
         }
     }
 
@@ -221,6 +234,7 @@ impl Encoder {
         match self {
             Self::Gzip(encoder) => encoder.get_mut(),
             Self::Brotli(encoder) => encoder.get_mut(),
+            Self::Zstd(encoder) => encoder.get_mut(),
         }
     }
 
@@ -235,6 +249,7 @@ impl Encoder {
             match self {
                 Self::Gzip(encoder) => encoder.flush()?,
                 Self::Brotli(encoder) => encoder.flush()?,
+                Self::Zstd(encoder) => encoder.flush()?,
             }
         }
         Ok(std::mem::take(self.output()).into())
@@ -244,6 +259,7 @@ impl Encoder {
         match self {
             Self::Gzip(encoder) => encoder.finish(),
             Self::Brotli(encoder) => Ok(encoder.into_inner()),
+            Self::Zstd(encoder) => encoder.finish(),
         }
     }
 }
@@ -318,14 +334,16 @@ mod tests {
     #[tokio::test]
     async fn what_was_compressed_is_what_was_said() {
         let text: Vec<u8> = (0..200_000_u32).flat_map(|at| (at * at % 977).to_string().into_bytes()).collect();
-        for coding in [Coding::Gzip, Coding::Br] {
-            let coded = Body::Coded(Box::new(Coded::new(Body::whole(text.clone(), None), coding)));
+        for coding in [Coding::Gzip, Coding::Br, Coding::Zstd] {
+            let coded =
+                Body::Coded(Box::new(Coded::new(Body::whole(text.clone(), None), Encoder::new(coding).unwrap())));
             let bytes = http_body_util::BodyExt::collect(coded).await.unwrap().to_bytes();
             assert!(bytes.len() < text.len() / 2, "{coding:?}: {}", bytes.len());
             let mut plain = Vec::new();
             match coding {
                 Coding::Gzip => flate2::read::GzDecoder::new(&*bytes).read_to_end(&mut plain).unwrap(),
                 Coding::Br => brotli::Decompressor::new(&*bytes, 4096).read_to_end(&mut plain).unwrap(),
+                Coding::Zstd => zstd::Decoder::new(&*bytes).unwrap().read_to_end(&mut plain).unwrap(),
             };
             assert!(plain == text, "{coding:?}");
         }

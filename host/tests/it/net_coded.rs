@@ -52,8 +52,10 @@ async fn an_answer_is_compressed_for_who_accepts_that_and_says_so() {
     let text = "{\"a\":\"something that is said again and again\"}".repeat(400);
     let body = text.clone();
     let fake = Fake::start(move |_| fake::json("200 OK", &body)).await;
-    let rig = Rig::start(&plain(&fake.url(), "compress = [\"br\", \"gzip\"]\n")).await;
-    for (accepted, coding) in [("gzip", "gzip"), ("gzip, br", "br"), ("zstd", ""), ("gzip;q=0", "")] {
+    let rig = Rig::start(&plain(&fake.url(), "compress = [\"zstd\", \"br\", \"gzip\"]\n")).await;
+    for (accepted, coding) in
+        [("gzip", "gzip"), ("gzip, br", "br"), ("gzip, br, zstd", "zstd"), ("deflate", ""), ("gzip;q=0", "")]
+    {
         let reply = soon(rig.ask(asking("/x", accepted))).await;
         assert_eq!((reply.header("content-encoding"), reply.header("vary")), (coding, "accept-encoding"), "{accepted}");
         let unpacked = match coding {
@@ -63,6 +65,7 @@ async fn an_answer_is_compressed_for_who_accepts_that_and_says_so() {
                 brotli::Decompressor::new(&*reply.body, 4096).read_to_end(&mut plain).unwrap();
                 plain
             }
+            "zstd" => zstd::decode_all(&*reply.body).unwrap(),
             _ => reply.body.clone(),
         };
         assert!(unpacked == text.as_bytes() && !reply.cut, "{accepted}");
@@ -84,6 +87,12 @@ async fn an_answer_that_is_cut_is_cut_when_it_is_compressed_too() {
 
 #[tokio::test]
 async fn no_event_waits_in_the_compressor() {
+    for coding in ["gzip", "zstd"] {
+        each_event_comes_at_once(coding).await;
+    }
+}
+
+async fn each_event_comes_at_once(coding: &str) {
     let go = Arc::new(Notify::new());
     let event = |text: &str| {
         let event = json!({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": null}]});
@@ -98,26 +107,38 @@ async fn no_event_waits_in_the_compressor() {
         last_chunk(),
     ];
     let fake = Fake::start(move |_| script.clone()).await;
-    let rig = Rig::start(&vendor(&fake.url(), "compress = [\"gzip\"]\ncompress_events = true\n")).await;
+    let rig = Rig::start(&vendor(&fake.url(), &format!("compress = [\"{coding}\"]\ncompress_events = true\n"))).await;
     let mut request = caller::post("/v1/chat/completions", &json!({"model": "m", "stream": true, "messages": []}));
-    request.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
+    request.headers_mut().insert("accept-encoding", coding.parse().unwrap());
     let (_, headers, mut body) = caller::begin(rig.address, request).await;
-    assert_eq!(headers["content-encoding"], "gzip");
+    assert_eq!(headers["content-encoding"], coding);
     let (mut packed, mut first) = (Vec::new(), String::new());
     while !first.contains("one") {
         packed.extend_from_slice(&soon(body.frame()).await.unwrap().unwrap().into_data().unwrap());
-        let mut out = Vec::with_capacity(100_000);
-        const GZIP_HEAD_BYTES: usize = 10;
-        Decompress::new(false).decompress_vec(&packed[GZIP_HEAD_BYTES..], &mut out, FlushDecompress::Sync).unwrap();
-        first = String::from_utf8(out).unwrap();
+        first = String::from_utf8(so_far(coding, &packed)).unwrap();
     }
     assert!(!first.contains("two"));
     go.notify_one();
     while let Some(frame) = soon(body.frame()).await {
         packed.extend_from_slice(&frame.unwrap().into_data().unwrap());
     }
-    let whole = String::from_utf8(gunzip(&packed)).unwrap();
+    let whole = String::from_utf8(so_far(coding, &packed)).unwrap();
     assert!(whole.contains("two") && whole.ends_with("data: [DONE]\n\n"), "{whole}");
+}
+
+/// What can be unpacked of the beginning of an answer.
+fn so_far(coding: &str, packed: &[u8]) -> Vec<u8> {
+    const GZIP_HEAD_BYTES: usize = 10;
+    let mut out = Vec::with_capacity(100_000);
+    if coding == "zstd" {
+        let mut decoder = zstd::stream::write::Decoder::new(&mut out).unwrap();
+        decoder.write_all(packed).unwrap();
+        decoder.flush().unwrap();
+        drop(decoder);
+    } else {
+        Decompress::new(false).decompress_vec(&packed[GZIP_HEAD_BYTES..], &mut out, FlushDecompress::Sync).unwrap();
+    }
+    out
 }
 
 #[tokio::test]
@@ -157,7 +178,10 @@ async fn a_vendor_that_compresses_unasked_is_read_all_the_same() {
         (whole("gzip", &packed[..packed.len() - 9]), 502, "upstream-cut"),
         (whole("gzip", answer.as_bytes()), 502, "upstream-cut"),
         (whole("gzip", &bomb), 502, "upstream-cut"),
-        (whole("zstd", &packed), 502, "upstream-bad-answer"),
+        (whole("zstd", &zstd::encode_all(answer.as_bytes(), 3).unwrap()), 200, ""),
+        (whole("zstd", &zstd::encode_all(&vec![b' '; 64 << 20][..], 3).unwrap()), 502, "upstream-cut"),
+        (whole("zstd", &packed), 502, "upstream-cut"),
+        (whole("compress", &packed), 502, "upstream-bad-answer"),
     ];
     for (script, status, failure) in cases {
         let fake = Fake::start(move |_| script.clone()).await;
